@@ -1,0 +1,1 @@
+"""Adversarial semantic segmentation with temperatures, in JAX."""
