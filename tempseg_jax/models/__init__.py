@@ -1,1 +1,52 @@
 """The segmentation networks and the discriminator."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from tempseg_jax.models.discriminator import Discriminator
+from tempseg_jax.models.fcn import FCN8s
+from tempseg_jax.models.preprocessing import Preprocessing
+from tempseg_jax.models.resnet import ResNet50
+from tempseg_jax.models.vgg import VGG16
+
+__all__ = ["SEGMENTERS", "Discriminator", "fcn8s", "resnet50", "resnet50_v15"]
+
+
+def fcn8s(
+    *,
+    num_classes: int,
+    preprocessing: Preprocessing,
+    width: float,
+    dtype: jnp.dtype,
+    remat: bool,
+) -> nn.Module:
+    """FCN-8s on VGG-16: 134.5 M parameters at width 1 (paper, table 4)."""
+    backbone = VGG16(width=width, dtype=dtype, remat=remat)
+    return FCN8s(backbone, num_classes, preprocessing, dtype)
+
+
+def resnet50(
+    *,
+    num_classes: int,
+    preprocessing: Preprocessing,
+    width: float,
+    dtype: jnp.dtype,
+    remat: bool,
+) -> nn.Module:
+    """ResNet-50 as in Keras: 23.6 M parameters at width 1 (paper, table 4)."""
+    return ResNet50(num_classes, preprocessing, False, width, dtype, remat)
+
+
+def resnet50_v15(
+    *,
+    num_classes: int,
+    preprocessing: Preprocessing,
+    width: float,
+    dtype: jnp.dtype,
+    remat: bool,
+) -> nn.Module:
+    """ResNet-50 as in torchvision and timm, whose weights users bring."""
+    return ResNet50(num_classes, preprocessing, True, width, dtype, remat)
+
+
+SEGMENTERS = {"fcn8s": fcn8s, "resnet50": resnet50, "resnet50_v15": resnet50_v15}

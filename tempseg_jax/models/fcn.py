@@ -1,0 +1,48 @@
+"""FCN-8s (Long, Shelhamer & Darrell 2015)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from tempseg_jax.models.layers import (
+    LearnedUpsample,
+    normalise_and_pad,
+    upsample_bilinear,
+)
+from tempseg_jax.models.preprocessing import Preprocessing
+
+
+class FCN8s(nn.Module):
+    """Score strides 32, 16 and 8, add coarse to fine, enlarge eight times."""
+
+    backbone: nn.Module  # image -> {stride: features}
+    num_classes: int  # the ignore label is not one
+    preprocessing: Preprocessing
+    dtype: jnp.dtype  # of the convolutions; parameters and logits are float32
+
+    @nn.compact
+    def __call__(
+        self, image: UInt8[Array, "b h w 3"], *, train: bool
+    ) -> Float[Array, "b h w {self.num_classes}"]:
+        """Return float32 logits, unscaled: temperature belongs to the losses."""
+        h, w = image.shape[1:3]
+        x = normalise_and_pad(image, self.preprocessing, dtype=self.dtype)
+        features = self.backbone(x, train=train)
+        logits = self._score(features[32], "score_fc7")
+        logits = upsample_bilinear(logits, factor=2)
+        logits = upsample_bilinear(
+            logits + self._score(features[16], "score_pool4"), factor=2
+        )
+        logits = logits + self._score(features[8], "score_pool3")
+        logits = LearnedUpsample(stride=8, dtype=self.dtype, name="upsample8")(logits)
+        return logits[:, :h, :w].astype(jnp.float32)
+
+    def _score(self, x: Float[Array, "b h w c"], name: str) -> Float[Array, "b h w k"]:
+        """Score each position; from zero, as published: no class is preferred."""
+        return nn.Conv(
+            self.num_classes,
+            (1, 1),
+            dtype=self.dtype,
+            kernel_init=nn.initializers.zeros,
+            name=name,
+        )(x)

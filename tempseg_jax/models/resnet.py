@@ -1,0 +1,119 @@
+"""ResNet-50 (He et al. 2016) with a 1x1 score, enlarged 32 times."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from tempseg_jax.models.layers import (
+    OUTPUT_STRIDE,
+    normalise_and_pad,
+    upsample_bilinear,
+)
+from tempseg_jax.models.preprocessing import Preprocessing
+
+STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
+"""Blocks and inner channels of each stage; a stage's output has four times as many."""
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut, BatchNorm after each."""
+
+    channels: int
+    stride: int
+    stride_in_3x3: bool  # False: in the first 1x1 (v1); True: in the 3x3 (v1.5)
+    project: bool  # a stage's first block has a 1x1 convolution as its shortcut
+    conv_bias: bool
+    batch_norm_epsilon: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool
+    ) -> Float[Array, "b h_out w_out d"]:
+        """Return ReLU(shortcut + residual). `train` is positional for `nn.remat`."""
+        conv = partial(
+            nn.Conv,
+            use_bias=self.conv_bias,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+        )
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=self.batch_norm_epsilon,
+            dtype=self.dtype,
+        )
+        first, middle = (1, self.stride) if self.stride_in_3x3 else (self.stride, 1)
+        y = conv(self.channels, (1, 1), strides=first, name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y))
+        # (1, 1), not "SAME": with stride 2 the published weights expect a left border.
+        y = conv(self.channels, (3, 3), strides=middle, padding=1, name="conv2")(y)
+        y = nn.relu(norm(name="bn2")(y))
+        y = norm(name="bn3")(conv(4 * self.channels, (1, 1), name="conv3")(y))
+        if self.project:
+            x = conv(4 * self.channels, (1, 1), strides=self.stride, name="conv0")(x)
+            x = norm(name="bn0")(x)
+        return nn.relu(x + y)
+
+
+class ResNet50(nn.Module):
+    """Keras' v1 (biased convolutions, stride in the first 1x1) or v1.5."""
+
+    num_classes: int  # the ignore label is not one
+    preprocessing: Preprocessing
+    v15: bool  # no convolution biases, stride in the 3x3, as in torchvision and timm
+    width: float  # multiplies every channel count; 1 is the published network
+    dtype: jnp.dtype  # of the convolutions; parameters, statistics, logits are float32
+    remat: bool  # recompute each block in the backward pass instead of storing it
+
+    @nn.compact
+    def __call__(
+        self, image: UInt8[Array, "b h w 3"], *, train: bool
+    ) -> Float[Array, "b h w {self.num_classes}"]:
+        """Return float32 logits, unscaled: temperature belongs to the losses."""
+        h, w = image.shape[1:3]
+        epsilon = self.preprocessing.batch_norm_epsilon
+        x = normalise_and_pad(image, self.preprocessing, dtype=self.dtype)
+        x = nn.Conv(
+            round(64 * self.width),
+            (7, 7),
+            strides=2,
+            padding=3,
+            use_bias=not self.v15,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+            name="conv1",
+        )(x)
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=epsilon,
+            dtype=self.dtype,
+            name="bn1",
+        )(x)
+        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+        for i, (blocks, channels) in enumerate(STAGES, start=2):
+            for j in range(1, blocks + 1):
+                x = block(
+                    round(channels * self.width),
+                    stride=2 if i > 2 and j == 1 else 1,
+                    stride_in_3x3=self.v15,
+                    project=j == 1,
+                    conv_bias=not self.v15,
+                    batch_norm_epsilon=epsilon,
+                    dtype=self.dtype,
+                    name=f"stage{i}_block{j}",
+                )(x, train)
+        logits = nn.Conv(
+            self.num_classes,
+            (1, 1),
+            dtype=self.dtype,
+            kernel_init=nn.initializers.zeros,  # no class is preferred at first
+            name="score",
+        )(x)
+        logits = upsample_bilinear(logits.astype(jnp.float32), factor=OUTPUT_STRIDE)
+        return logits[:, :h, :w]

@@ -1,0 +1,64 @@
+"""VGG-16, fully connected layers as convolutions (Simonyan & Zisserman 2014)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+"""Convolutions and channels of each block."""
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolutions with ReLU, then a 2x2 maximum."""
+
+    convolutions: int
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
+        """Halve the sides."""
+        for i in range(self.convolutions):
+            conv = nn.Conv(
+                self.channels,
+                (3, 3),
+                dtype=self.dtype,
+                kernel_init=nn.initializers.he_normal(),
+                name=f"conv{i + 1}",
+            )
+            x = nn.relu(conv(x))
+        return nn.max_pool(x, (2, 2), strides=(2, 2))
+
+
+class VGG16(nn.Module):
+    """Image to features at strides 8, 16 and 32; the last has passed fc6 and fc7."""
+
+    width: float  # multiplies every channel count; 1 is the published network
+    dtype: jnp.dtype
+    remat: bool  # recompute each block in the backward pass instead of storing it
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w 3"], *, train: bool
+    ) -> dict[int, Float[Array, "b _ _ _"]]:
+        """Return {stride: features}; training needs a `dropout` generator."""
+        block = nn.remat(ConvBlock) if self.remat else ConvBlock
+        features = {}
+        for i, (convolutions, channels) in enumerate(BLOCKS, start=1):
+            x = block(
+                convolutions,
+                round(channels * self.width),
+                self.dtype,
+                name=f"block{i}",
+            )(x)
+            features[2**i] = x
+        for name, kernel in (("fc6", (7, 7)), ("fc7", (1, 1))):
+            conv = nn.Conv(
+                round(4096 * self.width),
+                kernel,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.he_normal(),
+                name=name,
+            )
+            x = nn.Dropout(0.5, deterministic=not train)(nn.relu(conv(x)))
+        return {8: features[8], 16: features[16], 32: x}
