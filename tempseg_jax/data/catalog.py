@@ -1,0 +1,123 @@
+"""Every dataset by name: `load_split` prepares it on first use, then reads it."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from tempseg_jax.data.source import Record, Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split of a prepared dataset."""
+
+    dataset: str
+    name: str
+    examples: Sequence[Record]  # undecoded, random access
+    class_names: tuple[str, ...]
+    palette: UInt8[np.ndarray, "k 3"]
+    left_out: tuple[str, ...] = ()  # the problem files that on_error='skip' dropped
+
+
+def load_split(
+    name: str,
+    *,
+    split: str,
+    manual_dir: str | None,
+    data_dir: str | None,
+    on_error: str = "stop",
+    **options: Any,
+) -> Split:
+    """Return one split of a dataset, which is prepared first if it never was.
+
+    Args:
+        name: a key of DATASETS.
+        split: train, val, …, as the dataset has them.
+        manual_dir: where its files are; ignored where nothing is read.
+        data_dir: where prepared datasets are kept; None is TFDS_DATA_DIR, or
+            ~/tensorflow_datasets.
+        on_error: what to do with problem files: 'stop' or 'skip'.
+        **options: what this dataset alone takes, such as `void_index` of folder.
+
+    Raises:
+        ValueError: no such dataset, split or option, or files that cannot be used.
+        FileNotFoundError: `manual_dir` does not hold the dataset.
+    """
+    # TFDS is only needed, and only slow to import, once there is something to read.
+    from tempseg_jax.data import prepared
+
+    source = make_source(name, manual_dir=manual_dir, data_dir=data_dir, **options)
+    expression = source.split_expression(split)
+    folder = prepared.prepare(source, data_dir=data_dir, on_error=on_error)
+    metadata = prepared.read_metadata(folder)
+    return Split(
+        dataset=name,
+        name=split,
+        examples=prepared.Examples(folder, expression=expression),
+        class_names=tuple(metadata["class_names"]),
+        palette=np.array(metadata["palette"], np.uint8),
+        left_out=tuple(metadata["left_out"]),
+    )
+
+
+def make_source(name: str, **options: Any) -> Source:
+    """Return the named dataset's files, found but not yet read."""
+    if name not in DATASETS:
+        raise ValueError(
+            f"data.name={name!r}: no such dataset; there are {', '.join(DATASETS)}"
+        )
+    make = DATASETS[name]
+    accepted = inspect.signature(make).parameters
+    for option in options:
+        if option not in accepted:
+            raise ValueError(
+                f"data.{option}: the dataset {name} takes no such option; it takes"
+                f" {', '.join(accepted)}"
+            )
+    return make(**options)
+
+
+def _folder(
+    *,
+    manual_dir: str | None,
+    data_dir: str | None,
+    void_index: int | None = None,
+    class_names: Sequence[str] | None = None,
+    class_colors: Sequence[Sequence[int]] | None = None,
+) -> Source:
+    from tempseg_jax.data.folder import Folder
+
+    del data_dir
+    return Folder(
+        manual_dir=manual_dir,
+        void_index=void_index,
+        class_names=class_names,
+        class_colors=class_colors,
+    )
+
+
+def _scenes(*, manual_dir: str | None, data_dir: str | None) -> Source:
+    from tempseg_jax.data.scenes import Scenes
+
+    del manual_dir, data_dir
+    return Scenes()
+
+
+def _voc(
+    *, manual_dir: str | None, data_dir: str | None, allow_missing: bool = False
+) -> Source:
+    from tempseg_jax.data.voc import Voc
+
+    del data_dir
+    return Voc(manual_dir=manual_dir, allow_missing=allow_missing)
+
+
+DATASETS: dict[str, Callable[..., Source]] = {
+    "folder": _folder,
+    "scenes": _scenes,
+    "voc": _voc,
+}

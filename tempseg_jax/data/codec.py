@@ -1,0 +1,113 @@
+"""Encoded bytes <-> arrays: what a dataset may hold, and how it is decoded."""
+
+import io
+import warnings
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+# The pipeline's own threads already fill the cores.
+cv2.setNumThreads(0)
+
+_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_TRAILER = 1 << 16  # cameras and editors append a little after the end marker
+_EXIF_ORIENTATION = 0x0112
+
+
+class BadFile(ValueError):
+    """A file that cannot be used; the message names it, and says why."""
+
+
+def image_size(data: bytes, *, name: str) -> tuple[int, int]:
+    """Return (height, width) in pixels, upright, from the header of a complete file.
+
+    Raises:
+        BadFile: `data` is empty, neither JPEG nor PNG, truncated, or implausibly large.
+    """
+    with _opened(data, name=name) as image:
+        width, height = image.size
+        if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:  # stored on its side
+            height, width = width, height
+    return height, width
+
+
+def read_mask(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w *c"]:
+    """Return a mask's class indices (grey or palette) or its colours (RGB).
+
+    Raises:
+        BadFile: as `image_size`; also for an alpha channel or 16 bits a channel.
+    """
+    with _opened(data, name=name) as image:
+        if image.mode not in ("L", "P", "1", "RGB"):
+            raise BadFile(
+                f"{name}: a mask of type {image.mode!r}; masks are 8-bit grey, palette"
+                " or RGB, without an alpha channel"
+            )
+        try:
+            mask = np.array(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BadFile(f"{name}: cannot be decoded ({error})") from error
+    return mask.astype(np.uint8)
+
+
+def encode_label(label: UInt8[np.ndarray, "h w"]) -> bytes:
+    """Return a grey PNG, at the compression that decodes fastest."""
+    return cv2.imencode(".png", label, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+
+
+def encode_image(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Return a PNG of an RGB image."""
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the RGB image, upright as its EXIF tag says.
+
+    Raises:
+        BadFile: `data` cannot be decoded, or is truncated: OpenCV would fill in grey.
+    """
+    return _decode(data, cv2.IMREAD_COLOR_RGB, name=name)
+
+
+def decode_label(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w"]:
+    """Return the class indices of a mask written by `encode_label`."""
+    return _decode(data, cv2.IMREAD_GRAYSCALE, name=name)
+
+
+def _decode(data: bytes, flags: int, *, name: str) -> UInt8[np.ndarray, "h w *c"]:
+    if not any(end in data[-_TRAILER:] for end in _ENDINGS.values()):
+        raise BadFile(f"{name}: {_empty_or_truncated(data)}")
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise BadFile(f"{name}: cannot be decoded ({error.err})") from error
+    if array is None:
+        raise BadFile(f"{name}: cannot be decoded")
+    return array
+
+
+def _opened(data: bytes, *, name: str) -> Image.Image:
+    """Return the lazily opened image after the checks that need its header only."""
+    if not data:
+        raise BadFile(f"{name}: {_empty_or_truncated(data)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=tuple(_ENDINGS))
+    except UnidentifiedImageError as error:
+        raise BadFile(f"{name}: neither a JPEG nor a PNG image") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise BadFile(f"{name}: implausibly large ({error})") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadFile(f"{name}: a broken header ({error})") from error
+    if _ENDINGS[image.format] not in data[-_TRAILER:]:
+        raise BadFile(f"{name}: {_empty_or_truncated(data)}")
+    return image
+
+
+def _empty_or_truncated(data: bytes) -> str:
+    if not data:
+        return "an empty file (0 bytes)"
+    return f"truncated: no end marker in its {len(data)} bytes"

@@ -1,0 +1,217 @@
+"""The order of the stages, from undecoded records to batches."""
+
+import collections
+import itertools
+import threading
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from absl import logging
+from jaxtyping import Int32
+
+from tempseg_jax.data import codec
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.transforms import (
+    PAD_COLOR,
+    Example,
+    PhotometricDistortion,
+    RandomFlip,
+    RandomScaleCrop,
+)
+from tempseg_jax.types import IGNORE_LABEL, Batch
+
+_BUCKET_STEP = 128  # pixels; a whole VOC validation has six shapes at most
+
+
+class EvalBatch(Batch):
+    """Whole images, padded at the bottom and the right to a common shape."""
+
+    id: list[str]  # "" for padding
+    size: Int32[np.ndarray, "b 2"]  # true height and width; 0, 0 for padding
+
+
+def train_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    crop_size: int,
+    min_scale: float,
+    max_scale: float,
+    cat_max_ratio: float,
+    photometric: bool,
+    seed: int,
+    start_step: int,
+    num_workers: int,
+    cache_bytes: int,
+    on_error: str,
+    process_index: int,
+    process_count: int,
+) -> Iterator[Batch]:
+    """Yield this process's share of the batches of step `start_step` and on, endlessly.
+
+    A batch is a function of the step: neither the number of workers, nor that of
+    processes, nor where the run started changes it.
+
+    Args:
+        split: where the records are.
+        batch_size: images a step, over all processes.
+        crop_size: height and width in pixels.
+        min_scale: see `RandomScaleCrop`.
+        max_scale: see `RandomScaleCrop`.
+        cat_max_ratio: see `RandomScaleCrop`.
+        photometric: whether colours are distorted.
+        seed: of order and augmentation.
+        start_step: the first step.
+        num_workers: threads that decode and augment; 0 is the caller's own.
+        cache_bytes: memory for decoded images; those that come first stay.
+        on_error: at a broken image 'stop' the run, or 'skip' to the next image.
+        process_index: of this process.
+        process_count: of all.
+    """
+    if batch_size % process_count:
+        raise ValueError(
+            f"data.batch_size={batch_size} is not a multiple of the {process_count}"
+            " processes"
+        )
+    decode = Decoder(split, cache_bytes=cache_bytes, on_error=on_error)
+    dataset = (
+        grain.MapDataset.range(len(split.examples))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .map(decode)
+        .random_map(
+            RandomScaleCrop(
+                size=crop_size,
+                min_scale=min_scale,
+                max_scale=max_scale,
+                cat_max_ratio=cat_max_ratio,
+            )
+        )
+        .random_map(RandomFlip())
+    )
+    if photometric:
+        dataset = dataset.random_map(PhotometricDistortion())
+    # Sliced after the random stages, so that every process draws its own numbers.
+    dataset = dataset[process_index::process_count]
+    dataset = dataset.batch(batch_size // process_count)[start_step:]
+    return iter(dataset.to_iter_dataset(_read_options(num_workers)))
+
+
+def eval_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    num_workers: int,
+    process_index: int,
+    process_count: int,
+) -> Iterator[EvalBatch]:
+    """Yield this process's whole images, each exactly once, in few shapes.
+
+    Sides are padded to the next multiple of 128 pixels, and batches with void images,
+    so that a network compiles once for each of a handful of shapes.
+
+    Args:
+        split: where the records are.
+        batch_size: images a batch, of this process.
+        num_workers: threads that decode; 0 is the caller's own.
+        process_index: this process reads examples process_index::process_count.
+        process_count: of all.
+    """
+    decode = Decoder(split, cache_bytes=0, on_error="stop")
+    dataset = (
+        grain.MapDataset.range(len(split.examples))[process_index::process_count]
+        .map(lambda index: (split.examples[index]["id"], decode(index)))
+        .to_iter_dataset(_read_options(num_workers))
+    )
+    buckets = collections.defaultdict(list)
+    for id_, example in dataset:
+        shape = tuple(
+            -(-n // _BUCKET_STEP) * _BUCKET_STEP for n in example["label"].shape
+        )
+        buckets[shape].append((id_, example))
+        if len(buckets[shape]) == batch_size:
+            yield _padded(buckets.pop(shape), shape=shape, batch_size=batch_size)
+    for shape, examples in buckets.items():
+        yield _padded(examples, shape=shape, batch_size=batch_size)
+
+
+class Decoder:
+    """Index -> decoded example; keeps the first that fit into `cache_bytes`.
+
+    Threads share it. What is kept stays: with a new order every epoch, replacing old
+    by new would throw out what is about to be asked for.
+    """
+
+    def __init__(self, split: Split, *, cache_bytes: int, on_error: str):
+        if on_error not in ("stop", "skip"):
+            raise ValueError(f"data.on_error={on_error!r}: must be 'stop' or 'skip'")
+        self._split = split
+        self._skip = on_error == "skip"
+        self._cache: dict[int, Example] = {}
+        self._room = cache_bytes
+        self._lock = threading.Lock()
+        self._skipped: set[int] = set()
+
+    def __call__(self, index: int) -> Example:
+        """Return the example, or with 'skip' the next one that can be decoded."""
+        for candidate in itertools.count(index):
+            candidate %= len(self._split.examples)
+            try:
+                return self._cache.get(candidate) or self._decoded(candidate)
+            except codec.BadFile as error:
+                if not self._skip:
+                    raise ValueError(
+                        f"{error}; repair it, or set data.on_error=skip to leave it out"
+                    ) from error
+                self._count(candidate, error)
+        raise AssertionError("count is endless")
+
+    def _decoded(self, index: int) -> Example:
+        record = self._split.examples[index]
+        name = f"{self._split.dataset} {self._split.name}: {record['id']}"
+        example: Example = {
+            "image": codec.decode_image(record["image"], name=f"{name} (image)"),
+            "label": codec.decode_label(record["label"], name=f"{name} (label)"),
+        }
+        size = example["image"].nbytes + example["label"].nbytes
+        with self._lock:
+            if size <= self._room and index not in self._cache:
+                self._room -= size
+                self._cache[index] = example
+        return example
+
+    def _count(self, index: int, error: codec.BadFile) -> None:
+        with self._lock:
+            if index in self._skipped:
+                return
+            self._skipped.add(index)
+            count = len(self._skipped)
+        logging.warning("%s; skipped (%d so far)", error, count)
+        if count == len(self._split.examples):
+            raise ValueError(
+                f"{self._split.dataset} {self._split.name}: no image can be decoded"
+            ) from error
+
+
+def _read_options(num_workers: int) -> grain.ReadOptions:
+    return grain.ReadOptions(
+        num_threads=num_workers, prefetch_buffer_size=2 * num_workers
+    )
+
+
+def _padded(
+    examples: list[tuple[str, Example]], *, shape: tuple[int, int], batch_size: int
+) -> EvalBatch:
+    image = np.empty((batch_size, *shape, 3), np.uint8)
+    image[:] = PAD_COLOR
+    label = np.full((batch_size, *shape), IGNORE_LABEL, np.uint8)
+    size = np.zeros((batch_size, 2), np.int32)
+    ids = [""] * batch_size
+    for i, (id_, example) in enumerate(examples):
+        height, width = size[i] = example["label"].shape
+        image[i, :height, :width] = example["image"]
+        label[i, :height, :width] = example["label"]
+        ids[i] = id_
+    return {"image": image, "label": label, "id": ids, "size": size}
