@@ -41,7 +41,7 @@ def batches(split, count, **changes):
         start_step=0,
         num_workers=0,
         cache_bytes=0,
-        on_error="stop",
+        on_error="raise",
         process_index=0,
         process_count=1,
     )

@@ -29,7 +29,7 @@ def load_split(
     split: str,
     manual_dir: str | None,
     data_dir: str | None,
-    on_error: str = "stop",
+    on_error: str = "raise",
     **options: Any,
 ) -> Split:
     """Return one split of a dataset, which is prepared first if it never was.
@@ -40,7 +40,7 @@ def load_split(
         manual_dir: where its files are; ignored where nothing is read.
         data_dir: where prepared datasets are kept; None is TFDS_DATA_DIR, or
             ~/tensorflow_datasets.
-        on_error: what to do with problem files: 'stop' or 'skip'.
+        on_error: what to do with problem files: 'raise' or 'skip'.
         **options: what this dataset alone takes, such as `void_index` of folder.
 
     Raises:

@@ -65,7 +65,7 @@ def train_batches(
         start_step: the first step.
         num_workers: threads that decode and augment; 0 is the caller's own.
         cache_bytes: memory for decoded images; those that come first stay.
-        on_error: at a broken image 'stop' the run, or 'skip' to the next image.
+        on_error: 'raise' stops the run at a broken image; 'skip' takes the next one.
         process_index: of this process.
         process_count: of all.
     """
@@ -119,7 +119,7 @@ def eval_batches(
         process_index: this process reads examples process_index::process_count.
         process_count: of all.
     """
-    decode = Decoder(split, cache_bytes=0, on_error="stop")
+    decode = Decoder(split, cache_bytes=0, on_error="raise")
     dataset = (
         grain.MapDataset.range(len(split.examples))[process_index::process_count]
         .map(lambda index: (split.examples[index]["id"], decode(index)))
@@ -145,8 +145,8 @@ class Decoder:
     """
 
     def __init__(self, split: Split, *, cache_bytes: int, on_error: str):
-        if on_error not in ("stop", "skip"):
-            raise ValueError(f"data.on_error={on_error!r}: must be 'stop' or 'skip'")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"data.on_error={on_error!r}: must be 'raise' or 'skip'")
         self._split = split
         self._skip = on_error == "skip"
         self._cache: dict[int, Example] = {}

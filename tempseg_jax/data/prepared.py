@@ -7,6 +7,7 @@ name last: a preparation that was interrupted is never taken for a finished one.
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.source import Record, Source, digest
 
 VERSION = "1.0.0"  # of the records; raise it when they change
-ON_ERROR = ("stop", "skip")
+ON_ERROR = ("raise", "skip")
 _EXAMPLES_PER_SHARD = 2048
 _EXAMPLES_PER_WRITE = 64
 _NAMED_PROBLEMS = 10
@@ -51,7 +52,7 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
         source: what to prepare.
         data_dir: where TFDS keeps its datasets; None is TFDS_DATA_DIR, or
             ~/tensorflow_datasets.
-        on_error: 'stop' refuses a source with problem files; 'skip' leaves them out.
+        on_error: 'raise' refuses a source with problem files; 'skip' leaves them out.
 
     Raises:
         ValueError: `on_error` is neither, or there are problem files.
@@ -93,12 +94,13 @@ def _write_whole(source: Source, final: Path, *, on_error: str) -> None:
     temporary = final.with_name(f"{VERSION}.incomplete")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     temporary.mkdir()
-    logging.info("preparing %s from %s in %s", source.name, source.where, final)
+    where = f"{source.name} from {source.where} in {final}"
+    print(f"preparing {where}", file=sys.stderr, flush=True)
     try:
         problems = _write(source, temporary)
         if problems:
             message = _summary(problems, where=source.where)
-            if on_error == "stop":
+            if on_error == "raise":
                 raise ValueError(
                     f"{message} Repair or remove them, or set data.on_error=skip to"
                     " leave them out."
