@@ -15,7 +15,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class Batch(TypedDict):
-    """Images and labels as the data pipeline makes them and the device receives them."""
+    """Images and labels, from the data pipeline to the device."""
 
     image: UInt8[Array, "b h w 3"]  # RGB
     label: UInt8[Array, "b h w"]  # 0 to k - 1, or IGNORE_LABEL

@@ -1,0 +1,163 @@
+"""Orbax checkpoints: the latest and the best, each restorable in part."""
+
+import json
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+from orbax.checkpoint import checkpoint_managers as policies
+
+from tempseg_jax.steps import Player, TrainState
+
+BEST_METRIC = "miou"
+Step = int | str
+"""A step, or `"latest"`, or `"best"`: the highest validation mIoU."""
+
+
+class Checkpoints:
+    """The `checkpoints` folder of a workdir.
+
+    A checkpoint is four items, so that the segmenter restores without the rest:
+    `segmenter` and `discriminator` are their networks' variables, `training` is the
+    step, optimizers and loss scales, and `model` says what the segmenter is.
+    """
+
+    def __init__(self, workdir: str | Path):
+        """Open the folder, creating nothing before the first save."""
+        self.folder = Path(workdir).absolute() / "checkpoints"
+        keep = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(1),
+                policies.BestN(
+                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_names=("segmenter", "discriminator", "training", "model"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep,
+                best_fn=lambda metrics: metrics[BEST_METRIC],
+                create=False,
+            ),
+        )
+
+    def save(
+        self, state: TrainState, model: dict, *, metrics: dict[str, float] | None
+    ) -> None:
+        """Save in the background; `metrics` (with `miou`) makes it eligible as best."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        items = {"segmenter": state.segmenter.variables, "training": _training(state)}
+        if state.discriminator is not None:
+            items["discriminator"] = state.discriminator.variables
+        saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        saves["model"] = ocp.args.JsonSave(model)
+        self._manager.save(step, args=ocp.args.Composite(**saves), metrics=metrics)
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    def resolve(self, step: Step) -> int:
+        """Return the step that a user's `latest`, `best` or number names.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+        """
+        found = {
+            "latest": self._manager.latest_step,
+            "best": lambda: self._manager.best_step() or self._manager.latest_step(),
+        }
+        if step in found:
+            number = found[step]()
+        else:
+            number = int(step) if str(step).isdigit() else None
+        if number not in self.steps():
+            have = ", ".join(map(str, self.steps())) or "none"
+            raise FileNotFoundError(
+                f"{self.folder}: no checkpoint {step!r} (there are: {have}); train "
+                "with this workdir first, or name another"
+            )
+        return number
+
+    def model(self, step: int) -> dict:
+        """Return what `save` was told the segmenter is."""
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(model=ocp.args.JsonRestore())
+        )
+        return restored["model"]
+
+    def restore(self, like: TrainState, model: dict, *, step: int) -> TrainState:
+        """Return the whole state, placed as the arrays of `like` are.
+
+        Raises:
+            ValueError: the checkpoint holds another network.
+        """
+        self._check_same(model, step)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        items = {
+            "segmenter": abstract.segmenter.variables,
+            "training": _training(abstract),
+        }
+        if like.discriminator is not None:
+            items["discriminator"] = abstract.discriminator.variables
+        wanted = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
+        return _assemble(restored, like)
+
+    def restore_segmenter(self, like: PyTree, model: dict, *, step: int) -> PyTree:
+        """Return the segmenter's variables alone, placed as the arrays of `like` are.
+
+        Raises:
+            ValueError: the checkpoint holds another network.
+        """
+        self._check_same(model, step)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        wanted = ocp.args.Composite(segmenter=ocp.args.StandardRestore(abstract))
+        return self._manager.restore(step, args=wanted)["segmenter"]
+
+    def wait(self) -> None:
+        """Return once everything saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait for what is being written; without it the last save may be lost."""
+        self._manager.close()
+
+    def _check_same(self, model: dict, step: int) -> None:
+        saved, wanted = self.model(step), json.loads(json.dumps(model))
+        for field in ("name", "num_classes", "width", "discriminator"):
+            if saved[field] != wanted[field]:
+                raise ValueError(
+                    f"{self.folder}/{step}: the checkpoint's {field} is "
+                    f"{saved[field]!r}, the config's is {wanted[field]!r}; use the "
+                    "config it was trained with, or another --workdir"
+                )
+
+
+def _training(state: TrainState) -> dict[str, PyTree]:
+    players = {"segmenter": state.segmenter, "discriminator": state.discriminator}
+    return {"step": state.step} | {
+        name: {"opt_state": player.opt_state, "loss_scale": player.loss_scale}
+        for name, player in players.items()
+        if player is not None
+    }
+
+
+def _assemble(restored: ocp.args.Composite, like: TrainState) -> TrainState:
+    def player(name: str) -> Player:
+        variables, training = restored[name], restored["training"][name]
+        return Player(**variables, **training)
+
+    return TrainState(
+        step=restored["training"]["step"],
+        segmenter=player("segmenter"),
+        discriminator=None if like.discriminator is None else player("discriminator"),
+    )

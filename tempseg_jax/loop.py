@@ -1,0 +1,140 @@
+"""The for-loop. Saving, writing and evaluating are callables that it is given."""
+
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from tempseg_jax.steps import TrainState
+from tempseg_jax.types import Batch, Metrics
+
+IN_FLIGHT = 3
+"""Steps that may be queued on the device before the oldest one's loss is looked at."""
+
+
+class Callbacks(NamedTuple):
+    """What the loop does besides stepping, and every how many steps."""
+
+    log: Callable[[int, dict[str, float]], None]  # step, means since the last call
+    log_every: int
+    evaluate: Callable[[TrainState], None]  # saves too: a score belongs to a checkpoint
+    evaluate_every: int
+    save: Callable[[TrainState], None]
+    save_every: int
+    diverged: Callable[[int, dict[str, float]], Exception]
+
+
+def train(
+    state: TrainState,
+    batches: Iterator[Batch],
+    *,
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    place: Callable[[Batch], Batch],
+    first_step: int,
+    last_step: int,
+    callbacks: Callbacks,
+) -> TrainState:
+    """Take the steps after `first_step` up to `last_step`, or until SIGTERM.
+
+    The device always has work queued; losses are read `IN_FLIGHT` steps late. Before
+    anything is evaluated or saved, every loss so far has been read and was finite.
+
+    Raises:
+        Exception: what `callbacks.diverged` makes of the first loss not finite.
+    """
+    meter, queue = _Meter(), deque()
+
+    def read_losses(leave: int) -> None:
+        while len(queue) > leave:
+            number, metrics = queue.popleft()
+            if not math.isfinite(float(metrics["loss"])):
+                raise callbacks.diverged(number, _floats(metrics))
+            meter.add(metrics)
+
+    with _Interruption() as interrupted:
+        for number in range(first_step + 1, last_step + 1):
+            batch = meter.waiting(lambda: next(batches))
+            state, metrics = step(state, place(batch))
+            queue.append((number, metrics))
+            read_losses(leave=IN_FLIGHT)
+
+            stop = interrupted.is_set() or number == last_step
+            if stop or number % callbacks.log_every == 0:
+                read_losses(leave=0)
+                callbacks.log(number, meter.means())
+            if number == last_step or number % callbacks.evaluate_every == 0:
+                read_losses(leave=0)
+                callbacks.evaluate(state)
+                meter.restart()
+            elif stop or number % callbacks.save_every == 0:
+                read_losses(leave=0)
+                callbacks.save(state)
+                meter.restart()
+            if stop:
+                break
+    return state
+
+
+class _Interruption:
+    """A flag that SIGTERM sets, so that the loop can save before it stops."""
+
+    def __enter__(self) -> threading.Event:
+        event = threading.Event()
+        self._on_main_thread = threading.current_thread() is threading.main_thread()
+        if self._on_main_thread:
+            self._before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+        return event
+
+    def __exit__(self, *_: object) -> None:
+        if self._on_main_thread:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+class _Meter:
+    """Means of the steps' metrics, and where the time between two logs went."""
+
+    def __init__(self) -> None:
+        self._metrics: list[Metrics] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock anew: evaluation and saving are not training time."""
+        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
+
+    def waiting(self, wait: Callable[[], Batch]) -> Batch:
+        """Return what `wait` does, counting the time as waiting for data."""
+        start = time.perf_counter()
+        batch = wait()
+        self._waited += time.perf_counter() - start
+        self._steps += 1
+        self._batch_size = len(batch["image"]) * jax.process_count()
+        return batch
+
+    def add(self, metrics: Metrics) -> None:
+        """Keep one step's metrics."""
+        self._metrics.append(metrics)
+
+    def means(self) -> dict[str, float]:
+        """Return the means since the last call, and start again."""
+        seconds = time.perf_counter() - self._start
+        steps = [_floats(metrics) for metrics in self._metrics]
+        means = {k: float(np.mean([m[k] for m in steps])) for k in steps[0]}
+        rate = self._steps / seconds
+        means |= {
+            "steps_per_s": rate,
+            "images_per_s": rate * self._batch_size,
+            "data_wait": self._waited / seconds,
+        }
+        self._metrics = []
+        self.restart()
+        return means
+
+
+def _floats(metrics: Metrics) -> dict[str, float]:
+    return {k: float(v) for k, v in jax.device_get(metrics).items()}

@@ -1,0 +1,64 @@
+"""Devices: one mesh over all of them, the batch split, everything else replicated.
+
+`jit` of a step over such arrays computes what one device would: BatchNorm's statistics
+and the losses are over the whole batch, and XLA inserts the all-reduces.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from tempseg_jax.types import Batch
+
+
+def data_mesh(*, batch_size: int) -> Mesh:
+    """All devices of all processes, along one axis `data`.
+
+    Raises:
+        ValueError: the batch does not divide among them.
+    """
+    devices = jax.devices()
+    if batch_size % len(devices):
+        raise ValueError(
+            f"data.batch_size: {batch_size} does not divide among {len(devices)} "
+            f"devices; choose a multiple of {len(devices)}"
+        )
+    return Mesh(np.array(devices), ("data",))
+
+
+def local_mesh() -> Mesh:
+    """This process's devices alone, for work whose shapes differ between processes."""
+    return Mesh(np.array(jax.local_devices()), ("data",))
+
+
+def divisible(batch_size: int, mesh: Mesh) -> int:
+    """Round a batch up to a multiple of the mesh's devices."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Put the same values on every device of the mesh."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(
+            sharding, np.asarray(jnp.asarray(x))
+        ),
+        tree,
+    )
+
+
+def to_local(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Replicate over a local mesh what is replicated over the global one."""
+    if jax.process_count() > 1:
+        tree = jax.tree.map(lambda x: x.addressable_data(0), tree)
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def split_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """Split the leading axis: each process hands in its own share of the batch."""
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x), batch
+    )

@@ -1,0 +1,220 @@
+"""Config to parts: networks, first state, lengths, hyperparameters, data."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from tempseg_jax import losses, optim, precision, steps
+from tempseg_jax.data import catalog, labels, pipeline, scenes
+from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models.pretrained import load_pretrained, preprocessing_of
+from tempseg_jax.steps import TrainState
+from tempseg_jax.types import Batch
+
+CLASS_NAMES = {
+    "voc": labels.VOC_CLASSES,
+    "cityscapes": labels.CITYSCAPES_CLASSES,
+    "scenes": scenes.CLASSES,
+    "folder": None,  # the config's
+}
+
+
+class Networks(NamedTuple):
+    """Both players, as Linen modules."""
+
+    segmenter: nn.Module
+    discriminator: nn.Module | None  # none with α = 0
+
+
+def build_networks(config: ConfigDict, *, num_classes: int) -> Networks:
+    """Choose the networks.
+
+    Raises:
+        ValueError: `model.name`, `precision` or `model.pretrained` names nothing.
+    """
+    make = _lookup(SEGMENTERS, "model.name", config.model.name)
+    dtype = _lookup(precision.COMPUTE_DTYPES, "precision", config.precision)
+    segmenter = make(
+        num_classes=num_classes,
+        preprocessing=preprocessing_of(config.model.pretrained),
+        width=config.model.width,
+        dtype=dtype,
+        remat=config.model.remat,
+    )
+    _lookup(losses.ADVERSARIES, "objective.gan", config.objective.gan)
+    return Networks(segmenter, Discriminator(dtype) if config.objective.alpha else None)
+
+
+def initial_state(config: ConfigDict, networks: Networks) -> TrainState:
+    """Draw the parameters from `seed`, then load the pretrained ones over them."""
+    key_g, key_d = jax.random.split(jax.random.key(config.seed))
+    image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
+    init = functools.partial(networks.segmenter.init, train=False)
+    variables = jax.jit(init)(key_g, image)
+    if config.model.pretrained:
+        variables, report = load_pretrained(
+            variables,
+            config.model.pretrained,
+            segmenter_name=config.model.name,
+            missing=tuple(config.model.pretrained_missing),
+        )
+        print(report, flush=True)
+    scale = precision.loss_scale(config.precision)
+    # Their state is the same for all values, which the step traces.
+    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    segmenter = steps.init_player(variables, sgd, loss_scale=scale)
+    discriminator = None
+    if networks.discriminator is not None:
+        p = jnp.zeros((1, 64, 64, networks.segmenter.num_classes))
+        init = functools.partial(networks.discriminator.init, train=False)
+        adam = optim.adam(learning_rate=0.0)
+        discriminator = steps.init_player(
+            jax.jit(init)(key_d, p), adam, loss_scale=scale
+        )
+    return TrainState(jnp.int32(0), segmenter, discriminator)
+
+
+class Plan(NamedTuple):
+    """Lengths in steps, from the config's epochs and the dataset's size."""
+
+    steps: int
+    warmup_steps: int
+    evaluate_every: int
+
+    @classmethod
+    def of(cls, config: ConfigDict, *, images: int) -> "Plan":
+        """`config.steps` shortens the whole schedule in proportion.
+
+        Raises:
+            ValueError: there are fewer images than one batch holds.
+        """
+        per_epoch = images // config.data.batch_size
+        if not per_epoch:
+            raise ValueError(
+                f"data.batch_size: {config.data.batch_size} is more than the "
+                f"{images} images of data.train_split {config.data.train_split!r}; "
+                "choose a smaller batch"
+            )
+        total = config.steps or config.epochs * per_epoch
+        warmup = round(total * config.optimizer.warmup_epochs / config.epochs)
+        return cls(
+            total, warmup, max(1, round(config.evaluate_every_epochs * per_epoch))
+        )
+
+
+def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
+    """Collect the numbers that the step traces."""
+    objective, optimizer = config.objective, config.optimizer
+    factor = optim.warmup_cosine(
+        steps=plan.steps, warmup_steps=plan.warmup_steps, cycles=optimizer.cycles
+    )
+
+    def either(temperature: float | None) -> float:
+        return objective.temperature_g if temperature is None else temperature
+
+    numbers = steps.Hyperparameters(
+        seed=config.seed,
+        schedule=np.asarray(jax.vmap(factor)(jnp.arange(plan.steps))),
+        learning_rate_g=optimizer.learning_rate_g,
+        learning_rate_d=optimizer.learning_rate_d,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        temperature_seg=either(objective.temperature_seg),
+        temperature_adv=either(objective.temperature_adv),
+        temperature_d=objective.temperature_d,
+        alpha=objective.alpha,
+    )
+    for name in ("temperature_seg", "temperature_adv", "temperature_d"):
+        if not getattr(numbers, name) > 0:
+            raise ValueError(
+                f"objective.{name}: {getattr(numbers, name)} is not a temperature; "
+                "it divides the logits, so give a positive number"
+            )
+    return numbers
+
+
+def abstract_state(config: ConfigDict, networks: Networks) -> TrainState:
+    """Return the shapes of `initial_state`, drawing and reading nothing."""
+    scratch = config.copy_and_resolve_references()
+    with scratch.unlocked():
+        scratch.model.pretrained = ""
+    return jax.eval_shape(lambda: initial_state(scratch, networks))
+
+
+def describe_model(
+    config: ConfigDict, networks: Networks, split: catalog.Split
+) -> dict[str, Any]:
+    """Return what a checkpoint must say of its segmenter for anyone to use it."""
+    return {
+        "name": config.model.name,
+        "width": config.model.width,
+        "num_classes": networks.segmenter.num_classes,
+        "discriminator": networks.discriminator is not None,
+        "preprocessing": networks.segmenter.preprocessing._asdict(),
+        "class_names": split.class_names,
+        "palette": split.palette.tolist(),
+        "temperature_g": config.objective.temperature_g,
+    }
+
+
+def class_names(config: ConfigDict) -> tuple[str, ...]:
+    """Return the configured dataset's classes, reading no data.
+
+    Raises:
+        ValueError: only the data would tell.
+    """
+    data = config.data
+    if data.name == "folder" and not data.options.get("class_names"):
+        raise ValueError(
+            "data.options.class_names: a dataset of your own must name its classes "
+            "here before it can be described without its files"
+        )
+    _lookup(CLASS_NAMES, "data.name", data.name)
+    return CLASS_NAMES[data.name] or tuple(data.options.class_names)
+
+
+def load_split(config: ConfigDict, split: str) -> catalog.Split:
+    """Read one split of the configured dataset, prepared on first use."""
+    data = config.data
+    return catalog.load_split(
+        data.name,
+        split=split,
+        manual_dir=data.manual_dir,
+        data_dir=data.data_dir,
+        **data.options,
+    )
+
+
+def training_batches(
+    config: ConfigDict, split: catalog.Split, *, first_step: int
+) -> Iterator[Batch]:
+    """Start this process's share of the endless batches after `first_step`."""
+    data = config.data
+    return pipeline.train_batches(
+        split,
+        seed=config.seed,
+        start_step=first_step,
+        batch_size=data.batch_size,
+        crop_size=data.crop_size,
+        min_scale=data.min_scale,
+        max_scale=data.max_scale,
+        cat_max_ratio=data.cat_max_ratio,
+        photometric=data.photometric,
+        num_workers=data.num_workers,
+        cache_bytes=data.cache_bytes,
+        on_error=data.on_error,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _lookup(table: dict, field: str, value: str) -> Callable:
+    if value not in table:
+        raise ValueError(f"{field}: {value!r} is not one of {', '.join(table)}")
+    return table[value]

@@ -1,0 +1,68 @@
+"""Panels of predictions and curves of training, as PNG files."""
+
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
+
+from tempseg_jax.evaluate import Example
+from tempseg_jax.types import IGNORE_LABEL
+
+VOID_COLOUR = (224, 224, 192)  # as in PASCAL VOC's palette
+
+
+def colour_labels(
+    labels: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "k 3"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Paint classes in the dataset's colours, void in VOC's."""
+    table = np.full((256, 3), VOID_COLOUR, np.uint8)
+    table[: len(palette)] = palette
+    table[IGNORE_LABEL] = VOID_COLOUR
+    return table[labels]
+
+
+def save_panel(
+    example: Example, folder: Path, *, palette: UInt8[np.ndarray, "k 3"]
+) -> None:
+    """Write `folder/<id>.png`: image, ground truth and prediction, left to right."""
+    truth = colour_labels(example.label, palette)
+    prediction = colour_labels(example.prediction, palette)
+    gap = np.full((len(truth), 6, 3), 255, np.uint8)
+    panel = np.concatenate([example.image, gap, truth, gap, prediction], axis=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = example.id.replace("/", "_")
+    path = folder / f"{name}.png"
+    if not cv2.imwrite(str(path), np.ascontiguousarray(panel[..., ::-1])):
+        raise OSError(f"{path}: could not be written; is the disk full?")
+
+
+CURVES = (
+    ("Segmentation loss (nats)", ("train/loss_seg",)),
+    ("Adversarial losses", ("train/loss_adv", "train/loss_d")),
+    ("Mean output of D", ("train/d_real", "train/d_fake")),
+    ("Validation", ("val/pacc", "val/miou")),
+)
+
+
+def save_curves(lines: list[dict[str, float]], path: Path) -> None:
+    """Draw the losses, D's outputs and the scores of metrics.jsonl against the step."""
+    shown = [c for c in CURVES if any(name in line for name in c[1] for line in lines)]
+    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+        figure = Figure(figsize=(3.6 * len(shown), 3), layout="constrained")
+        for i, (title, names) in enumerate(shown):
+            axes = figure.add_subplot(1, len(shown), i + 1, title=title, xlabel="step")
+            for name in names:
+                points = [
+                    (x["step"], x[name]) for x in lines if x.get(name) is not None
+                ]
+                if points:
+                    marker = "o" if name.startswith("val/") else None
+                    label = name.split("/")[1]
+                    axes.plot(
+                        *zip(*points, strict=True), marker=marker, ms=3, label=label
+                    )
+            axes.legend(frameon=False)
+        figure.savefig(path, dpi=120)

@@ -1,0 +1,17 @@
+"""Which numbers the convolutions compute in; parameters and losses stay float32."""
+
+import jax.numpy as jnp
+from flax.training.dynamic_scale import DynamicScale
+
+COMPUTE_DTYPES = {
+    "float32": jnp.float32,
+    "bfloat16": jnp.bfloat16,
+    "float16": jnp.float16,
+}
+
+
+def loss_scale(precision: str) -> DynamicScale | None:
+    """Return one player's dynamic loss scale; float16's short exponent needs one."""
+    if precision != "float16":
+        return None
+    return DynamicScale(fin_steps=jnp.int32(0), scale=jnp.float32(2**15))
