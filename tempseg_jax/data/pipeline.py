@@ -1,9 +1,10 @@
 """The order of the stages, from undecoded records to batches."""
 
 import collections
+import dataclasses
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -74,29 +75,47 @@ def train_batches(
             f"data.batch_size={batch_size} is not a multiple of the {process_count}"
             " processes"
         )
-    decode = Decoder(split, cache_bytes=cache_bytes, on_error=on_error)
+    augment = [RandomFlip()] + photometric * [PhotometricDistortion()]
+    assemble = _Assemble(
+        decode=Decoder(split, cache_bytes=cache_bytes, on_error=on_error),
+        crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio),
+        augment=augment,
+        size=crop_size,
+    )
     dataset = (
         grain.MapDataset.range(len(split.examples))
         .seed(seed)
         .shuffle()
         .repeat()
-        .map(decode)
-        .random_map(
-            RandomScaleCrop(
-                size=crop_size,
-                min_scale=min_scale,
-                max_scale=max_scale,
-                cat_max_ratio=cat_max_ratio,
-            )
-        )
-        .random_map(RandomFlip())
+        # A seed each, drawn before the processes part: their numbers never coincide.
+        .random_map(lambda index, rng: (index, int(rng.integers(1 << 63))))
+        .slice(slice(process_index, None, process_count))
+        .batch(batch_size // process_count, batch_fn=list)
+        .slice(slice(start_step, None))
+        .map(assemble)
     )
-    if photometric:
-        dataset = dataset.random_map(PhotometricDistortion())
-    # Sliced after the random stages, so that every process draws its own numbers.
-    dataset = dataset[process_index::process_count]
-    dataset = dataset.batch(batch_size // process_count)[start_step:]
     return iter(dataset.to_iter_dataset(_read_options(num_workers)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Assemble:
+    """Indices and seeds -> a batch, decoded and augmented straight into its memory."""
+
+    decode: Callable[[int], Example]
+    crop: RandomScaleCrop
+    augment: Sequence[Callable[[Example, np.random.Generator], None]]
+    size: int
+
+    def __call__(self, plan: Sequence[tuple[int, int]]) -> Batch:
+        image = np.empty((len(plan), self.size, self.size, 3), np.uint8)
+        label = np.empty((len(plan), self.size, self.size), np.uint8)
+        for i, (index, seed) in enumerate(plan):
+            rng = np.random.Generator(np.random.Philox(key=seed))
+            out: Example = {"image": image[i], "label": label[i]}
+            self.crop(self.decode(index), rng, out=out)
+            for stage in self.augment:
+                stage(out, rng)
+        return {"image": image, "label": label}
 
 
 def eval_batches(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.source import Record, Source, digest
 
-VERSION = "1.0.0"  # of the records; raise it when they change
+VERSION = "1.1.0"  # of the records; raise it when they change
 ON_ERROR = ("raise", "skip")
 _EXAMPLES_PER_SHARD = 2048
 _EXAMPLES_PER_WRITE = 64

@@ -1,0 +1,136 @@
+r"""Images a second out of the input pipeline, beside plain decoding and a peer.
+
+    python scripts/benchmark.py data --manual_dir=../shared/data/VOCdevkit \
+        --peer="python torch_loader.py --root=../shared/data/VOCdevkit/VOC2012"
+
+Modes: `decode_only` is OpenCV decoding images and labels, nothing else; `encoded` is
+the whole pipeline; `cached` is the same with every decoded image in memory. They take
+turns, several times over, because other work on the machine comes and goes; one JSON
+object a line has the median and the spread of each. A peer is any command that prints
+a JSON object with `images_per_s` as its last line.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+import psutil
+
+from tempseg_jax.data import pipeline
+from tempseg_jax.data.catalog import Split, load_split
+
+_EVERYTHING = 1 << 40
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `run`."""
+    parser.add_argument("--dataset", default="voc")
+    parser.add_argument("--manual_dir")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--split", default="trainval")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--crop_size", type=int, default=416)
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=1600, help="a mode and round")
+    parser.add_argument("--peer", help="a command to take turns with")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one JSON object a mode."""
+    options = {"allow_missing": True} if args.dataset == "voc" else {}
+    split = load_split(
+        args.dataset,
+        split=args.split,
+        manual_dir=args.manual_dir,
+        data_dir=args.data_dir,
+        **options,
+    )
+    cached = _batches(split, args, cache_bytes=_EVERYTHING)
+    for _ in range(3 * len(split.examples) // args.batch_size):  # almost surely all
+        next(cached)
+    modes: dict[str, Callable[[], float]] = {
+        "decode_only": lambda: _decode_rate(split, args),
+        "encoded": lambda: _rate(_batches(split, args, cache_bytes=0), args),
+        "cached": lambda: _rate(cached, args),
+    }
+    if args.peer:
+        modes["peer"] = lambda: _peer_rate(args.peer)
+    rates: dict[str, list[float]] = {mode: [] for mode in modes}
+    for _ in range(args.rounds):
+        for mode, measure in modes.items():
+            rates[mode].append(measure())
+    for mode, values in rates.items():
+        _report(mode, values, args)
+    return 0
+
+
+def _report(mode: str, values: list[float], args: argparse.Namespace) -> None:
+    result = {
+        "mode": mode,
+        "images_per_s": round(statistics.median(values), 1),
+        "spread": [round(min(values), 1), round(max(values), 1)],
+        "num_workers": args.num_workers,
+        "cores": len(os.sched_getaffinity(0)),
+        "rss_mib": round(psutil.Process().memory_info().rss / 2**20),
+    }
+    print(json.dumps(result), flush=True)
+
+
+def _batches(split: Split, args: argparse.Namespace, *, cache_bytes: int) -> Iterator:
+    return pipeline.train_batches(
+        split,
+        batch_size=args.batch_size,
+        crop_size=args.crop_size,
+        min_scale=0.5,
+        max_scale=2.0,
+        cat_max_ratio=1.0,
+        photometric=False,
+        seed=0,
+        start_step=0,
+        num_workers=args.num_workers,
+        cache_bytes=cache_bytes,
+        on_error="raise",
+        process_index=0,
+        process_count=1,
+    )
+
+
+def _rate(batches: Iterator, args: argparse.Namespace) -> float:
+    # What is already prefetched is not counted as work done here.
+    for _ in range(2 * args.num_workers + 1):
+        next(batches)
+    count = max(1, args.images // args.batch_size)
+    start = time.perf_counter()
+    for batch in itertools.islice(batches, count):
+        del batch
+    return count * args.batch_size / (time.perf_counter() - start)
+
+
+def _decode_rate(split: Split, args: argparse.Namespace) -> float:
+    records = [split.examples[i] for i in range(min(len(split.examples), args.images))]
+
+    def decode(record: dict) -> None:
+        cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
+        cv2.imdecode(np.frombuffer(record["label"], np.uint8), cv2.IMREAD_GRAYSCALE)
+
+    with concurrent.futures.ThreadPoolExecutor(args.num_workers) as pool:
+        start = time.perf_counter()
+        list(pool.map(decode, records))
+        return len(records) / (time.perf_counter() - start)
+
+
+def _peer_rate(command: str) -> float:
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"--peer failed: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])["images_per_s"]
