@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.layers import (
     OUTPUT_STRIDE,
+    max_pool_3x3,
     normalise_and_pad,
     upsample_bilinear,
 )
@@ -94,7 +95,7 @@ class ResNet50(nn.Module):
             dtype=self.dtype,
             name="bn1",
         )(x)
-        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool_3x3(nn.relu(x))
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
         for i, (blocks, channels) in enumerate(STAGES, start=2):
             for j in range(1, blocks + 1):

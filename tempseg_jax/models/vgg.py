@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tempseg_jax.models.layers import PatchConv, max_pool_2x2
+
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 """Convolutions and channels of each block."""
 
@@ -27,7 +29,7 @@ class ConvBlock(nn.Module):
                 name=f"conv{i + 1}",
             )
             x = nn.relu(conv(x))
-        return nn.max_pool(x, (2, 2), strides=(2, 2))
+        return max_pool_2x2(x)
 
 
 class VGG16(nn.Module):
@@ -52,13 +54,8 @@ class VGG16(nn.Module):
                 name=f"block{i}",
             )(x)
             features[2**i] = x
-        for name, kernel in (("fc6", (7, 7)), ("fc7", (1, 1))):
-            conv = nn.Conv(
-                round(4096 * self.width),
-                kernel,
-                dtype=self.dtype,
-                kernel_init=nn.initializers.he_normal(),
-                name=name,
-            )
-            x = nn.Dropout(0.5, deterministic=not train)(nn.relu(conv(x)))
+        for name, kernel_size in (("fc6", 7), ("fc7", 1)):
+            channels = round(4096 * self.width)
+            x = nn.relu(PatchConv(channels, kernel_size, self.dtype, name=name)(x))
+            x = nn.Dropout(0.5, deterministic=not train)(x)
         return {8: features[8], 16: features[16], 32: x}
