@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     config.data.photometric = False
     config.data.num_workers = 8  # threads
     config.data.cache_bytes = 2**30  # of memory, for decoded images
-    config.data.on_error = "stop"  # or skip
+    config.data.on_error = "raise"  # or skip
 
     config.model = ConfigDict()
     config.model.name = "fcn8s"

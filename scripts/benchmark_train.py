@@ -1,0 +1,301 @@
+"""Milliseconds a training step, without data: what the networks and the step cost.
+
+    python scripts/benchmark.py train --peer=torch_peer.py
+
+One JSON object a line on standard output, a table on standard error at the end. Every
+case runs in a process of its own, so that its peak memory is its own.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tempseg_jax import mesh, optim, precision, steps
+from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models.preprocessing import TORCHVISION
+
+CHUNKS = 5
+"""Steps are queued as in training; the clock is read at the end of each chunk."""
+
+D_PASSES = 8
+"""In forward passes of D: 3 forward; 1 back to p for L_adv; 2 x 2 back for L_D."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the choice of work; the defaults are the paper's size on one card."""
+    parser.add_argument("--model", nargs="+", default=["fcn8s", "resnet50"])
+    parser.add_argument(
+        "--mode", nargs="+", default=["supervised", "adversarial"], metavar="MODE"
+    )
+    parser.add_argument("--dtype", choices=precision.COMPUTE_DTYPES, default="bfloat16")
+    parser.add_argument("--size", type=int, default=416, help="pixels a side")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--classes", type=int, default=21)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--remat", action="store_true", help="as model.remat")
+    parser.add_argument("--profile", metavar="DIR", help="write a trace of one chunk")
+    parser.add_argument(
+        "--peer", metavar="FILE", help="a torch_peer.py to compare with"
+    )
+    parser.add_argument("--peer_python", default=sys.executable, metavar="PYTHON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure every case, then print the table."""
+    if len(args.model) == len(args.mode) == 1 and not args.peer:
+        print(json.dumps(measure(args, args.model[0], args.mode[0])), flush=True)
+        return 0
+    results = []
+    for model in args.model:
+        for mode in args.mode:
+            results += _lines(_own_command(args, model, mode))
+        if args.peer:
+            results += _peer_results(args, model)
+    print(table(results), file=sys.stderr)
+    return 0
+
+
+def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
+    """Time one case on all devices of this machine."""
+    devices = mesh.data_mesh(batch_size=args.batch)
+    dtype = precision.COMPUTE_DTYPES[args.dtype]
+    segmenter = SEGMENTERS[model](
+        num_classes=args.classes,
+        preprocessing=TORCHVISION,
+        width=1.0,
+        dtype=dtype,
+        remat=args.remat,
+    )
+    discriminator = Discriminator(dtype) if mode == "adversarial" else None
+    state, counts = _first_state(args, segmenter, discriminator)
+    state, hyper, batch = (
+        mesh.replicate(state, devices),
+        mesh.replicate(_hyperparameters(args), devices),
+        mesh.split_batch(_batch(args), devices),
+    )
+    step = jax.jit(
+        functools.partial(
+            steps.train_step,
+            segmenter=segmenter,
+            discriminator=discriminator,
+            gan="lsgan",
+            mask_void=True,
+        ),
+        donate_argnums=0,
+    )
+    start = time.perf_counter()
+    compiled = step.lower(state, batch, hyper).compile()
+    compile_s = time.perf_counter() - start
+
+    times = _time(compiled, state, batch, hyper, args)
+    seconds = statistics.median(times)
+    flops = _model_flops(segmenter, discriminator, args)
+    ceiling = matmul_ceiling(dtype)
+    return {
+        "framework": f"jax {jax.__version__}",
+        "model": model,
+        "mode": mode,
+        "dtype": args.dtype,
+        "size": args.size,
+        "batch": args.batch,
+        "ms_per_step": round(1e3 * seconds, 3),
+        "images_per_s": round(args.batch / seconds, 1),
+        "peak_gib": round(_peak_bytes(compiled) / 2**30, 2),
+        "spread_ms": [round(1e3 * min(times), 3), round(1e3 * max(times), 3)],
+        "compile_s": round(compile_s, 1),
+        "model_tflop_per_step": round(flops / 1e12, 3),
+        "utilisation": round(flops / seconds / (ceiling * jax.device_count()), 3),
+        "ceiling_tflops": round(ceiling / 1e12, 2),
+        "remat": args.remat,
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        **counts,
+    }
+
+
+def _first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
+    key = jax.random.key(0)
+    image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
+    scale = precision.loss_scale(args.dtype)
+    variables = jax.jit(functools.partial(segmenter.init, train=False))(key, image)
+    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    player_g = steps.init_player(variables, sgd, loss_scale=scale)
+    counts, player_d = {"segmenter_params": _count(player_g.params)}, None
+    if discriminator is not None:
+        p = jnp.zeros((1, 64, 64, args.classes))
+        variables = jax.jit(functools.partial(discriminator.init, train=False))(key, p)
+        adam = optim.adam(learning_rate=0.0)
+        player_d = steps.init_player(variables, adam, loss_scale=scale)
+        counts["discriminator_params"] = _count(player_d.params)
+    return steps.TrainState(jnp.int32(0), player_g, player_d), counts
+
+
+def _count(params: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
+    total = args.warmup + args.steps + CHUNKS
+    return steps.Hyperparameters(
+        seed=0,
+        schedule=np.ones(total, np.float32),
+        learning_rate_g=5e-3,
+        learning_rate_d=1e-7,
+        momentum=0.9,
+        weight_decay=0.0,
+        temperature_seg=0.5,
+        temperature_adv=0.5,
+        temperature_d=1.0,
+        alpha=0.05,
+    )
+
+
+def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shape = (args.batch, args.size, args.size)
+    label = rng.integers(0, args.classes, shape, np.uint8)
+    label[:, :8] = 255  # some void, as every real batch has
+    return {"image": rng.integers(0, 256, (*shape, 3), np.uint8), "label": label}
+
+
+def _time(compiled, state, batch, hyper, args: argparse.Namespace) -> list[float]:
+    """Return seconds a step of each chunk; the results must be finite."""
+    for _ in range(args.warmup):
+        state, metrics = compiled(state, batch, hyper)
+    jax.block_until_ready(state)
+    chunk = max(1, args.steps // CHUNKS)
+    times = []
+    for i in range(CHUNKS):
+        if args.profile and i == CHUNKS - 1:
+            jax.profiler.start_trace(args.profile)
+        start = time.perf_counter()
+        for _ in range(chunk):
+            state, metrics = compiled(state, batch, hyper)
+        jax.block_until_ready(state)
+        times.append((time.perf_counter() - start) / chunk)
+    if args.profile:
+        jax.profiler.stop_trace()
+        times.pop()  # tracing slows a step down
+    values = {name: float(value) for name, value in metrics.items()}
+    if not np.isfinite(list(values.values())).all():
+        raise ValueError(f"the benchmark's step gave a result not finite: {values}")
+    return times
+
+
+def _model_flops(segmenter, discriminator, args: argparse.Namespace) -> float:
+    """Return the multiplications and additions a step needs, without recomputation."""
+    image = jax.ShapeDtypeStruct((args.batch, args.size, args.size, 3), jnp.uint8)
+    p = jax.ShapeDtypeStruct(
+        (args.batch, args.size, args.size, args.classes), "float32"
+    )
+
+    def forward(module, x) -> float:
+        key = jax.random.key(0)
+        init = functools.partial(module.init, train=False)
+        variables = jax.eval_shape(init, key, x)
+        apply = jax.jit(functools.partial(module.apply, train=False))
+        return apply.lower(variables, x).cost_analysis()["flops"]
+
+    total = 3 * forward(segmenter, image)
+    return total + (D_PASSES * forward(discriminator, p) if discriminator else 0)
+
+
+def matmul_ceiling(dtype: jnp.dtype) -> float:
+    """Return the FLOP/s of a large square matrix product on one device."""
+    n = 2048 if jax.devices()[0].platform == "cpu" else 8192
+    a = jax.random.normal(jax.random.key(0), (n, n)).astype(dtype)
+    product = jax.jit(lambda a, b: a @ b)
+    b = jax.block_until_ready(product(a, a))
+    best = float("inf")
+    for _ in range(CHUNKS):
+        start = time.perf_counter()
+        for _ in range(4):
+            b = product(a, a)
+        jax.block_until_ready(b)
+        best = min(best, (time.perf_counter() - start) / 4)
+    return 2 * n**3 / best
+
+
+def _peak_bytes(compiled) -> int:
+    """Return the allocator's peak where the device tells it, else the program's."""
+    stats = jax.devices()[0].memory_stats()
+    if stats:
+        return stats["peak_bytes_in_use"]
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
+def _own_command(args: argparse.Namespace, model: str, mode: str) -> list[str]:
+    command = [
+        sys.executable,
+        sys.argv[0],
+        "train",
+        f"--model={model}",
+        f"--mode={mode}",
+    ]
+    for name in ("dtype", "size", "batch", "classes", "steps", "warmup"):
+        command.append(f"--{name}={getattr(args, name)}")
+    if args.remat:
+        command.append("--remat")
+    if args.profile:
+        command.append(f"--profile={args.profile}/{model}-{mode}")
+    return command
+
+
+def _peer_results(args: argparse.Namespace, model: str) -> list[dict[str, Any]]:
+    device = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    command = [args.peer_python, args.peer, f"--model={model}", f"--device={device}"]
+    for name in ("dtype", "size", "batch", "classes", "steps", "warmup"):
+        command.append(f"--{name}={getattr(args, name)}")
+    results = _lines(command)
+    return results + (_lines([*command, "--compile"]) if device == "cuda" else [])
+
+
+def _lines(command: list[str]) -> list[dict[str, Any]]:
+    """Run a command, pass its JSON lines on, and return them."""
+    results = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("{"):
+                results.append(json.loads(line))
+                print(line, end="", flush=True)
+    if process.returncode:
+        raise ValueError(f"exit status {process.returncode} of: {' '.join(command)}")
+    return results
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the results as text, each with the best peer's time over its own."""
+    head = ("framework", "model", "mode", "dtype", "ms_per_step", "images_per_s")
+    head += ("peak_gib", "utilisation", "compile_s")
+    rows = [[*head, "peer / ours"]]
+    for result in results:
+        peers = [
+            other["ms_per_step"]
+            for other in results
+            if other["framework"].startswith("torch")
+            and all(other[key] == result[key] for key in ("model", "mode"))
+        ]
+        ratio = f"{min(peers) / result['ms_per_step']:.2f}" if peers else ""
+        compiled = " compiled" if result.get("compile") else ""
+        row = [str(result.get(key, "")) for key in head]
+        rows.append([row[0] + compiled, *row[1:], ratio])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    )
