@@ -39,12 +39,12 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
     networks = parts.build_networks(config, num_classes=len(train_split.class_names))
     devices = mesh.data_mesh(batch_size=config.data.batch_size)
     hyper = mesh.replicate(parts.hyperparameters(config, plan), devices)
-    workdir.claim(folder, config, allow_change=allow_change)
-
     model = parts.describe_model(config, networks, train_split)
     checkpoints = Checkpoints(folder)
+    begun = bool(checkpoints.steps())
+    workdir.claim(folder, config, allow_change=allow_change or not begun)
     state = mesh.replicate(parts.initial_state(config, networks), devices)
-    if checkpoints.steps():
+    if begun:
         state = checkpoints.restore(state, model, step=checkpoints.resolve("latest"))
     first_step = int(state.step)
 

@@ -36,8 +36,13 @@ def read_config(workdir: str | Path) -> ConfigDict:
 def claim(workdir: str | Path, config: ConfigDict, *, allow_change: bool) -> None:
     """Make `workdir` this config's, or see that it already is.
 
+    Args:
+        workdir: a folder, created where there is none.
+        config: of the run that is about to start.
+        allow_change: let go what another config claimed, as where nothing is saved.
+
     Raises:
-        ValueError: it belongs to another config, and `allow_change` is not set.
+        ValueError: it belongs to another config.
     """
     folder = Path(workdir)
     path = folder / "config.json"
