@@ -1,7 +1,8 @@
 """Real weights over real photographs: each convolution against its BatchNorm's mean.
 
 A BatchNorm's moving mean is what its convolution gave, on average, over ImageNet. With
-another preprocessing, a transposed kernel or a stride elsewhere the means differ.
+another preprocessing, or a tensor in another's place, the means differ. (They hardly
+feel a kernel's rows and columns exchanged: the golden activations do.)
 """
 
 from pathlib import Path
