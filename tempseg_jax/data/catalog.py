@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from tempseg_jax.data.source import Record, Source
+from tempseg_jax.data.source import Record, Source, data_home
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,15 @@ def make_source(name: str, **options: Any) -> Source:
     return make(**options)
 
 
+def _cityscapes(
+    *, manual_dir: str | None, data_dir: str | None, allow_missing: bool = False
+) -> Source:
+    from tempseg_jax.data.cityscapes import Cityscapes
+
+    del data_dir
+    return Cityscapes(manual_dir=manual_dir, allow_missing=allow_missing)
+
+
 def _folder(
     *,
     manual_dir: str | None,
@@ -112,11 +121,15 @@ def _voc(
 ) -> Source:
     from tempseg_jax.data.voc import Voc
 
-    del data_dir
-    return Voc(manual_dir=manual_dir, allow_missing=allow_missing)
+    return Voc(
+        manual_dir=manual_dir,
+        download_dir=data_home(data_dir) / "downloads",
+        allow_missing=allow_missing,
+    )
 
 
 DATASETS: dict[str, Callable[..., Source]] = {
+    "cityscapes": _cityscapes,
     "folder": _folder,
     "scenes": _scenes,
     "voc": _voc,

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from tempseg_jax.types import IGNORE_LABEL
+
 # The pipeline's own threads already fill the cores.
 cv2.setNumThreads(0)
 
@@ -54,6 +56,29 @@ def read_mask(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w *c"]:
         except (OSError, SyntaxError, ValueError) as error:
             raise BadFile(f"{name}: cannot be decoded ({error})") from error
     return mask.astype(np.uint8)
+
+
+def check_label(
+    label: UInt8[np.ndarray, "..."],
+    *,
+    size: tuple[int, int],
+    num_classes: int,
+    name: str,
+) -> None:
+    """Check that a label belongs to an image of this (height, width) and its classes.
+
+    Raises:
+        BadFile: another size, or a value that is neither a class nor void.
+    """
+    if label.shape != size:
+        found = "x".join(map(str, label.shape[1::-1] + label.shape[2:]))
+        raise BadFile(f"{name}: {found} pixels, but its image has {size[1]}x{size[0]}")
+    bad = np.unique(label[(label >= num_classes) & (label != IGNORE_LABEL)])
+    if bad.size:
+        raise BadFile(
+            f"{name}: value {bad[0]} is no class (0 to {num_classes - 1}, void"
+            f" {IGNORE_LABEL})"
+        )
 
 
 def encode_label(label: UInt8[np.ndarray, "h w"]) -> bytes:

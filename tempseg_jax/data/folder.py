@@ -124,11 +124,7 @@ class Folder:
         data = image.read_bytes()
         size = codec.image_size(data, name=str(image))
         label = self._label(codec.read_mask(mask.read_bytes(), name=str(mask)), mask)
-        if label.shape != size:
-            raise codec.BadFile(
-                f"{mask}: {label.shape[1]}x{label.shape[0]} pixels, but its image"
-                f" {image.name} has {size[1]}x{size[0]} (upright)"
-            )
+        codec.check_label(label, size=size, num_classes=IGNORE_LABEL, name=str(mask))
         return {"id": stem, "image": data, "label": codec.encode_label(label)}
 
     def _label(
@@ -142,10 +138,9 @@ class Folder:
         found = np.unique(label[label != IGNORE_LABEL])
         highest = int(found[-1]) if found.size else -1
         if self._names and highest >= len(self._names):
-            bad = found[found >= len(self._names)].tolist()
             raise codec.BadFile(
-                f"{path}: value {bad[0]} is no class ({len(self._names)} classes,"
-                f" void {self._void_index}); values out of range: {bad}"
+                f"{path}: value {highest} is no class ({len(self._names)} classes, void"
+                f" {self._void_index}); set data.options.void_index if it is void"
             )
         self._highest = max(self._highest, highest)
         return label

@@ -5,7 +5,6 @@ in memory, and everything when told not to shuffle), into a folder that gets its
 name last: a preparation that was interrupted is never taken for a finished one.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from absl import logging
 from tqdm import tqdm
 
 from tempseg_jax.data.codec import BadFile
-from tempseg_jax.data.source import Record, Source, digest
+from tempseg_jax.data.source import Record, Source, data_home, digest
 
 VERSION = "1.1.0"  # of the records; raise it when they change
 ON_ERROR = ("raise", "skip")
@@ -60,7 +59,7 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"data.on_error={on_error!r}: must be one of {ON_ERROR}")
-    home = _home(data_dir) / source.name / digest(source.fingerprint(), on_error)
+    home = data_home(data_dir) / source.name / digest(source.fingerprint(), on_error)
     final = home / VERSION
     if final.is_dir():
         return final
@@ -82,11 +81,6 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
 def read_metadata(folder: Path) -> dict:
     """Return class_names, palette and left_out, as `prepare` wrote them."""
     return dict(tfds.builder_from_directory(folder).info.metadata)
-
-
-def _home(data_dir: str | None) -> Path:
-    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return Path(data_dir or default).expanduser()
 
 
 def _write_whole(source: Source, final: Path, *, on_error: str) -> None:

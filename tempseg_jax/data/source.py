@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol, TypedDict
 
 import numpy as np
@@ -48,6 +49,12 @@ class Source(Protocol):
 
     def classes(self) -> tuple[tuple[str, ...], UInt8[np.ndarray, "k 3"]]:
         """Return names and colours; known for certain once every entry is loaded."""
+
+
+def data_home(data_dir: str | None) -> Path:
+    """Return where TFDS keeps datasets: None is TFDS_DATA_DIR or its usual place."""
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return Path(data_dir or default).expanduser()
 
 
 def digest(*parts: object) -> str:
