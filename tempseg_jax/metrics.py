@@ -15,8 +15,9 @@ def confusion_matrix(
     int32: one call must see fewer than 2³¹ pixels. Sum the calls in int64.
     """
     scored = labels != IGNORE_LABEL
-    cell = jnp.where(scored, labels * num_classes + predictions, num_classes**2)
-    counts = jnp.bincount(cell.ravel().astype(jnp.int32), length=num_classes**2 + 1)
+    row = labels.astype(jnp.int32)  # uint8 cannot hold 13 * 20
+    cell = jnp.where(scored, row * num_classes + predictions, num_classes**2)
+    counts = jnp.bincount(cell.ravel(), length=num_classes**2 + 1)
     return counts[:-1].reshape(num_classes, num_classes)
 
 
