@@ -1,8 +1,9 @@
 """Every dataset by name: `load_split` prepares it on first use, then reads it."""
 
+import collections
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ class Split:
     examples: Sequence[Record]  # undecoded, random access
     class_names: tuple[str, ...]
     palette: UInt8[np.ndarray, "k 3"]
+    # How many images there are of each (height, width); empty: not known.
+    sizes: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # the problem files that on_error='skip' dropped
 
 
@@ -54,12 +57,17 @@ def load_split(
     expression = source.split_expression(split)
     folder = prepared.prepare(source, data_dir=data_dir, on_error=on_error)
     metadata = prepared.read_metadata(folder)
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    for stored in expression.split("+"):
+        for height, width, count in metadata["sizes"][stored]:
+            sizes[height, width] += count
     return Split(
         dataset=name,
         name=split,
         examples=prepared.Examples(folder, expression=expression),
         class_names=tuple(metadata["class_names"]),
         palette=np.array(metadata["palette"], np.uint8),
+        sizes=sizes,
         left_out=tuple(metadata["left_out"]),
     )
 

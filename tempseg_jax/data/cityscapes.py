@@ -63,7 +63,11 @@ class Cityscapes:
         """Return the split's examples by name; those of test are all void."""
         self._check_complete(split)
         return [
-            Entry(id=id_, load=functools.partial(self._load, id_, split))
+            Entry(
+                id=id_,
+                nbytes=self._images.size(_image_name(id_, split)),
+                load=functools.partial(self._load, id_, split),
+            )
             for id_ in self._ids[split]
             if not self._allow_missing or self._is_labelled(id_, split)
         ]
@@ -107,7 +111,7 @@ class Cityscapes:
         logging.warning("%s are missing; going on with the others", message)
 
     def _load(self, id_: str, split: str) -> Record:
-        image_name = f"{IMAGES}/{split}/{_city(id_)}/{id_}{_IMAGE_END}"
+        image_name = _image_name(id_, split)
         image = self._images.read(image_name)
         size = codec.image_size(image, name=f"{self._images.where}: {image_name}")
         if split == "test":
@@ -126,6 +130,10 @@ class Cityscapes:
 
 def _city(id_: str) -> str:
     return id_.split("_", 1)[0]
+
+
+def _image_name(id_: str, split: str) -> str:
+    return f"{IMAGES}/{split}/{_city(id_)}/{id_}{_IMAGE_END}"
 
 
 def _label_name(id_: str, split: str) -> str:

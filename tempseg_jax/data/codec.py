@@ -122,12 +122,18 @@ def decode_label(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w"]:
         BadFile: `data` is broken, or another's PNG.
     """
     try:
-        width, height = struct.unpack_from(">2I", data, len(_PNG) + 8)
+        height, width = label_size(data)
         (length,) = struct.unpack_from(">I", data, _IDAT)
         rows = zlib.decompress(memoryview(data)[_IDAT + 8 : _IDAT + 8 + length])
         return np.frombuffer(rows, np.uint8).reshape(height, width + 1)[:, 1:]
     except (struct.error, zlib.error, ValueError) as error:
         raise BadFile(f"{name}: cannot be decoded ({error})") from error
+
+
+def label_size(data: bytes) -> tuple[int, int]:
+    """Return (height, width) in pixels of a mask written by `encode_label`."""
+    width, height = struct.unpack_from(">2I", data, len(_PNG) + 8)
+    return height, width
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

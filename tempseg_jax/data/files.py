@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -22,6 +22,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 
 
+@runtime_checkable
 class Files(Protocol):
     """Files by their '/'-separated names, wherever they lie."""
 
@@ -29,6 +30,9 @@ class Files(Protocol):
 
     def names(self) -> Set[str]:
         """Return the names of all regular files."""
+
+    def size(self, name: str) -> int:
+        """Return a file's bytes, as its entry says; 0 if there is no such file."""
 
     def read(self, name: str) -> bytes:
         """Return one file's bytes; raise BadFile, naming it, if that fails."""
@@ -48,11 +52,15 @@ class FolderFiles:
             for folder in folders
             for name, size, mtime in stat_listing(root / folder)
         ]
-        self._names = {name for name, _, _ in self._listing}
+        self._sizes = {name: size for name, size, _ in self._listing}
 
     def names(self) -> Set[str]:
         """Return the names relative to `root`."""
-        return self._names
+        return self._sizes.keys()
+
+    def size(self, name: str) -> int:
+        """Return a file's bytes."""
+        return self._sizes.get(name, 0)
 
     def read(self, name: str) -> bytes:
         """Return one file's bytes."""
@@ -84,6 +92,11 @@ class TarFiles:
     def names(self) -> Set[str]:
         """Return the names after the prefix."""
         return self._index().keys()
+
+    def size(self, name: str) -> int:
+        """Return a member's bytes, as its header says."""
+        member = self._index().get(name)
+        return member.size if member else 0
 
     def read(self, name: str) -> bytes:
         """Return one member's bytes."""
@@ -150,6 +163,11 @@ class ZipFiles:
     def names(self) -> Set[str]:
         """Return the names, with the prefix."""
         return self._members.keys()
+
+    def size(self, name: str) -> int:
+        """Return a member's unpacked bytes, as the directory says."""
+        member = self._members.get(name)
+        return member.file_size if member else 0
 
     def read(self, name: str) -> bytes:
         """Return one member's bytes, whose checksum is right."""

@@ -99,7 +99,11 @@ class Folder:
         images, masks = _by_stem(pairs.images), _by_stem(pairs.masks)
         load = functools.partial(self._load, pairs=pairs, images=images, masks=masks)
         return [
-            Entry(id=stem, load=functools.partial(load, stem))
+            Entry(
+                id=stem,
+                nbytes=sum(path.stat().st_size for path in images.get(stem, [])),
+                load=functools.partial(load, stem),
+            )
             for stem in pairs.stems or sorted(images)
         ]
 

@@ -2,17 +2,15 @@
 
 import collections
 import dataclasses
-import itertools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
-from absl import logging
 from jaxtyping import Int32
 
-from tempseg_jax.data import codec
+from tempseg_jax.data import buckets
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.decoder import Decoder, decode
 from tempseg_jax.data.transforms import (
     PAD_COLOR,
     Example,
@@ -21,8 +19,6 @@ from tempseg_jax.data.transforms import (
     RandomScaleCrop,
 )
 from tempseg_jax.types import IGNORE_LABEL, Batch
-
-_BUCKET_STEP = 128  # pixels; a whole VOC validation has six shapes at most
 
 
 class EvalBatch(Batch):
@@ -128,8 +124,8 @@ def eval_batches(
 ) -> Iterator[EvalBatch]:
     """Yield this process's whole images, each exactly once, in few shapes.
 
-    Sides are padded to the next multiple of 128 pixels, and batches with void images,
-    so that a network compiles once for each of a handful of shapes.
+    Images are padded to one of at most four shapes (see `buckets.plan`), and batches
+    with void images, so that a network compiles a handful of programs.
 
     Args:
         split: where the records are.
@@ -138,80 +134,21 @@ def eval_batches(
         process_index: this process reads examples process_index::process_count.
         process_count: of all.
     """
-    decode = Decoder(split, cache_bytes=0, on_error="raise")
     dataset = (
         grain.MapDataset.range(len(split.examples))[process_index::process_count]
-        .map(lambda index: (split.examples[index]["id"], decode(index)))
+        .map(lambda index: split.examples[index])
+        .map(lambda record: (record["id"], decode(record, split=split)))
         .to_iter_dataset(_read_options(num_workers))
     )
-    buckets = collections.defaultdict(list)
+    shapes = buckets.plan(split.sizes)
+    waiting = collections.defaultdict(list)
     for id_, example in dataset:
-        shape = tuple(
-            -(-n // _BUCKET_STEP) * _BUCKET_STEP for n in example["label"].shape
-        )
-        buckets[shape].append((id_, example))
-        if len(buckets[shape]) == batch_size:
-            yield _padded(buckets.pop(shape), shape=shape, batch_size=batch_size)
-    for shape, examples in buckets.items():
+        shape = buckets.choose(example["label"].shape, shapes)
+        waiting[shape].append((id_, example))
+        if len(waiting[shape]) == batch_size:
+            yield _padded(waiting.pop(shape), shape=shape, batch_size=batch_size)
+    for shape, examples in waiting.items():
         yield _padded(examples, shape=shape, batch_size=batch_size)
-
-
-class Decoder:
-    """Index -> decoded example; keeps the first that fit into `cache_bytes`.
-
-    Threads share it. What is kept stays: with a new order every epoch, replacing old
-    by new would throw out what is about to be asked for.
-    """
-
-    def __init__(self, split: Split, *, cache_bytes: int, on_error: str):
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"data.on_error={on_error!r}: must be 'raise' or 'skip'")
-        self._split = split
-        self._skip = on_error == "skip"
-        self._cache: dict[int, Example] = {}
-        self._room = cache_bytes
-        self._lock = threading.Lock()
-        self._skipped: set[int] = set()
-
-    def __call__(self, index: int) -> Example:
-        """Return the example, or with 'skip' the next one that can be decoded."""
-        for candidate in itertools.count(index):
-            candidate %= len(self._split.examples)
-            try:
-                return self._cache.get(candidate) or self._decoded(candidate)
-            except codec.BadFile as error:
-                if not self._skip:
-                    raise ValueError(
-                        f"{error}; repair it, or set data.on_error=skip to leave it out"
-                    ) from error
-                self._count(candidate, error)
-        raise AssertionError("count is endless")
-
-    def _decoded(self, index: int) -> Example:
-        record = self._split.examples[index]
-        name = f"{self._split.dataset} {self._split.name}: {record['id']}"
-        example: Example = {
-            "image": codec.decode_image(record["image"], name=f"{name} (image)"),
-            "label": codec.decode_label(record["label"], name=f"{name} (label)"),
-        }
-        size = example["image"].nbytes + example["label"].nbytes
-        with self._lock:
-            if size <= self._room and index not in self._cache:
-                self._room -= size
-                self._cache[index] = example
-        return example
-
-    def _count(self, index: int, error: codec.BadFile) -> None:
-        with self._lock:
-            if index in self._skipped:
-                return
-            self._skipped.add(index)
-            count = len(self._skipped)
-        logging.warning("%s; skipped (%d so far)", error, count)
-        if count == len(self._split.examples):
-            raise ValueError(
-                f"{self._split.dataset} {self._split.name}: no image can be decoded"
-            ) from error
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:

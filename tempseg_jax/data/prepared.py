@@ -5,9 +5,11 @@ in memory, and everything when told not to shuffle), into a folder that gets its
 name last: a preparation that was interrupted is never taken for a finished one.
 """
 
+import collections
+import itertools
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -15,14 +17,17 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
+from tempseg_jax.data import codec
 from tempseg_jax.data.codec import BadFile
-from tempseg_jax.data.source import Record, Source, data_home, digest
+from tempseg_jax.data.source import Entry, Record, Source, data_home, digest
 
-VERSION = "1.1.0"  # of the records; raise it when they change
+VERSION = "1.2.0"  # of the records; raise it when they change
 ON_ERROR = ("raise", "skip")
 _EXAMPLES_PER_SHARD = 2048
 _EXAMPLES_PER_WRITE = 64
 _NAMED_PROBLEMS = 10
+_SPARE = 8 << 20  # bytes
+_REMEDY = "make room, or set data.data_dir to another disk"
 
 
 class Examples(Sequence[Record]):
@@ -85,13 +90,15 @@ def read_metadata(folder: Path) -> dict:
 
 def _write_whole(source: Source, final: Path, *, on_error: str) -> None:
     """Write beside `final`, check, and rename; leave nothing behind on failure."""
+    entries = {split: source.entries(split) for split in source.splits}
+    _check_disk(entries, final)
     temporary = final.with_name(f"{VERSION}.incomplete")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    temporary.mkdir()
     where = f"{source.name} from {source.where} in {final}"
     print(f"preparing {where}", file=sys.stderr, flush=True)
     try:
-        problems = _write(source, temporary)
+        temporary.mkdir()
+        problems = _write(source, entries, temporary)
         if problems:
             message = _summary(problems, where=source.where)
             if on_error == "raise":
@@ -105,58 +112,75 @@ def _write_whole(source: Source, final: Path, *, on_error: str) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(source: Source, folder: Path) -> list[str]:
+def _check_disk(entries: dict[str, Sequence[Entry]], final: Path) -> None:
+    images = sum(entry.nbytes for members in entries.values() for entry in members)
+    needed = _SPARE + images * 11 // 10  # a tenth for labels and for headers
+    free = shutil.disk_usage(final.parent).free
+    if needed > free:
+        raise OSError(
+            f"{final}: needs about {needed:,} bytes, but {free:,} are free; {_REMEDY}"
+        )
+
+
+def _write(
+    source: Source, entries: dict[str, Sequence[Entry]], folder: Path
+) -> list[str]:
     """Write every split; return what was wrong with the files that were left out."""
     info = _info(source, folder)
-    writer = tfds.core.SequentialWriter(
-        info, max_examples_per_shard=_EXAMPLES_PER_SHARD, file_format="array_record"
-    )
-    writer.initialize_splits(list(source.splits))
     problems: list[str] = []
-    counts = {}
-    for split in source.splits:
-        counts[split] = _write_split(source, split, writer=writer, problems=problems)
-    names, palette = source.classes()
-    info.metadata["class_names"] = list(names)
-    info.metadata["palette"] = palette.tolist()
-    info.metadata["left_out"] = problems
-    writer.close_all()
-    for split, count in counts.items():
+    sizes = {}
+    try:
+        writer = tfds.core.SequentialWriter(
+            info, max_examples_per_shard=_EXAMPLES_PER_SHARD, file_format="array_record"
+        )
+        writer.initialize_splits(list(entries))
+        for split, members in entries.items():
+            records = _records(source, split, members, problems=problems)
+            sizes[split] = _write_split(records, split, writer=writer)
+            if not sizes[split]:
+                found = _summary(problems, where=source.where)
+                raise ValueError(f"no usable image in {split}. {found}")
+        names, palette = source.classes()
+        info.metadata["class_names"] = list(names)
+        info.metadata["palette"] = palette.tolist()
+        info.metadata["left_out"] = problems
+        info.metadata["sizes"] = {
+            split: [[*size, count] for size, count in counts.items()]
+            for split, counts in sizes.items()
+        }
+        writer.close_all()
+    except RuntimeError as error:  # of array_record; it names the file and the reason
+        raise OSError(f"{folder}: cannot be written ({error}); {_REMEDY}") from error
+    for split, counts in sizes.items():
         examples = Examples(folder, expression=split)
-        if len(examples) != count or not examples[count - 1]["id"]:
-            raise OSError(f"{folder}: {split} cannot be read back; is the disk full?")
+        if len(examples) != counts.total() or not examples[counts.total() - 1]["id"]:
+            raise OSError(f"{folder}: {split} cannot be read back; {_REMEDY}")
     return problems
 
 
-def _write_split(
-    source: Source,
-    split: str,
-    *,
-    writer: tfds.core.SequentialWriter,
-    problems: list[str],
-) -> int:
-    count, pending = 0, []
+def _records(
+    source: Source, split: str, entries: Sequence[Entry], *, problems: list[str]
+) -> Iterator[Record]:
     bar = tqdm(  # disable=None: no bar where there is no terminal
-        source.entries(split),
-        desc=f"preparing {source.name} {split}",
-        unit=" images",
-        disable=None,
+        entries, desc=f"preparing {source.name} {split}", unit=" images", disable=None
     )
     for entry in bar:
         try:
-            pending.append(entry.load())
+            yield entry.load()
         except BadFile as error:
             problems.append(str(error))
-            continue
-        count += 1
-        if len(pending) == _EXAMPLES_PER_WRITE:
-            writer.add_examples({split: pending})
-            pending = []
-    if not count:
-        found = _summary(problems, where=source.where)
-        raise ValueError(f"{source.where}: no usable image in {split}. {found}")
-    writer.add_examples({split: pending})
-    return count
+
+
+def _write_split(
+    records: Iterable[Record], split: str, *, writer: tfds.core.SequentialWriter
+) -> collections.Counter[tuple[int, int]]:
+    """Write the records in batches; return how many there are of each size."""
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    records = iter(records)
+    while batch := list(itertools.islice(records, _EXAMPLES_PER_WRITE)):
+        writer.add_examples({split: batch})
+        sizes.update(codec.label_size(record["label"]) for record in batch)
+    return sizes
 
 
 def _info(source: Source, folder: Path) -> tfds.core.DatasetInfo:

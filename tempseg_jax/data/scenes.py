@@ -30,6 +30,7 @@ COLORS = (
 )
 SIZE = 128
 _COUNTS = {"train": 512, "val": 64}
+_NBYTES = 42_000  # of a PNG, about
 _ONE = 16  # lengths are in sixteenths of a pixel
 _UNIT = 1024  # sines and directions are in 1024ths
 _RECIPE = 1  # raise it whenever a pixel changes
@@ -58,7 +59,11 @@ class Scenes:
         """Return the split's scenes; a scene's seed is its place in the split."""
         stream = self.splits.index(split)
         return [
-            Entry(id=id_, load=functools.partial(_load, id_, (stream, index)))
+            Entry(
+                id=id_,
+                nbytes=_NBYTES,
+                load=functools.partial(_load, id_, (stream, index)),
+            )
             for index, id_ in enumerate(
                 f"{split}_{index:04d}" for index in range(_COUNTS[split])
             )

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -24,9 +24,11 @@ class Entry:
     """One example to be, whose files are opened only when it is loaded."""
 
     id: str
+    nbytes: int  # of its image; 0 where there is none
     load: Callable[[], Record]  # raises BadFile
 
 
+@runtime_checkable
 class Source(Protocol):
     """The files of one dataset, found and listed but not yet read."""
 

@@ -99,7 +99,11 @@ class Voc:
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples in the order of its list."""
         return [
-            Entry(id=id_, load=functools.partial(self._load, id_, split))
+            Entry(
+                id=id_,
+                nbytes=self._found.files.size(f"JPEGImages/{id_}.jpg"),
+                load=functools.partial(self._load, id_, split),
+            )
             for id_ in self._ids[split]
         ]
 

@@ -1,0 +1,57 @@
+"""Few shapes for images of many sizes, so that a network compiles few programs."""
+
+import itertools
+from collections.abc import Mapping
+
+Shape = tuple[int, int]  # height and width in pixels
+
+_STEP = 128  # pixels
+_MOST = 4
+
+
+def plan(sizes: Mapping[Shape, int]) -> list[Shape]:
+    """Return at most four shapes that hold images of these sizes, smallest first.
+
+    Sides are rounded up to a multiple of 128; then, while there are too many shapes,
+    the two become one whose union adds the fewest pixels to pad, counted over images.
+    """
+    counts: dict[Shape, int] = {}
+    for size, count in sizes.items():
+        shape = rounded(size)
+        counts[shape] = counts.get(shape, 0) + count
+    while len(counts) > _MOST:
+        pairs = itertools.combinations(sorted(counts), 2)
+        first, second = min(pairs, key=lambda pair: _cost(pair, counts))
+        count = counts.pop(first) + counts.pop(second)
+        union = _union(first, second)
+        counts[union] = counts.get(union, 0) + count
+    return sorted(counts, key=_area)
+
+
+def choose(size: Shape, shapes: list[Shape]) -> Shape:
+    """Return the smallest of the shapes that holds an image of this size.
+
+    Where none does, because sizes were not known before, that is its rounded size.
+    """
+    height, width = size
+    fits = (s for s in shapes if s[0] >= height and s[1] >= width)
+    return next(fits, rounded(size))
+
+
+def rounded(size: Shape) -> Shape:
+    """Return the sides rounded up to a multiple of 128."""
+    height, width = (-(-side // _STEP) * _STEP for side in size)
+    return height, width
+
+
+def _cost(pair: tuple[Shape, Shape], counts: Mapping[Shape, int]) -> int:
+    union = _union(*pair)
+    return sum(counts[shape] * (_area(union) - _area(shape)) for shape in pair)
+
+
+def _union(first: Shape, second: Shape) -> Shape:
+    return max(first[0], second[0]), max(first[1], second[1])
+
+
+def _area(shape: Shape) -> int:
+    return shape[0] * shape[1]
