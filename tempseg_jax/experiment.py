@@ -1,4 +1,4 @@
-"""What a user asks for: train, evaluate, describe."""
+"""What a user asks for: train, describe."""
 
 import functools
 
@@ -6,13 +6,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tempseg_jax import loop, mesh, parts, scoring, steps, workdir
-from tempseg_jax.checkpoint import Checkpoints, Step
+from tempseg_jax import loop, mesh, parts, scoring, sliding, steps, workdir
+from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.steps import TrainState
 from tempseg_jax.writer import Writer
-
-PANELS = 8
-"""Predictions that an evaluation writes as pictures."""
 
 TRAIN_STEP = jax.jit(
     steps.train_step,
@@ -75,7 +72,10 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
                 segmenter=networks.segmenter,
                 batch_size=config.eval_batch_size,
                 num_workers=config.data.num_workers,
-                num_examples=PANELS,
+                views=sliding.WHOLE,
+                temperatures={"one": 1.0, "t_g": parts.training_temperature(config)},
+                num_examples=scoring.PANELS,
+                visit=lambda example: None,
             )
             writer.message(scoring.table(result, val_split))
             writer.write(int(state.step), result.named(prefix="val/"))
@@ -113,37 +113,6 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
         finally:
             checkpoints.close()
     return scores
-
-
-def score(config: ConfigDict, folder: str, *, checkpoint: Step) -> dict[str, float]:
-    """Score one checkpoint on the validation split, as training does.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-    """
-    split = parts.load_split(config, config.data.val_split)
-    networks = parts.build_networks(config, num_classes=len(split.class_names))
-    checkpoints = Checkpoints(folder)
-    step = checkpoints.resolve(checkpoint)
-    state = parts.abstract_state(config, networks)
-    variables = checkpoints.restore_segmenter(
-        state.segmenter.variables,
-        parts.describe_model(config, networks, split),
-        step=step,
-    )
-    result = scoring.score(
-        variables,
-        split,
-        segmenter=networks.segmenter,
-        batch_size=config.eval_batch_size,
-        num_workers=config.data.num_workers,
-        num_examples=PANELS,
-    )
-    print(f"checkpoint {step}, {split.dataset} {split.name}")
-    print(scoring.table(result, split))
-    scoring.save_pictures(result, split, folder)
-    checkpoints.close()
-    return result.scores
 
 
 def describe(config: ConfigDict) -> str:

@@ -1,14 +1,9 @@
 """Flags of `python -m tempseg_jax.main`, nothing else."""
 
-import os
-import sys
-from pathlib import Path
-
-import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
-from tempseg_jax import experiment
+from tempseg_jax import assess, command, experiment, sliding
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; resumed from.")
@@ -20,6 +15,16 @@ _MODE = flags.DEFINE_enum(
 )
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "What --mode=eval scores: best, latest, or a step."
+)
+_SPLIT = flags.DEFINE_string("split", None, "What --mode=eval scores, else val_split.")
+_WINDOW = flags.DEFINE_integer(
+    "window", None, "--mode=eval in windows of so many pixels, else whole images."
+)
+_STRIDE = flags.DEFINE_integer("stride", None, "Pixels between windows, else 2/3.")
+_SCALES = flags.DEFINE_list("scales", ["1"], "--mode=eval averages over these scales.")
+_FLIP = flags.DEFINE_bool("flip", False, "--mode=eval averages with mirror images.")
+_FIT = flags.DEFINE_bool(
+    "fit_temperature", True, "--mode=eval also calibrates on val_split (a pass more)."
 )
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Go on in a workdir that belongs to another config."
@@ -39,7 +44,19 @@ def main(argv: list[str]) -> None:
     if _WORKDIR.value is None:
         raise ValueError("--workdir: missing; for example --workdir=runs/demo")
     if _MODE.value == "eval":
-        experiment.score(_CONFIG.value, _WORKDIR.value, checkpoint=_CHECKPOINT.value)
+        assess.assess(
+            _CONFIG.value,
+            _WORKDIR.value,
+            checkpoint=_CHECKPOINT.value,
+            split_name=_SPLIT.value,
+            views=sliding.Views(
+                window=_WINDOW.value,
+                stride=_STRIDE.value,
+                scales=sliding.parse_scales(_SCALES.value),
+                flip=_FLIP.value,
+            ),
+            fit=_FIT.value,
+        )
     else:
         experiment.train(
             _CONFIG.value, _WORKDIR.value, allow_change=_ALLOW_CHANGE.value
@@ -47,15 +64,9 @@ def main(argv: list[str]) -> None:
 
 
 def _main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every save
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(cache / "tempseg_jax" / "xla"))
-    try:
+    command.prepare()
+    with command.one_line_errors(debug=_DEBUG.value):
         main(argv)
-    except (ValueError, OSError) as error:
-        if _DEBUG.value:
-            raise
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

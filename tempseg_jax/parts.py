@@ -115,9 +115,6 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
         steps=plan.steps, warmup_steps=plan.warmup_steps, cycles=optimizer.cycles
     )
 
-    def either(temperature: float | None) -> float:
-        return objective.temperature_g if temperature is None else temperature
-
     numbers = steps.Hyperparameters(
         seed=config.seed,
         schedule=np.asarray(jax.vmap(factor)(jnp.arange(plan.steps))),
@@ -125,8 +122,10 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
         learning_rate_d=optimizer.learning_rate_d,
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
-        temperature_seg=either(objective.temperature_seg),
-        temperature_adv=either(objective.temperature_adv),
+        temperature_seg=training_temperature(config),
+        temperature_adv=objective.temperature_g
+        if objective.temperature_adv is None
+        else objective.temperature_adv,
         temperature_d=objective.temperature_d,
         alpha=objective.alpha,
     )
@@ -137,6 +136,14 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
                 "it divides the logits, so give a positive number"
             )
     return numbers
+
+
+def training_temperature(config: ConfigDict) -> float:
+    """Return T_G as it acts on L_seg, which is what makes probabilities true."""
+    objective = config.objective
+    if objective.temperature_seg is not None:
+        return objective.temperature_seg
+    return objective.temperature_g
 
 
 def abstract_state(config: ConfigDict, networks: Networks) -> TrainState:
@@ -159,7 +166,9 @@ def describe_model(
         "preprocessing": networks.segmenter.preprocessing._asdict(),
         "class_names": split.class_names,
         "palette": split.palette.tolist(),
-        "temperature_g": config.objective.temperature_g,
+        "dataset": split.dataset,
+        "precision": config.precision,
+        "temperature_g": training_temperature(config),
     }
 
 

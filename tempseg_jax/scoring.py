@@ -1,5 +1,6 @@
-"""Evaluate one split and show the result: table, pictures."""
+"""Evaluate one split and show the result: scores, table, pictures."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,29 +8,52 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Int, PyTree
+from jaxtyping import PyTree
 
-from tempseg_jax import mesh, metrics, pictures
+from tempseg_jax import calibration, mesh, metrics, pictures
+from tempseg_jax.calibration import Calibration
 from tempseg_jax.data import pipeline
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.evaluate import Example, evaluate
+from tempseg_jax.evaluate import Example, Sums, evaluate
+from tempseg_jax.sliding import Views
 from tempseg_jax.writer import read_metrics
+
+PANELS = 8
+"""Predictions that an evaluation writes as pictures."""
+
+Temperatures = dict[str, float]
+"""By name: `one`, `t_g` (of training), `fitted` (of least NLL on validation)."""
 
 
 class Result(NamedTuple):
     """What one evaluation found."""
 
-    confusion: Int[np.ndarray, "k k"]
+    sums: Sums
+    temperatures: Temperatures
     examples: list[Example]
 
     @property
     def scores(self) -> dict[str, float]:
         """pacc, miou, macc and fwiou, 0 to 1."""
-        return metrics.scores(self.confusion)
+        return metrics.scores(self.sums.confusion)
+
+    @property
+    def calibrations(self) -> dict[str, Calibration]:
+        """The calibration at each temperature, by its name."""
+        values = tuple(self.temperatures.values())
+        found = calibration.calibrations(self.sums.tally, values)
+        return dict(zip(self.temperatures, found, strict=True))
 
     def named(self, *, prefix: str) -> dict[str, float]:
-        """Return the scores under the names of metrics.jsonl."""
-        return {prefix + name: value for name, value in self.scores.items()}
+        """Return the scores under the names of metrics.jsonl.
+
+        `nll` and `ece` are at T = 1, `nll_t_g` and `ece_t_g` at training's T_G.
+        """
+        named = dict(self.scores)
+        for name, found in self.calibrations.items():
+            suffix = "" if name == "one" else f"_{name}"
+            named |= {f"nll{suffix}": found.nll, f"ece{suffix}": found.ece}
+        return {prefix + name: value for name, value in named.items()}
 
 
 def score(
@@ -39,14 +63,25 @@ def score(
     segmenter: nn.Module,
     batch_size: int,
     num_workers: int,
+    views: Views,
+    temperatures: Temperatures,
     num_examples: int,
+    visit: Callable[[Example], None],
 ) -> Result:
-    """Score whole images at native resolution, each exactly once.
+    """Score images at native resolution, each exactly once.
 
-    Each process scores its own share on its own devices; the matrices are then summed.
+    Each process scores its own share on its own devices and shows it to its own
+    `visit`; the sums are then over all.
     """
     local = mesh.local_mesh()
-    confusion, examples = evaluate(
+    examples = []
+
+    def keep(example: Example) -> None:
+        if len(examples) < num_examples:
+            examples.append(example)
+        visit(example)
+
+    sums = evaluate(
         mesh.to_local(variables, local),
         pipeline.eval_batches(
             split,
@@ -57,34 +92,55 @@ def score(
         ),
         segmenter=segmenter,
         num_classes=len(split.class_names),
+        views=views,
+        temperatures=tuple(temperatures.values()),
         place=lambda batch: mesh.split_batch(batch, local),
-        num_examples=num_examples,
+        devices=local.size,
+        visit=keep,
     )
-    if jax.process_count() > 1:
-        confusion = multihost_utils.process_allgather(confusion).sum(axis=0)
-    return Result(confusion, examples)
+    return Result(over_processes(sums), temperatures, examples)
+
+
+def over_processes(tree: PyTree) -> PyTree:
+    """Sum NumPy numbers of 64 bits over all processes.
+
+    As halves of 32 bits, because JAX would round them to 32 on the way.
+    """
+    if jax.process_count() == 1:
+        return tree
+
+    def total(x: np.ndarray | int) -> np.ndarray:
+        x = np.asarray(x)
+        halves = multihost_utils.process_allgather(x.reshape(-1).view(np.uint32))
+        every = np.ascontiguousarray(halves).view(x.dtype)
+        return every.reshape(jax.process_count(), *x.shape).sum(axis=0)
+
+    return jax.tree.map(total, tree)
 
 
 def table(result: Result, split: Split) -> str:
-    """Return per-class IoU in per cent, and the four scores."""
-    iou = metrics.iou_per_class(result.confusion)
+    """Return per-class IoU in per cent, the four scores, and the calibration."""
+    iou = metrics.iou_per_class(result.sums.confusion)
     width = max(map(len, split.class_names))
+    rows = list(zip(split.class_names, iou, strict=True))
     lines = [
         f"  {name:<{width}}  {100 * value:6.2f}"
-        for name, value in zip(split.class_names, iou, strict=True)
+        for name, value in rows
         if not np.isnan(value)
     ]
-    absent = [
-        name
-        for name, value in zip(split.class_names, iou, strict=True)
-        if np.isnan(value)
-    ]
+    absent = [name for name, value in rows if np.isnan(value)]
     if absent:
         lines.append(f"  absent, left out of the mean: {', '.join(absent)}")
     scores = result.scores
     lines.append(
         "  " + "  ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
     )
+    titles = {"one": "", "t_g": " (T_G)", "fitted": " (fitted)"}
+    for name, found in result.calibrations.items():
+        at = f"T = {found.temperature:.3g}{titles[name]}"
+        lines.append(
+            f"  nll {found.nll:.4f} nats  ece {100 * found.ece:.2f} %  at {at}"
+        )
     return "\n".join([f"IoU on {split.dataset} {split.name} (%)", *lines])
 
 

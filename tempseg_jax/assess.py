@@ -1,0 +1,192 @@
+"""Score one checkpoint in full: `--mode=eval`."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from tempseg_jax import (
+    calibration,
+    cityscapes_score,
+    diagrams,
+    metrics,
+    parts,
+    scoring,
+)
+from tempseg_jax.boundary import BoundaryIoU, boundary_iou
+from tempseg_jax.checkpoint import Checkpoints, Step
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.scoring import Result
+from tempseg_jax.sliding import Views
+
+
+def assess(
+    config: ConfigDict,
+    folder: str | Path,
+    *,
+    checkpoint: Step,
+    split_name: str | None,
+    views: Views,
+    fit: bool,
+) -> dict[str, Any]:
+    """Score a checkpoint; print the result, and write `eval-<split>.json` and pictures.
+
+    Args:
+        config: names the data, and the network that the checkpoint must hold.
+        folder: the workdir.
+        checkpoint: best, latest, or a step.
+        split_name: of the data; None is `data.val_split`.
+        views: how each image is looked at.
+        fit: also at the temperature of least NLL on `data.val_split`, which costs
+            another pass over it.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: no such split, or the checkpoint holds another network.
+    """
+    split = parts.load_split(config, split_name or config.data.val_split)
+    networks = parts.build_networks(config, num_classes=len(split.class_names))
+    checkpoints = Checkpoints(folder)
+    step = checkpoints.resolve(checkpoint)
+    everywhere = NamedSharding(
+        Mesh(np.array(jax.devices()), ("data",)), PartitionSpec()
+    )
+    variables = checkpoints.restore_segmenter(
+        jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+            parts.abstract_state(config, networks).segmenter.variables,
+        ),
+        parts.describe_model(config, networks, split),
+        step=step,
+    )
+    checkpoints.close()
+    common = {
+        "segmenter": networks.segmenter,
+        "batch_size": config.eval_batch_size,
+        "num_workers": config.data.num_workers,
+        "views": views,
+    }
+    temperatures = {"one": 1.0, "t_g": parts.training_temperature(config)}
+    if fit:
+        val = parts.load_split(config, config.data.val_split)
+        grid = calibration.TEMPERATURE_GRID
+        found = scoring.score(
+            variables,
+            val,
+            temperatures={str(t): t for t in grid},
+            num_examples=0,
+            visit=lambda example: None,
+            **common,
+        )
+        temperatures["fitted"] = calibration.fit_temperature(found.sums.tally, grid)
+    outlines = BoundaryIoU(len(split.class_names))
+    result = scoring.score(
+        variables,
+        split,
+        temperatures=temperatures,
+        num_examples=scoring.PANELS,
+        visit=lambda example: outlines.add(example.label, example.prediction),
+        **common,
+    )
+    outline_iou = boundary_iou(scoring.over_processes(outlines.sums))
+    report = {"checkpoint": step, "split": split.name, "dataset": split.dataset}
+    report |= {"views": views.__dict__} | _numbers(result, split, outline_iou)
+    if jax.process_index() == 0:
+        print(f"checkpoint {step}, {split.dataset} {split.name}, {_describe(views)}")
+        print(scoring.table(result, split))
+        for line in _more_lines(report):
+            print(line)
+        _save(report, result, split, Path(folder))
+    return report
+
+
+def _numbers(result: Result, split: Split, outline_iou: np.ndarray) -> dict[str, Any]:
+    """Return all that was measured, for the JSON file."""
+    confusion = result.sums.confusion
+    iou = metrics.iou_per_class(confusion)
+    numbers = {
+        "images": int(result.sums.images),
+        "pixels": int(confusion.sum()),
+        **result.named(prefix=""),
+        "boundary_iou": _mean(outline_iou),
+        "class_iou": dict(zip(split.class_names, iou.tolist(), strict=True)),
+        "class_boundary_iou": dict(
+            zip(split.class_names, outline_iou.tolist(), strict=True)
+        ),
+        "absent": [
+            name for name, x in zip(split.class_names, iou, strict=True) if np.isnan(x)
+        ],
+        "calibration": {
+            name: {
+                key: value.tolist() if isinstance(value, np.ndarray) else value
+                for key, value in found._asdict().items()
+            }
+            for name, found in result.calibrations.items()
+        },
+        "confusion": confusion.tolist(),
+    }
+    if split.dataset == "cityscapes":
+        full = cityscapes_score.from_train_ids(confusion)
+        numbers["cityscapes_official_miou"] = cityscapes_score.official_miou(full)
+    return numbers
+
+
+def _more_lines(report: dict[str, Any]) -> list[str]:
+    lines = [f"  boundary IoU {100 * report['boundary_iou']:.2f}"]
+    if "cityscapes_official_miou" in report:
+        official = report["cityscapes_official_miou"]
+        lines.append(
+            f"  mIoU by Cityscapes' official rule (labelIds) {100 * official:.2f}, "
+            f"by the plain one (trainIds) {100 * report['miou']:.2f}"
+        )
+    return lines
+
+
+def _describe(views: Views) -> str:
+    windows = "whole images"
+    if views.window is not None:
+        window, stride = views.windows(0, 0)
+        windows = f"windows of {window} pixels every {stride}"
+    scales = ", ".join(f"{scale:g}" for scale in views.scales)
+    return f"{windows}, scales {scales}" + (", mirrored too" if views.flip else "")
+
+
+def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) -> None:
+    titles = {"one": "T = 1", "t_g": "T = T_G = {:.3g}", "fitted": "fitted, T = {:.3g}"}
+    diagrams.save_reliability(
+        {
+            titles[name].format(found.temperature): found
+            for name, found in result.calibrations.items()
+        },
+        folder / f"eval-{split.name}-reliability.png",
+    )
+    diagrams.save_confusion(
+        result.sums.confusion,
+        split.class_names,
+        folder / f"eval-{split.name}-confusion.png",
+    )
+    scoring.save_pictures(result, split, folder)
+    path = folder / f"eval-{split.name}.json"
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(_finite(report), indent=1) + "\n")
+    partial.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float("nan")

@@ -1,0 +1,119 @@
+"""Are the probabilities true? NLL and expected calibration error, by temperature.
+
+Sums over pixels are streamed: a few numbers for each image and temperature leave the
+device, so memory does not grow with the split.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Integer
+from scipy.interpolate import CubicHermiteSpline
+
+from tempseg_jax.types import IGNORE_LABEL
+
+BINS = 15
+"""Of confidence, of equal width (Guo et al. 2017)."""
+
+TEMPERATURE_GRID = tuple(float(t) for t in np.geomspace(0.1, 10, 25))
+"""Where `fit_temperature` wants the NLL and its slope."""
+
+
+class Tally(NamedTuple):
+    """Sums over the scored pixels, for each of `t` temperatures."""
+
+    nll: Float[Array, "*b t"] | Float[np.ndarray, "*b t"]  # nats
+    slope: Float[Array, "*b t"] | Float[np.ndarray, "*b t"]  # d nll / d (1/T)
+    count: Int[Array, "*b t n"] | Int[np.ndarray, "*b t n"]  # pixels by confidence
+    correct: Int[Array, "*b t n"] | Int[np.ndarray, "*b t n"]  # of them
+    confidence: Float[Array, "*b t n"] | Float[np.ndarray, "*b t n"]  # their sum
+
+
+class Calibration(NamedTuple):
+    """How well the probabilities at one temperature agree with the truth."""
+
+    temperature: float
+    nll: float  # nats a pixel
+    ece: float  # 0 to 1
+    count: Int[np.ndarray, "n"]  # pixels in each bin of confidence
+    accuracy: Float[np.ndarray, "n"]  # NaN where the bin is empty
+    confidence: Float[np.ndarray, "n"]  # the bin's mean; NaN where it is empty
+
+
+def tally(
+    log_p: Float[Array, "b h w k"],
+    labels: Integer[Array, "b h w"],
+    *,
+    temperatures: Float[Array, "t"],
+) -> Tally:
+    """Sum up each image's pixels for the probabilities softmax(log p / T)."""
+    scored = labels != IGNORE_LABEL
+    truth = jnp.where(scored, labels, 0).astype(jnp.int32)[..., None]
+    log_p_truth = jnp.take_along_axis(log_p, truth, axis=-1)[..., 0]
+    highest = jnp.max(log_p, axis=-1)
+    right = scored & (jnp.argmax(log_p, axis=-1) == labels)
+
+    def at(temperature: Float[Array, ""]) -> Tally:
+        z = log_p / temperature
+        log_sum = jax.nn.logsumexp(z, axis=-1)
+        nll = log_sum - log_p_truth / temperature
+        expected = jnp.sum(jnp.exp(z - log_sum[..., None]) * log_p, axis=-1)
+        confidence = jnp.exp(highest / temperature - log_sum)
+        bins = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
+        inside = (bins[..., None] == jnp.arange(BINS)) & scored[..., None]
+        return Tally(
+            nll=_sum(jnp.where(scored, nll, 0)),
+            slope=_sum(jnp.where(scored, expected - log_p_truth, 0)),
+            count=_sum(inside.astype(jnp.int32)),
+            correct=_sum((inside & right[..., None]).astype(jnp.int32)),
+            confidence=_sum(jnp.where(inside, confidence[..., None], 0)),
+        )
+
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), jax.lax.map(at, temperatures))
+
+
+def _sum(x: Array) -> Array:
+    """Sum over rows and columns of each image, one after the other.
+
+    A single float32 sum over millions of pixels would stop growing; the barrier keeps
+    XLA from making one of the two.
+    """
+    return jax.lax.optimization_barrier(x.sum(axis=2)).sum(axis=1)
+
+
+def calibrations(
+    total: Tally, temperatures: tuple[float, ...]
+) -> tuple[Calibration, ...]:
+    """Return what the sums say, a temperature each; NaN where nothing was scored."""
+    found = []
+    for i, temperature in enumerate(temperatures):
+        count = np.asarray(total.count[i])
+        pixels = count.sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            accuracy = total.correct[i] / count
+            confidence = total.confidence[i] / count
+            gap = np.abs(total.correct[i] - total.confidence[i]).sum()
+            ece, nll = gap / pixels, total.nll[i] / pixels
+        found.append(
+            Calibration(
+                temperature, float(nll), float(ece), count, accuracy, confidence
+            )
+        )
+    return tuple(found)
+
+
+def fit_temperature(total: Tally, temperatures: tuple[float, ...]) -> float:
+    """Return the temperature of least NLL, from sums on a grid of temperatures.
+
+    The NLL is convex in 1/T. Between the grid's points it is a cubic with the right
+    values and slopes, whose least point is found exactly: on a grid of 25 from 0.1 to
+    10 the answer is right to 0.1 %. It never leaves the grid's range.
+    """
+    log_t = np.log(temperatures)
+    slope = -np.asarray(total.slope) / np.asarray(temperatures)  # d nll / d log T
+    curve = CubicHermiteSpline(log_t, np.asarray(total.nll), slope)
+    inner = curve.derivative().roots(extrapolate=False)
+    candidates = np.concatenate([log_t[[0, -1]], inner[np.isfinite(inner)]])
+    return float(np.exp(candidates[np.argmin(curve(candidates))]))
