@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     """T_G = 0.5, T_D = 1: the paper's best cell (table 3)."""
     config = ConfigDict()
     config.seed = 0
-    config.epochs = 10
+    config.epochs = 4
     config.steps = config_dict.placeholder(int)  # instead of what the epochs give
     config.precision = "float32"
 
