@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import miniatures
 import numpy as np
 import pytest
@@ -8,7 +6,6 @@ from tempseg_jax.data import codec
 from tempseg_jax.data.folder import Folder
 from tempseg_jax.types import IGNORE_LABEL
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MASK = miniatures.png(miniatures.mask(values=(0, 1, 2, 11)))
 
 
@@ -178,11 +175,8 @@ def test_colours_that_cannot_be_used_are_refused(tmp_path, colors, message):
         source(tmp_path, class_names="ab", class_colors=colors)
 
 
-def test_camvid_loads_as_it_lies():
-    folder = SHARED / "camvid"
-    if not folder.is_dir():
-        pytest.skip("needs CamVid in ../shared/data/camvid")
-    dataset = source(folder, void_index=11)
+def test_camvid_loads_as_it_lies(shared_data):
+    dataset = source(shared_data / "camvid", void_index=11)
     counts = {split: len(ids) for split, ids in listing(dataset).items()}
     assert counts == {"train": 367, "val": 101, "test": 233}
     label = codec.decode_label(dataset.entries("val")[0].load()["label"], name="label")

@@ -71,7 +71,7 @@ def test_the_crop_is_what_resizing_everything_first_would_give(rng):
     noise = cv2.GaussianBlur(rng.integers(0, 256, (96, 128, 3), np.uint8), (0, 0), 2)
     element = {"image": noise, "label": np.zeros((96, 128), np.uint8)}
     whole = cv2.resize(noise, (256, 192)).astype(int)
-    out = crop(element, rng, size=32, min_scale=2, max_scale=2)["image"]
+    out = crop(element, rng, size=32, min_scale=2.0, max_scale=2.0)["image"]
     inner = out[1:-1, 1:-1].astype(int)  # the outermost pixels see no neighbour
     errors = [
         np.abs(whole[y + 1 : y + 31, x + 1 : x + 31] - inner).max()

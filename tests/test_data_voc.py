@@ -1,4 +1,3 @@
-import functools
 from pathlib import Path
 
 import miniatures
@@ -7,7 +6,6 @@ import pytest
 
 from tempseg_jax.data import codec, labels, voc
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 TRAIN, VAL, OTHERS = ["t1", "t2", "t3"], ["v1", "v2"], ["o1", "o2"]
 TAR = "VOCtrainval_11-May-2012.tar"
 
@@ -243,37 +241,33 @@ def test_the_fingerprint_follows_the_files(tmp_path, members):
     assert source(tmp_path).fingerprint() != before
 
 
-@functools.cache
-def official(name):
-    path = SHARED / "voc2012_lists" / f"{name}.txt"
-    if not path.is_file():
-        pytest.skip("needs the official lists in ../shared/data/voc2012_lists")
-    return path.read_text().split()
+@pytest.fixture
+def official(shared_data):
+    folder = shared_data / "voc2012_lists"
+    return {path.stem: path.read_text().split() for path in folder.glob("*.txt")}
 
 
-def test_train_aug_is_the_official_list():
-    train, val = official("train"), official("val")
-    labelled = {*official("train_aug"), *val[:700]}  # SBD has labels of val images too
+def test_train_aug_is_the_official_list(official):
+    train, val = official["train"], official["val"]
+    labelled = {*official["train_aug"], *val[:700]}  # SBD has labels of val images too
     extra = voc.extra_ids(labelled, train=train, val=val)
     assert len(extra) == 9118
-    assert sorted([*train, *extra]) == sorted(official("train_aug"))
+    assert sorted([*train, *extra]) == sorted(official["train_aug"])
 
 
-def test_lists_that_are_not_the_official_ones_are_refused(monkeypatch):
+def test_lists_that_are_not_the_official_ones_are_refused(monkeypatch, official):
     monkeypatch.undo()
-    train, val = official("train"), official("val")
-    extra = sorted(set(official("train_aug")) - set(train))
+    train, val = official["train"], official["val"]
+    extra = sorted(set(official["train_aug"]) - set(train))
     lists = {"train": train, "val": val, "extra": extra}
     voc.check_official(lists, where="here")
     with pytest.raises(ValueError, match="10,582 images of train_aug are not"):
         voc.check_official(lists | {"extra": [*extra[1:], "2008_x"]}, where="here")
 
 
-def test_the_real_part_of_voc_loads(monkeypatch):
+def test_the_real_part_of_voc_loads(monkeypatch, shared_data):
     monkeypatch.undo()
-    folder = SHARED / "VOCdevkit"
-    if not folder.is_dir():
-        pytest.skip("needs the VOC subset in ../shared/data/VOCdevkit")
+    folder = shared_data / "VOCdevkit"
     with pytest.raises(ValueError, match="1,153 of 1,464 train images"):
         ids(source(folder), "train")
     entries = source(folder, allow_missing=True).entries("val")

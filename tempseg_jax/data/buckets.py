@@ -25,7 +25,7 @@ def plan(sizes: Mapping[Shape, int]) -> list[Shape]:
         count = counts.pop(first) + counts.pop(second)
         union = _union(first, second)
         counts[union] = counts.get(union, 0) + count
-    return sorted(counts, key=_area)
+    return sorted(counts, key=lambda shape: (_area(shape), shape))
 
 
 def choose(size: Shape, shapes: list[Shape]) -> Shape:

@@ -37,12 +37,13 @@ class Examples(Sequence[Record]):
         builder = tfds.builder_from_directory(folder)
         raw = {name: tfds.decode.SkipDecoding() for name in ("image", "label")}
         self._records = builder.as_data_source(split=expression, decoders=raw)
+        self._indices = range(len(self._records))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._indices)
 
     def __getitem__(self, index: int) -> Record:
-        record = self._records[index]
+        record = self._records[self._indices[index]]  # IndexError ends an iteration
         return {**record, "id": record["id"].decode()}
 
 

@@ -76,7 +76,7 @@ class RandomScaleCrop:
     def _is_varied(self, label: UInt8[np.ndarray, "h w"]) -> bool:
         counts = np.bincount(label.ravel(), minlength=256)[:IGNORE_LABEL]
         several = np.count_nonzero(counts) > 1
-        return several and counts.max() < counts.sum() * self.cat_max_ratio
+        return bool(several and counts.max() < counts.sum() * self.cat_max_ratio)
 
 
 def _window(length: int, crop: int, *, scale: float) -> tuple[int, int]:
