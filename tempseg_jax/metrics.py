@@ -44,7 +44,7 @@ def scores(confusion: Int[np.ndarray, "k k"]) -> dict[str, float]:
     }
 
 
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _ratio(a: np.ndarray | np.number, b: np.ndarray | np.number) -> np.ndarray:
     return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=np.asarray(b) > 0)
 
 

@@ -1,0 +1,58 @@
+"""What the tests share: checked shapes, prepared scenes, a tiny config."""
+
+from jaxtyping import install_import_hook
+
+# Before anything imports the package: every annotated shape is then checked.
+install_import_hook("tempseg_jax", "beartype.beartype")
+
+import importlib.util  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+# NumPy's silent (b, k) + (k,): here it is a mistake until somebody writes it out.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parents[1]
+
+
+def load_config(name: str) -> ConfigDict:
+    """Return what `--config=configs/<name>.py` gives."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data for development, beside the repository."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder.relative_to(ROOT.parent)} is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> str:
+    """A folder of prepared datasets that holds the generated scenes."""
+    from tempseg_jax.data import catalog
+
+    folder = str(tmp_path_factory.mktemp("prepared"))
+    catalog.load_split("scenes", split="val", manual_dir=None, data_dir=folder)
+    return folder
+
+
+@pytest.fixture
+def demo_config(data_dir) -> ConfigDict:
+    """The demo, of a size at which a step takes a moment."""
+    config = load_config("demo")
+    config.data.data_dir = data_dir
+    config.data.batch_size = 4
+    config.data.crop_size = 64
+    config.data.num_workers = 0
+    config.model.width = 0.05
+    config.steps = 4
+    return config

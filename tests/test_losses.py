@@ -1,0 +1,195 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+
+from tempseg_jax import losses
+from tempseg_jax.types import IGNORE_LABEL
+
+LOG2 = float(np.log(2))
+
+
+@pytest.fixture(scope="module")
+def maps():
+    """Logits and labels of two 4x4 images with void in them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (2, 4, 4)).astype(np.uint8)
+    labels[0, :2] = IGNORE_LABEL
+    return jnp.array(rng.normal(size=(2, 4, 4, 3)), jnp.float32), jnp.array(labels)
+
+
+def test_cross_entropy_of_uniform_logits_is_log_of_the_classes_at_any_temperature():
+    logits, labels = jnp.zeros((2, 3, 21)), jnp.full((2, 3), 20, jnp.uint8)
+    for temperature in (0.5, 1.0, 2.0):
+        loss = losses.cross_entropy(logits, labels, temperature=temperature)
+        np.testing.assert_allclose(loss, np.log(21), rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_cross_entropy_is_the_log_of_one_plus_the_odds(temperature):
+    # softmax([z, 0] / T)[0] = 1 / (1 + exp(-z / T))
+    logits = jnp.array([[3.0, 0.0]])
+    loss = losses.cross_entropy(logits, jnp.array([0]), temperature=temperature)
+    np.testing.assert_allclose(loss, np.log1p(np.exp(-3 / temperature)), atol=1e-6)
+
+
+def test_cross_entropy_is_the_mean_over_scored_pixels_alone(maps):
+    logits, labels = maps
+    nats = []
+    for z, label in zip(np.reshape(logits, (-1, 3)), np.ravel(labels), strict=True):
+        if label != IGNORE_LABEL:
+            p = np.exp(z / 0.5) / np.exp(z / 0.5).sum()
+            nats.append(-np.log(p[label]))
+    loss = losses.cross_entropy(logits, labels, temperature=0.5)
+    assert len(nats) == 24
+    np.testing.assert_allclose(loss, np.mean(nats), rtol=1e-5)
+
+
+def test_temperature_scales_the_gradient_by_its_inverse_at_zero_logits():
+    labels = jnp.array([0, 1])
+    grad = jax.grad(losses.cross_entropy)
+    at_one = grad(jnp.zeros((2, 3)), labels, temperature=1.0)
+    at_half = grad(jnp.zeros((2, 3)), labels, temperature=0.5)
+    np.testing.assert_allclose(at_half, 2 * at_one, rtol=1e-6)
+
+
+def test_ignored_pixels_carry_no_gradient(maps):
+    logits, labels = maps
+    grad = jax.grad(losses.cross_entropy)(logits, labels, temperature=0.5)
+    void = np.asarray(labels) == IGNORE_LABEL
+    np.testing.assert_array_equal(grad[void], 0)
+    assert np.all(np.abs(grad[~void]).max(axis=-1) > 0)
+
+
+def test_what_lies_under_void_changes_nothing(maps):
+    logits, labels = maps
+    void = (np.asarray(labels) == IGNORE_LABEL)[..., None]
+    other = jnp.where(void, 1e4, logits)
+    kwargs = dict(temperature=0.5)
+    assert losses.cross_entropy(other, labels, **kwargs) == losses.cross_entropy(
+        logits, labels, **kwargs
+    )
+
+
+def test_a_batch_of_void_alone_costs_nothing_and_moves_nothing():
+    logits = jnp.ones((2, 2, 3))
+    labels = jnp.full((2, 2), IGNORE_LABEL, jnp.uint8)
+    loss, grad = jax.value_and_grad(losses.cross_entropy)(
+        logits, labels, temperature=0.5
+    )
+    assert loss == 0
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_cross_entropy_stays_finite_where_probabilities_underflow():
+    logits = jnp.array([[1e4, -1e4]])
+    loss, grad = jax.value_and_grad(losses.cross_entropy)(
+        logits, jnp.array([1]), temperature=0.5
+    )
+    np.testing.assert_allclose(loss, 4e4, rtol=1e-6)
+    assert np.isfinite(grad).all()
+
+
+def test_cross_entropy_refuses_labels_of_another_shape():
+    with pytest.raises(TypeCheckError):
+        losses.cross_entropy(
+            jnp.zeros((2, 4, 3)), jnp.zeros((2, 5), jnp.uint8), temperature=1.0
+        )
+
+
+def test_temperature_sharpens_and_flattens_probabilities():
+    logits, labels = jnp.array([[2.0, 1.0, 0.0]]), jnp.array([0])
+
+    def p(temperature):
+        return losses.probabilities(
+            logits, labels, temperature=temperature, mask_void=True
+        )[0]
+
+    e = np.exp([2.0, 1.0, 0.0])
+    np.testing.assert_allclose(p(1.0), e / e.sum(), rtol=1e-5)
+    np.testing.assert_allclose(p(0.5), e**2 / (e**2).sum(), rtol=1e-5)
+    np.testing.assert_allclose(p(1e-3), [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(p(1e6), [1 / 3] * 3, atol=1e-6)
+
+
+def test_d_sees_zero_where_the_label_is_void_unless_told_not_to_mask(maps):
+    logits, labels = maps
+    void = np.asarray(labels) == IGNORE_LABEL
+    masked = losses.probabilities(logits, labels, temperature=1.0, mask_void=True)
+    np.testing.assert_array_equal(masked[void], 0)
+    np.testing.assert_allclose(masked[~void].sum(-1), 1, rtol=1e-6)
+    bare = losses.probabilities(logits, labels, temperature=1.0, mask_void=False)
+    np.testing.assert_allclose(bare.sum(-1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(bare[~void], masked[~void])
+
+
+def test_one_hot_of_void_is_zero():
+    labels = jnp.array([0, 20, IGNORE_LABEL], jnp.uint8)
+    x = np.asarray(losses.one_hot(labels, num_classes=21))
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x[0], np.eye(21)[0])
+    np.testing.assert_array_equal(x[1], np.eye(21)[20])
+    np.testing.assert_array_equal(x[2], 0)
+
+
+def test_least_squares_discriminator_is_a_quarter_where_d_says_half_everywhere():
+    half = jnp.full((2, 13, 13, 1), 0.5)
+    assert losses.least_squares_discriminator(half, half) == 0.25
+
+
+def test_least_squares_losses_vanish_where_their_player_has_won():
+    real, fake = jnp.ones((2, 3)), jnp.zeros((2, 3))
+    assert losses.least_squares_discriminator(real, fake) == 0
+    assert losses.least_squares_adversarial(real) == 0
+    assert losses.least_squares_adversarial(fake) == 0.5
+    assert losses.least_squares_discriminator(fake, real) == 1
+
+
+def test_least_squares_losses_are_equations_3_and_4():
+    real, fake = np.array([0.5, 2.0, -1.0]), np.array([0.25, 3.0, 0.0])
+    loss_d = losses.least_squares_discriminator(jnp.array(real), jnp.array(fake))
+    expected = 0.5 * (np.mean((real - 1) ** 2) + np.mean(fake**2))
+    np.testing.assert_allclose(loss_d, expected, rtol=1e-6)
+    loss_adv = losses.least_squares_adversarial(jnp.array(fake))
+    np.testing.assert_allclose(loss_adv, 0.5 * np.mean((fake - 1) ** 2), rtol=1e-6)
+
+
+def test_minimax_losses_are_equation_2_of_a_sigmoid():
+    real, fake = np.array([0.5, 2.0, -1.0]), np.array([0.25, 3.0, 0.0])
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    loss_d = losses.minimax_discriminator(jnp.array(real), jnp.array(fake))
+    expected = -np.mean(np.log(sigmoid(real))) - np.mean(np.log(1 - sigmoid(fake)))
+    np.testing.assert_allclose(loss_d, expected, rtol=1e-6)
+    loss_adv = losses.minimax_adversarial(jnp.array(fake))
+    np.testing.assert_allclose(loss_adv, -np.mean(np.log(sigmoid(fake))), rtol=1e-6)
+
+
+def test_minimax_losses_of_an_undecided_d_are_multiples_of_log_2():
+    zero = jnp.zeros((2, 3))
+    loss_d = losses.minimax_discriminator(zero, zero)
+    np.testing.assert_allclose(loss_d, 2 * LOG2, rtol=1e-6)
+    np.testing.assert_allclose(losses.minimax_adversarial(zero), LOG2, rtol=1e-6)
+
+
+def test_minimax_losses_neither_overflow_nor_lose_their_gradient():
+    certain = jnp.full((2, 3), 500.0)
+    np.testing.assert_allclose(
+        losses.minimax_discriminator(-certain, certain), 1000, rtol=1e-6
+    )
+    # D is certain that it is fake, and the segmenter is still told so.
+    grad = jax.grad(losses.minimax_adversarial)(-certain)
+    np.testing.assert_allclose(grad, -1 / 6, rtol=1e-6)
+
+
+def test_each_objective_pairs_the_two_sides_of_one_game():
+    assert losses.ADVERSARIES == {
+        "lsgan": (
+            losses.least_squares_discriminator,
+            losses.least_squares_adversarial,
+        ),
+        "dcgan": (losses.minimax_discriminator, losses.minimax_adversarial),
+    }

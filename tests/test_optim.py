@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tempseg_jax import optim
+
+
+def factors(*, steps, warmup_steps, cycles=1):
+    schedule = optim.warmup_cosine(
+        steps=steps, warmup_steps=warmup_steps, cycles=cycles
+    )
+    return np.array([schedule(step) for step in range(steps)])
+
+
+def test_warm_up_is_linear_to_the_peak_and_then_cosine_to_zero():
+    found = factors(steps=25, warmup_steps=5)
+    np.testing.assert_allclose(found[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
+    cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
+    np.testing.assert_allclose(found[5:], cosine, atol=1e-6)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 1])
+def test_no_warm_up_starts_at_the_peak(warmup_steps):
+    found = factors(steps=10 + warmup_steps, warmup_steps=warmup_steps)
+    cosine = (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
+    np.testing.assert_allclose(found[warmup_steps:], cosine, atol=1e-6)
+    np.testing.assert_allclose(found[0], 1)
+
+
+def test_cycles_restart_the_cosine_at_equal_intervals_without_another_warm_up():
+    found = factors(steps=65, warmup_steps=5, cycles=3)
+    cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
+    np.testing.assert_allclose(found[5:], np.tile(cosine, 3), atol=1e-6)
+
+
+def test_the_factor_never_leaves_0_to_1_and_moves_at_every_step():
+    for steps, warmup_steps, cycles in ((1, 0, 1), (7, 3, 2), (100, 9, 4)):
+        found = factors(steps=steps, warmup_steps=warmup_steps, cycles=cycles)
+        assert found.min() > 0
+        assert found.max() <= 1
+
+
+def test_the_schedule_is_a_pure_function_of_the_step():
+    schedule = optim.warmup_cosine(steps=20, warmup_steps=4, cycles=1)
+    backwards = [float(schedule(step)) for step in reversed(range(20))]
+    np.testing.assert_array_equal(
+        backwards[::-1], factors(steps=20, warmup_steps=4).astype(float)
+    )
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        dict(steps=4, warmup_steps=4, cycles=1),
+        dict(steps=6, warmup_steps=4, cycles=3),
+        dict(steps=6, warmup_steps=0, cycles=0),
+    ],
+)
+def test_a_warm_up_that_leaves_too_little_is_refused_by_name(lengths):
+    with pytest.raises(ValueError, match="optimizer.warmup_epochs.*shorten"):
+        optim.warmup_cosine(**lengths)
+
+
+def test_sgd_with_momentum_is_its_recursion():
+    optimizer = optim.sgd(learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    params = {"bias": jnp.array([1.0])}
+    state = optimizer.init(params)
+    w, velocity = 1.0, 0.0
+    for gradient in (2.0, -1.0, 0.5):
+        grads = {"bias": jnp.array([gradient])}
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        velocity = gradient + 0.9 * velocity
+        w -= 0.1 * velocity
+        np.testing.assert_allclose(params["bias"], [w], rtol=1e-6)
+
+
+def test_weight_decay_is_the_gradient_of_half_lambda_w_squared():
+    # So it passes through the momentum like any gradient, as equation 1 has it.
+    def optimised(weight_decay, gradient_of):
+        optimizer = optim.sgd(
+            learning_rate=0.1, momentum=0.9, weight_decay=weight_decay
+        )
+        params = {"kernel": jnp.full((1, 1, 1, 1), 2.0)}
+        state = optimizer.init(params)
+        for _ in range(3):
+            updates, state = optimizer.update(gradient_of(params), state, params)
+            params = optax.apply_updates(params, updates)
+        return params["kernel"]
+
+    def loss(params):
+        return jnp.sum(jnp.sin(params["kernel"]))
+
+    def penalised(params):
+        return loss(params) + 0.3 / 2 * jnp.sum(params["kernel"] ** 2)
+
+    np.testing.assert_allclose(
+        optimised(0.3, jax.grad(loss)), optimised(0.0, jax.grad(penalised)), rtol=1e-6
+    )
+
+
+def test_weight_decay_acts_on_convolution_kernels_alone():
+    params = {
+        "conv": {"kernel": jnp.ones((3, 3, 2, 2)), "bias": jnp.ones(2)},
+        "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+    }
+    optimizer = optim.sgd(learning_rate=1.0, momentum=0.0, weight_decay=0.5)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["conv"].pop("kernel"), -0.5)
+    assert all(not np.any(x) for x in jax.tree.leaves(updates))
+
+
+def test_adam_is_the_published_recursion_with_dcgan_momenta():
+    optimizer = optim.adam(learning_rate=0.01)
+    params = jnp.array([1.0])
+    state = optimizer.init(params)
+    w, m, v = 1.0, 0.0, 0.0
+    for t, gradient in enumerate((2.0, -1.0, 0.5), start=1):
+        updates, state = optimizer.update(jnp.array([gradient]), state, params)
+        params = optax.apply_updates(params, updates)
+        m = 0.5 * m + 0.5 * gradient
+        v = 0.999 * v + 0.001 * gradient**2
+        step = (m / (1 - 0.5**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        w -= 0.01 * step
+        np.testing.assert_allclose(params, [w], rtol=1e-5)
+
+
+def test_optimizer_states_have_one_shape_whatever_the_numbers():
+    params = {"kernel": jnp.ones((1, 1, 1, 1)), "bias": jnp.ones(1)}
+
+    def shapes(optimizer):
+        return jax.tree.map(jnp.shape, optimizer.init(params))
+
+    sgd = dict(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    other = dict(learning_rate=1.0, momentum=0.9, weight_decay=5e-4)
+    assert shapes(optim.sgd(**sgd)) == shapes(optim.sgd(**other))
+    assert shapes(optim.adam(learning_rate=0.0)) == shapes(
+        optim.adam(learning_rate=1e-7)
+    )
