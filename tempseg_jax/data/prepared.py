@@ -30,6 +30,17 @@ _SPARE = 8 << 20  # bytes
 _REMEDY = "make room, or set data.data_dir to another disk"
 
 
+class ProblemFiles(ValueError):
+    """Files that cannot be used; the message names the first ten, `problems` all."""
+
+    def __init__(self, problems: Sequence[str], *, where: str):
+        self.problems = tuple(problems)
+        super().__init__(
+            f"{_summary(problems, where=where)} Repair or remove them, or set"
+            " data.on_error=skip to leave them out."
+        )
+
+
 class Examples(Sequence[Record]):
     """Undecoded records of one or more prepared splits, in order, at random."""
 
@@ -60,7 +71,8 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
         on_error: 'raise' refuses a source with problem files; 'skip' leaves them out.
 
     Raises:
-        ValueError: `on_error` is neither, or there are problem files.
+        ProblemFiles: there are some, and `on_error` is 'raise'.
+        ValueError: `on_error` is neither, or a split has no usable image.
         OSError: the disk is full, or `data_dir` cannot be written.
     """
     if on_error not in ON_ERROR:
@@ -101,13 +113,9 @@ def _write_whole(source: Source, final: Path, *, on_error: str) -> None:
         temporary.mkdir()
         problems = _write(source, entries, temporary)
         if problems:
-            message = _summary(problems, where=source.where)
             if on_error == "raise":
-                raise ValueError(
-                    f"{message} Repair or remove them, or set data.on_error=skip to"
-                    " leave them out."
-                )
-            logging.warning("%s Left out.", message)
+                raise ProblemFiles(problems, where=source.where)
+            logging.warning("%s Left out.", _summary(problems, where=source.where))
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,131 @@
+r"""Prepare a dataset ahead of training, and report what is in it.
+
+    python scripts/prepare.py --dataset=voc --manual_dir=VOCDIR --split=train_aug
+    python scripts/prepare.py --config=configs/resnet50_camvid.py \
+        --config.data.manual_dir=CAMVID --preview=grid.png
+
+The report has images, sizes, pixels per class, the share of void, and every problem
+file; it exits with 1 if there are any. A config's training finds the dataset prepared
+if name, folder and options are the same.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from tempseg_jax.data import pipeline, report
+from tempseg_jax.data.catalog import DATASETS, Split, load_split
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Take all from it.")
+_DATASET = flags.DEFINE_enum("dataset", None, list(DATASETS), "Which one.")
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Where its files are.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Default: ~/tensorflow_datasets.")
+_SPLIT = flags.DEFINE_multi_string("split", None, "Default: train and val.")
+_OPTION = flags.DEFINE_multi_string(
+    "option", [], "What this dataset takes, such as void_index=11 (values are JSON)."
+)
+_ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False, "Go on with a part of it.")
+_ON_ERROR = flags.DEFINE_enum(
+    "on_error", "raise", ["raise", "skip"], "Refuse problem files, or leave them out."
+)
+_PREVIEW = flags.DEFINE_string("preview", None, "Write augmented samples, as a PNG.")
+
+
+def main(argv: list[str]) -> int:
+    """Prepare, report, and draw if asked to."""
+    if len(argv) > 1:
+        raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
+    arguments, names = _from_flags() if _CONFIG.value is None else _from_config()
+    splits = [load_split(split=name, **arguments) for name in names]
+    reports = [report.inspect(split) for split in splits]
+    for each in reports:
+        print("\n".join(each.lines()))
+    left_out = splits[0].left_out
+    if left_out:
+        print("\n".join([f"left out of all splits: {len(left_out)}", *left_out]))
+    if _PREVIEW.value:
+        picture = report.grid(_batch(splits[0]), palette=splits[0].palette, columns=2)
+        report.save_grid(picture, _PREVIEW.value)
+        print(f"{_PREVIEW.value}: augmented samples of {names[0]}")
+    return int(any(each.problems for each in reports) or bool(left_out))
+
+
+def _from_config() -> tuple[dict[str, Any], list[str]]:
+    data = _CONFIG.value.data
+    arguments = {
+        "name": data.name,
+        "manual_dir": data.manual_dir,
+        "data_dir": data.data_dir,
+        "on_error": data.on_error,
+        **data.options,
+    }
+    return arguments, _SPLIT.value or [data.train_split, data.val_split]
+
+
+def _from_flags() -> tuple[dict[str, Any], list[str]]:
+    if _DATASET.value is None:
+        raise ValueError("--dataset or --config: one of them must be given")
+    options = dict(_parse(option) for option in _OPTION.value)
+    if _ALLOW_MISSING.value:
+        options["allow_missing"] = True
+    arguments = {
+        "name": _DATASET.value,
+        "manual_dir": _MANUAL_DIR.value,
+        "data_dir": _DATA_DIR.value,
+        "on_error": _ON_ERROR.value,
+        **options,
+    }
+    return arguments, _SPLIT.value or ["train", "val"]
+
+
+def _parse(option: str) -> tuple[str, Any]:
+    name, equals, value = option.partition("=")
+    if not equals:
+        raise ValueError(f"--option={option}: must be NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"--option={option}: the value is not JSON ({error})"
+        ) from error
+
+
+def _batch(split: Split) -> dict:
+    data = None if _CONFIG.value is None else _CONFIG.value.data
+    batches = pipeline.train_batches(
+        split,
+        batch_size=8,
+        crop_size=data.crop_size if data else 416,
+        min_scale=data.min_scale if data else 0.5,
+        max_scale=data.max_scale if data else 2.0,
+        cat_max_ratio=data.cat_max_ratio if data else 1.0,
+        photometric=data.photometric if data else False,
+        seed=0,
+        start_step=0,
+        num_workers=0,
+        cache_bytes=0,
+        on_error="skip",
+        process_index=0,
+        process_count=1,
+    )
+    return next(batches)
+
+
+def _main(argv: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # TFDS tells of every file it opens
+    try:
+        sys.exit(main(argv))
+    except (ValueError, OSError) as error:
+        for problem in getattr(error, "problems", ()):
+            print(problem)
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(_main)
