@@ -1,13 +1,18 @@
 """What every command does first, and how it ends where it cannot go on."""
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 from absl import logging
+
+if TYPE_CHECKING:
+    from tempseg_jax.inference import Segment
 
 
 def prepare() -> None:
@@ -30,3 +35,46 @@ def one_line_errors(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         sys.exit(f"error: {error}")
+
+
+def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which segmenter is used, and how it looks at an image."""
+    parser.add_argument("--workdir", required=True, help="of a trained run")
+    parser.add_argument(
+        "--checkpoint", default="best", help="best (default), latest, or a step"
+    )
+    parser.add_argument(
+        "--window", type=int, help="pixels a side; default: images of up to 2 "
+        "megapixels whole, larger ones in windows"
+    )  # fmt: skip
+    parser.add_argument("--stride", type=int, help="pixels between windows")
+    parser.add_argument("--scales", default="1", help="averaged, such as 0.75,1,1.25")
+    parser.add_argument(
+        "--flip", action="store_true", help="average with the mirror image"
+    )
+    parser.add_argument(
+        "--precision", help="float32, bfloat16 or float16; default: that of training"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show where an error arose"
+    )
+
+
+def load_segmenter(options: argparse.Namespace) -> "Segment":
+    """Restore what the arguments of `add_segmenter_arguments` say.
+
+    Raises:
+        FileNotFoundError, ValueError: see `inference.load`.
+    """
+    # Slow to import: --help, and mistakes in other arguments, need none of it.
+    from tempseg_jax import inference, sliding
+
+    return inference.load(
+        options.workdir,
+        options.checkpoint,
+        window=options.window,
+        stride=options.stride,
+        scales=sliding.parse_scales(options.scales.split(",")),
+        flip=options.flip,
+        precision=options.precision,
+    )

@@ -43,7 +43,6 @@ def save_reliability(calibrations: dict[str, Calibration], path: Path) -> None:
             upper.set(
                 xlim=(0, 1),
                 ylim=(0, 1),
-                aspect="equal",
                 title=f"{title}\nECE {100 * found.ece:.2f} %, NLL {found.nll:.3f}",
             )
             share = found.count / max(found.count.sum(), 1)
