@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_workers", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=1600, help="a mode and round")
+    parser.add_argument("--epochs", type=int, help="watch memory for so long instead")
+    parser.add_argument("--cache_bytes", type=int, default=0, help="with --epochs")
     parser.add_argument("--peer", help="a command to take turns with")
 
 
@@ -55,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         data_dir=args.data_dir,
         **options,
     )
+    if args.epochs:
+        return _watch_memory(split, args)
     cached = _batches(split, args, cache_bytes=_EVERYTHING)
     for _ in range(3 * len(split.examples) // args.batch_size):  # almost surely all
         next(cached)
@@ -71,6 +75,18 @@ def run(args: argparse.Namespace) -> int:
             rates[mode].append(measure())
     for mode, values in rates.items():
         _report(mode, values, args)
+    return 0
+
+
+def _watch_memory(split: Split, args: argparse.Namespace) -> int:
+    """Print the resident memory after each epoch: it must not grow."""
+    batches = _batches(split, args, cache_bytes=args.cache_bytes)
+    resident = []
+    for _ in range(args.epochs):
+        for _ in range(len(split.examples) // args.batch_size):
+            next(batches)
+        resident.append(round(psutil.Process().memory_info().rss / 2**20))
+    print(json.dumps({"mode": "memory", "rss_mib_after_each_epoch": resident}))
     return 0
 
 
