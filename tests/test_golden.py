@@ -80,7 +80,7 @@ def network(request, tmp_path_factory):
         num_classes=CLASSES,
         preprocessing=layout.preprocessing,
         width=1.0,
-        dtype=jnp.float32,
+        dtype=jnp.dtype("float32"),
         remat=False,
     )
     image = jnp.zeros((1, 32, 32, 3), jnp.uint8)
@@ -162,7 +162,7 @@ def test_batch_norm_in_training_matches_outputs_and_running_statistics(network):
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("size", SHAPES)
 def test_discriminator_matches_the_golden_activations(size, train):
-    module = Discriminator(jnp.float32)
+    module = Discriminator(jnp.dtype("float32"))
     b, h, w, _ = SHAPES[size]
     maps = draw(f"probabilities {size}", (b, h, w, 21), "probability")
     shapes = jax.eval_shape(

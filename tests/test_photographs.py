@@ -48,7 +48,7 @@ def correlations():
         num_classes=2,
         preprocessing=preprocessing_of(str(PARTIAL)),
         width=1.0,
-        dtype=jnp.float32,
+        dtype=jnp.dtype("float32"),
         remat=False,
     )
     image = jnp.zeros((1, 32, 32, 3), jnp.uint8)

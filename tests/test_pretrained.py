@@ -43,7 +43,7 @@ def _shapes(name, *, width=1.0):
         num_classes=3,
         preprocessing=TORCHVISION,
         width=width,
-        dtype=jnp.float32,
+        dtype=jnp.dtype("float32"),
         remat=False,
     )
     image = jnp.zeros((1, 32, 32, 3), jnp.uint8)
@@ -106,11 +106,12 @@ def test_a_source_binds_its_preprocessing_without_a_download(monkeypatch):
 
 
 def test_the_two_conventions_are_the_published_ones():
-    image = np.array([[[[255, 0, 10]]]], np.uint8)
+    image = jnp.array([[[[255, 0, 10]]]], jnp.uint8)
     np.testing.assert_allclose(
         CAFFE(image)[0, 0, 0], [10 - 103.939, 0 - 116.779, 255 - 123.68], rtol=1e-6
     )
-    expected = (image[0, 0, 0] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    scaled = np.array([255, 0, 10]) / 255
+    expected = (scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(TORCHVISION(image)[0, 0, 0], expected, rtol=1e-5)
 
 

@@ -68,7 +68,7 @@ def _bilinear_init(
 ) -> Array:
     """Class c of the output is the interpolated class c of the input alone."""
     size, _, c_in, c_out = shape
-    diagonal = jnp.eye(c_in, c_out, dtype=dtype)
+    diagonal = jnp.eye(c_in, c_out, dtype=dtype)[None, None]
     return jnp.asarray(bilinear_kernel(size), dtype)[..., None, None] * diagonal
 
 
@@ -95,7 +95,8 @@ class PatchConv(nn.Module):
         x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
         shifted = [x[:, i : i + h, j : j + w] for i in range(k) for j in range(k)]
         patches = jnp.concatenate(shifted, axis=-1)
-        return patches @ kernel.reshape(k * k * c, self.channels) + bias
+        matrix = kernel.reshape(k * k * c, self.channels)
+        return patches @ matrix + bias[None, None, None]
 
 
 class LearnedUpsample(nn.Module):

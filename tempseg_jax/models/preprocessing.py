@@ -23,7 +23,8 @@ class Preprocessing(NamedTuple):
         """Return the float32 input of the first convolution for RGB grey levels."""
         if self.channel_order == "BGR":
             image = image[..., ::-1]
-        return (image.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
+        mean, std = jnp.array([self.mean, self.std])[:, None, None, None]
+        return (image.astype(jnp.float32) - mean) / std
 
 
 CAFFE = Preprocessing(

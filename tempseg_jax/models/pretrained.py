@@ -143,8 +143,7 @@ def _unknown(source: str) -> str:
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(PRETRAINED)}"
     return (
         f"model.pretrained={source!r} is neither a known source ({hint}) nor "
-        "a "
-        "file here"
+        "a file here"
     )
 
 
