@@ -1,0 +1,158 @@
+"""What a sweep trains: every cell of the paper's tables, and the controls."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+
+class Times(NamedTuple):
+    """An override that multiplies the config's own value."""
+
+    factor: float
+
+
+class Cell(NamedTuple):
+    """One setting: a line of a table, trained once for each seed."""
+
+    title: str
+    overrides: dict[str, float | bool | Times | None]
+    against: str  # the cell that differs from it in one thing alone
+
+
+class Table(NamedTuple):
+    """Cells that are read together; the first is what the others differ from."""
+
+    title: str
+    cells: tuple[str, ...]
+
+
+_T1 = {
+    "objective.temperature_g": 1.0,
+    "objective.temperature_d": 1.0,
+    "objective.temperature_seg": None,
+    "objective.temperature_adv": None,
+}
+_SUPERVISED = _T1 | {"objective.alpha": 0.0}
+
+
+def _decay(value: float) -> dict[str, float | None]:
+    return _SUPERVISED | {"optimizer.weight_decay": value}
+
+
+CELLS = {
+    "baseline": Cell("Baseline (α = 0)", _SUPERVISED, "baseline"),
+    "adversarial": Cell("Adversarial (T = 1)", _T1, "baseline"),
+    "td0.5": Cell("T_D = 0.5", _T1 | {"objective.temperature_d": 0.5}, "adversarial"),
+    "td2": Cell("T_D = 2", _T1 | {"objective.temperature_d": 2.0}, "adversarial"),
+    "tg0.5": Cell("T_G = 0.5", _T1 | {"objective.temperature_g": 0.5}, "adversarial"),
+    "tg2": Cell("T_G = 2", _T1 | {"objective.temperature_g": 2.0}, "adversarial"),
+    "lambda0": Cell("λ = 0", _decay(0.0), "lambda0"),
+    "lambda1e-4": Cell("λ = 1e-4", _decay(1e-4), "lambda0"),
+    "lambda2e-4": Cell("λ = 2e-4", _decay(2e-4), "lambda0"),
+    "lambda5e-4": Cell("λ = 5e-4", _decay(5e-4), "lambda0"),
+    # Is it the adversary, or the temperature of the cross-entropy by itself?
+    "seg_only": Cell(
+        "T_G = 0.5 on L_seg, no D (α = 0)",
+        _SUPERVISED | {"objective.temperature_seg": 0.5},
+        "tg0.5",
+    ),
+    "adv_only": Cell(
+        "T_G = 0.5 on L_adv alone",
+        _T1 | {"objective.temperature_adv": 0.5},
+        "adversarial",
+    ),
+    # At equal probabilities the gradient of a loss of z / T is 1 / T times as large.
+    "rate_matched": Cell(
+        "T = 1, learning rate × 2",
+        _T1 | {"optimizer.learning_rate_g": Times(2.0)},
+        "tg0.5",
+    ),
+    "frozen_d": Cell(
+        "D frozen at its random start",
+        _T1 | {"optimizer.learning_rate_d": 0.0},
+        "adversarial",
+    ),
+    "learning_d": Cell(
+        "D that learns (rate 1e-4)",
+        _T1 | {"optimizer.learning_rate_d": 1e-4},
+        "adversarial",
+    ),
+    "void_shown": Cell(
+        "D sees p at void pixels",
+        _T1 | {"objective.mask_void": False},
+        "adversarial",
+    ),
+}
+
+TABLES = {
+    "1": Table(
+        "Table 1: λ, without D", ("lambda0", "lambda1e-4", "lambda2e-4", "lambda5e-4")
+    ),
+    "2": Table("Table 2: T_D (T_G = 1)", ("baseline", "adversarial", "td0.5", "td2")),
+    "3": Table("Table 3: T_G (T_D = 1)", ("baseline", "adversarial", "tg0.5", "tg2")),
+    "4": Table("Table 4: the cost of D", ("baseline", "adversarial")),
+    "controls": Table(
+        "Controls",
+        (
+            "baseline",
+            "adversarial",
+            "tg0.5",
+            "seg_only",
+            "adv_only",
+            "rate_matched",
+            "frozen_d",
+            "learning_d",
+            "void_shown",
+        ),
+    ),
+}
+
+
+def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
+    """Return the config of one run: the sweep's, the cell's overrides, the seed."""
+    result = config.copy_and_resolve_references()
+    flat = {
+        name: _get(config, name) * value.factor if isinstance(value, Times) else value
+        for name, value in CELLS[cell].overrides.items()
+    }
+    result.update_from_flattened_dict(flat)
+    result.seed = seed
+    return result
+
+
+def trained_as(config: ConfigDict, cell: str) -> str:
+    """Return the first cell with the same config: those that agree are trained once.
+
+    With the config's own λ = 0, for example, `lambda0` is the baseline.
+    """
+    wanted = configure(config, cell, seed=0).to_dict()
+    same = (c for c in CELLS if configure(config, c, seed=0).to_dict() == wanted)
+    return next(same)
+
+
+def choose(config: ConfigDict, tables: Sequence[str]) -> tuple[str, ...]:
+    """Return the cells that these tables need, each once, in their order.
+
+    Raises:
+        ValueError: there is no such table, or the config has no adversary.
+    """
+    for table in tables:
+        if table not in TABLES:
+            raise ValueError(
+                f"--table: {table!r} is not one of {', '.join(TABLES)}; several are "
+                "separated by commas"
+            )
+    if not config.objective.alpha:
+        raise ValueError(
+            "objective.alpha: 0 in the sweep's config, so that its adversarial cells "
+            "would have no adversary; give the α that they shall use (the baseline "
+            "sets 0 by itself)"
+        )
+    cells = (cell for table in tables for cell in TABLES[table].cells)
+    return tuple(dict.fromkeys(trained_as(config, cell) for cell in cells))
+
+
+def _get(config: ConfigDict, name: str) -> float:
+    section, field = name.split(".")
+    return config[section][field]

@@ -1,0 +1,170 @@
+"""The end of one run: measure its last model on every split."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from tempseg_jax import mesh, metrics, parts
+from tempseg_jax.checkpoint import Checkpoints
+from tempseg_jax.data import pipeline
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.source import Record
+from tempseg_jax.evidence import store
+from tempseg_jax.evidence.measure import Measurement, Picture, measure
+
+EXAMPLES = 128
+"""Validation images, evenly spaced, whose predictions are kept to look at."""
+
+
+class Splits(dict[str, Split]):
+    """The splits that a finished run is measured on: train (a part), val, test."""
+
+    @classmethod
+    def load(
+        cls, config: ConfigDict, *, test_split: str, train_images: int | None
+    ) -> "Splits":
+        """Read them; of train the first images, by default as many as val has.
+
+        Raises:
+            ValueError, FileNotFoundError: the dataset has no such split.
+        """
+        val = parts.load_split(config, config.data.val_split)
+        train = parts.load_split(config, config.data.train_split)
+        count = len(val.examples) if train_images is None else train_images
+        splits = cls(val=val)
+        splits.images_per_epoch = len(train.examples)
+        if count:
+            first = _First(train.examples, count)
+            splits["train"] = dataclasses.replace(train, examples=first)
+        if test_split:
+            splits["test"] = parts.load_split(config, test_split)
+        return splits
+
+    images_per_epoch: int
+
+
+def finish(
+    config: ConfigDict,
+    folder: Path,
+    splits: Splits,
+    *,
+    examples: Path,
+) -> dict[str, Any]:
+    """Measure the last checkpoint of a run; return what `final.json` says of it."""
+    networks = parts.build_networks(config, num_classes=len(splits["val"].class_names))
+    checkpoints = Checkpoints(folder)
+    step = checkpoints.resolve("latest")
+    state = checkpoints.restore(
+        parts.abstract_state(config, networks),
+        parts.describe_model(config, networks, splits["val"]),
+        step=step,
+    )
+    variables = mesh.to_local(state.segmenter.variables, mesh.local_mesh())
+    temperatures = (1.0, _training_temperature(config))
+    final = {
+        "step": step,
+        "temperatures": temperatures,
+        "images_per_epoch": splits.images_per_epoch,
+        "parameters": {"segmenter": _count(state.segmenter.params)},
+        "splits": {},
+    }
+    for name, split in splits.items():
+        found, pictures = measure(
+            variables,
+            pipeline.eval_batches(
+                split,
+                batch_size=mesh.divisible(config.eval_batch_size, mesh.local_mesh()),
+                num_workers=config.data.num_workers,
+                process_index=0,
+                process_count=1,
+            ),
+            segmenter=networks.segmenter,
+            num_classes=len(split.class_names),
+            temperatures=temperatures,
+            pictures_of=_spaced_ids(split) if name == "val" else frozenset(),
+        )
+        store.save_measurement(folder / f"{name}.npz", found)
+        final["splits"][name] = _summary(found)
+        if name == "val":
+            _save_pictures(pictures, examples=examples, folder=folder)
+    if state.discriminator is not None:
+        final["parameters"]["discriminator"] = _count(state.discriminator.params)
+        final["discriminator_change"] = _change(
+            state.discriminator.params, _initial_discriminator(config, networks)
+        )
+    checkpoints.close()
+    return final
+
+
+class _First(Sequence[Record]):
+    """The first examples of a split, still undecoded."""
+
+    def __init__(self, examples: Sequence[Record], count: int):
+        self._examples, self._count = examples, min(count, len(examples))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Record:
+        return self._examples[index]
+
+
+def _training_temperature(config: ConfigDict) -> float:
+    """At which L_seg was trained, so at which the model should be calibrated."""
+    own = config.objective.temperature_seg
+    return config.objective.temperature_g if own is None else own
+
+
+def _spaced_ids(split: Split) -> frozenset[str]:
+    count = len(split.examples)
+    indices = np.linspace(0, count - 1, min(EXAMPLES, count)).round().astype(int)
+    return frozenset(split.examples[int(i)]["id"] for i in indices)
+
+
+def _summary(found: Measurement) -> dict[str, float | list[float] | None]:
+    scores = metrics.scores(found.confusion.sum(axis=0))
+    named = {k: v if math.isfinite(v) else None for k, v in scores.items()}
+    return {
+        "images": len(found.ids),
+        **named,
+        "nll": found.nll.tolist(),
+        "ece": found.ece.tolist(),
+    }
+
+
+def _save_pictures(pictures: list[Picture], *, examples: Path, folder: Path) -> None:
+    pictures = sorted(pictures, key=lambda picture: picture.id)
+    store.save_pictures(folder / "predictions.npz", pictures, fields=("prediction",))
+    if not examples.exists():  # the same for all runs
+        store.save_pictures(examples, pictures, fields=("image", "label"))
+
+
+def _initial_discriminator(config: ConfigDict, networks: parts.Networks) -> PyTree:
+    """Draw D again from the seed; what the segmenter starts from does not matter."""
+    scratch = config.copy_and_resolve_references()
+    scratch.model.pretrained = ""
+    return parts.initial_state(scratch, networks).discriminator.params
+
+
+def _change(params: PyTree, initial: PyTree) -> dict[str, float]:
+    """How far D has come: Euclidean, relative to its start, and the largest."""
+    moved = jax.tree.map(lambda a, b: jnp.asarray(a) - jnp.asarray(b), params, initial)
+    distance = float(optax.global_norm(moved))
+    return {
+        "distance": distance,
+        "relative": distance / float(optax.global_norm(initial)),
+        "largest": max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(moved)),
+    }
+
+
+def _count(params: PyTree) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,167 @@
+"""Train every cell with every seed, in one process, going on where it was stopped."""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from tempseg_jax import experiment, parts, workdir
+from tempseg_jax.checkpoint import Checkpoints
+from tempseg_jax.evidence import cells, progress, store
+from tempseg_jax.evidence.final import Splits, finish
+from tempseg_jax.evidence.provenance import provenance
+from tempseg_jax.evidence.store import Run
+
+
+class Scope(NamedTuple):
+    """What a sweep consists of; a later start may add tables and seeds."""
+
+    tables: tuple[str, ...]
+    seeds: int
+    test_split: str  # scored once, at the end of each run; "" for none
+    train_images: int | None  # for the train-val gap; None for as many as val has
+
+    def runs(self, config: ConfigDict) -> list[Run]:
+        """List the runs, seed by seed, so that what is done can be compared."""
+        chosen = cells.choose(config, self.tables)
+        return [Run(cell, seed) for seed in range(self.seeds) for cell in chosen]
+
+
+def run(
+    config: ConfigDict,
+    folder: str | Path,
+    *,
+    scope: Scope,
+    only: Sequence[str],
+    shard: tuple[int, int],
+    keep_checkpoints: bool,
+) -> bool:
+    """Train what is not finished; return whether it all is, or SIGTERM came between.
+
+    Seeds are in the outer loop, so that a sweep cut short has whole comparisons. All
+    runs share the compiled step: cells differ in numbers, which it traces. A run that
+    another process works on is left to it.
+
+    Args:
+        config: what every cell starts from.
+        folder: where the sweep lives.
+        scope: what to train.
+        only: cells to train now; all if empty.
+        shard: (i, n): train the i-th part of n, from 1.
+        keep_checkpoints: keep those of finished runs.
+
+    Raises:
+        ValueError, OSError: the config, the data, or what is in the folder is bad.
+    """
+    folder, runs = Path(folder), scope.runs(config)
+    _check_cells(only, runs)
+    splits = Splits.load(
+        config, test_split=scope.test_split, train_images=scope.train_images
+    )
+    plan = parts.Plan.of(config, images=splits.images_per_epoch)
+    workdir.claim(folder, config, allow_change=False)
+    _claim(folder, scope, steps=plan.steps)
+    index, count = shard
+    mine = [x for x in runs[index - 1 :: count] if not only or x.cell in only]
+    for current in mine:
+        print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
+        if current.finished(folder):
+            continue
+        with progress.claimed(current.folder(folder)) as free:
+            if free and not current.finished(folder):
+                print(f"\n{current.cell}, seed {current.seed}", flush=True)
+                keep = keep_checkpoints
+                if not _train(config, folder, current, splits, plan.steps, keep=keep):
+                    return False
+    print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
+    return all(x.finished(folder) for x in mine)
+
+
+def read_scope(folder: str | Path) -> tuple[Scope, dict]:
+    """Return what a sweep's folder consists of, and how it was run.
+
+    Raises:
+        FileNotFoundError: it is not the folder of a sweep.
+    """
+    path = Path(folder) / "sweep.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: no such file, so {folder} is not the folder of a sweep; run "
+            "scripts/sweep.py with --workdir first, or name another folder"
+        )
+    saved = json.loads(path.read_text())
+    scope = saved.pop("scope")
+    return Scope(**scope | {"tables": tuple(scope["tables"])}), saved
+
+
+def _claim(folder: Path, scope: Scope, *, steps: int) -> None:
+    """Add this scope to the folder's; what finished runs were scored on stays."""
+    path = folder / "sweep.json"
+    if path.exists():
+        before, _ = read_scope(folder)
+        for field in ("test_split", "train_images"):
+            there, now = getattr(before, field), getattr(scope, field)
+            if there != now:
+                raise ValueError(
+                    f"{path}: runs here are scored with --{field}={there!r}, not "
+                    f"{now!r}; give the same, or choose another --workdir"
+                )
+        tables = tuple(dict.fromkeys(before.tables + scope.tables))
+        seeds = max(before.seeds, scope.seeds)
+        scope = scope._replace(tables=tables, seeds=seeds)
+    saved = {"scope": scope._asdict(), "steps": steps, "provenance": provenance()}
+    store.write_json(path, saved)
+
+
+def _train(
+    config: ConfigDict,
+    sweep: Path,
+    current: Run,
+    splits: Splits,
+    steps: int,
+    *,
+    keep: bool,
+) -> bool:
+    """Train and measure one run; return whether it was not interrupted."""
+    own = cells.configure(config, current.cell, seed=current.seed)
+    folder, start = current.folder(sweep), time.perf_counter()
+    first = _last_checkpoint(folder)
+    try:
+        experiment.train(own, str(folder), allow_change=False)
+    except experiment.Diverged as error:
+        # A result as well: the same again would diverge again.
+        final = {"diverged": str(error)}
+    else:
+        if _last_checkpoint(folder) < steps:
+            print("Stopped; the same command goes on from here.", flush=True)
+            return False
+        trained = time.perf_counter()
+        final = finish(own, folder, splits, examples=sweep / "examples.npz")
+        final["seconds"] = time.perf_counter() - trained
+        if first < steps:
+            final["seconds"] += (trained - start) * steps / (steps - first)
+    store.write_json(folder / "final.json", final)
+    if not keep:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return True
+
+
+def _last_checkpoint(folder: Path) -> int:
+    checkpoints = Checkpoints(folder)
+    steps = checkpoints.steps()
+    checkpoints.close()
+    return steps[-1] if steps else 0
+
+
+def _check_cells(only: Sequence[str], runs: Sequence[Run]) -> None:
+    known = dict.fromkeys(x.cell for x in runs)
+    for cell in only:
+        if cell not in known:
+            raise ValueError(
+                f"--cells: {cell!r} is not a cell of these tables; they have "
+                f"{', '.join(known)}"
+            )
