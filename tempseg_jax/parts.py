@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
 from tempseg_jax import losses, optim, precision, steps
@@ -55,8 +56,7 @@ def initial_state(config: ConfigDict, networks: Networks) -> TrainState:
     """Draw the parameters from `seed`, then load the pretrained ones over them."""
     key_g, key_d = jax.random.split(jax.random.key(config.seed))
     image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
-    init = functools.partial(networks.segmenter.init, train=False)
-    variables = jax.jit(init)(key_g, image)
+    variables = _init(key_g, image, network=networks.segmenter)
     if config.model.pretrained:
         variables, report = load_pretrained(
             variables,
@@ -72,10 +72,9 @@ def initial_state(config: ConfigDict, networks: Networks) -> TrainState:
     discriminator = None
     if networks.discriminator is not None:
         p = jnp.zeros((1, 64, 64, networks.segmenter.num_classes))
-        init = functools.partial(networks.discriminator.init, train=False)
         adam = optim.adam(learning_rate=0.0)
         discriminator = steps.init_player(
-            jax.jit(init)(key_d, p), adam, loss_scale=scale
+            _init(key_d, p, network=networks.discriminator), adam, loss_scale=scale
         )
     return TrainState(jnp.int32(0), segmenter, discriminator)
 
@@ -221,6 +220,12 @@ def training_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def _init(key: PRNGKeyArray, x: Num[Array, "..."], *, network: nn.Module) -> PyTree:
+    """Draw a network's variables; compiled once for all runs of a process."""
+    return network.init(key, x, train=False)
 
 
 def _lookup(table: dict, field: str, value: str) -> Callable:
