@@ -36,7 +36,7 @@ def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedu
 
 
 def sgd(
-    *, learning_rate: Scalar, momentum: float, weight_decay: Scalar
+    *, learning_rate: Scalar, momentum: Scalar, weight_decay: Scalar
 ) -> optax.GradientTransformation:
     """The segmenter's: L2 on convolution kernels (λ of eq. 1), then SGD with momentum.
 

@@ -1,0 +1,490 @@
+"""The fused step, on networks so small that the slow obvious way is affordable."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.training.dynamic_scale import DynamicScale
+
+from tempseg_jax import losses, optim, steps
+from tempseg_jax.types import IGNORE_LABEL
+
+CLASSES = 3
+SCHEDULE = np.array([0.5, 1.0, 0.75, 0.25] + 196 * [1.0], np.float32)
+TRACES = []
+"""One entry whenever Python runs a network, which a compiled step does not."""
+
+
+class Segmenter(nn.Module):
+    """Two convolutions, BatchNorm and dropout: all that a real one keeps as state."""
+
+    num_classes: int = CLASSES
+    gain: float = 1.0
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        TRACES.append("segmenter")
+        x = image.astype(jnp.float32) / 255
+        x = nn.Conv(4, (3, 3))(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return self.gain * nn.Conv(self.num_classes, (1, 1))(x)
+
+
+class Pixelwise(nn.Module):
+    """A segmenter that sees one pixel at a time."""
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        x = image.astype(jnp.float32) / 128 - 1
+        return nn.Conv(CLASSES, (1, 1))(nn.relu(nn.Conv(16, (1, 1))(x)))
+
+
+class Judge(nn.Module):
+    """A discriminator with BatchNorm, whose running statistics tell who updates it."""
+
+    @nn.compact
+    def __call__(self, probabilities, *, train):
+        TRACES.append("judge")
+        # No bias before BatchNorm: Adam would make large steps of its rounding errors.
+        x = nn.Conv(4, (4, 4), strides=2, use_bias=False)(probabilities)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        return nn.Conv(1, (4, 4), strides=2)(nn.leaky_relu(x, 0.2))
+
+
+SEGMENTER = Segmenter()
+HYPER = steps.Hyperparameters(
+    seed=7,
+    schedule=SCHEDULE,
+    learning_rate_g=0.1,
+    learning_rate_d=0.01,
+    momentum=0.9,
+    weight_decay=0.02,
+    temperature_seg=0.5,
+    temperature_adv=0.7,
+    temperature_d=2.0,
+    alpha=0.3,
+)
+STEP = jax.jit(
+    steps.train_step,
+    static_argnames=("segmenter", "discriminator", "gan", "mask_void"),
+)
+ADVERSARIAL = dict(
+    segmenter=SEGMENTER, discriminator=Judge(), gan="lsgan", mask_void=True
+)
+SUPERVISED = ADVERSARIAL | dict(discriminator=None)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, CLASSES, (4, 8, 8)).astype(np.uint8)
+    label[:, :2] = IGNORE_LABEL
+    image = rng.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    return {"image": jnp.array(image), "label": jnp.array(label)}
+
+
+@functools.cache
+def initial_state(*, adversarial=True, segmenter=SEGMENTER, scale=None):
+    key_g, key_d = jax.random.split(jax.random.key(0))
+    image = jnp.zeros((1, 8, 8, 3), jnp.uint8)
+    p = jnp.zeros((1, 8, 8, CLASSES))
+    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    adam = optim.adam(learning_rate=0.0)
+    loss_scale = scale and DynamicScale(
+        fin_steps=jnp.int32(0), scale=jnp.float32(scale)
+    )
+    player_g = steps.init_player(
+        segmenter.init(key_g, image, train=False), sgd, loss_scale=loss_scale
+    )
+    player_d = steps.init_player(
+        Judge().init(key_d, p, train=False), adam, loss_scale=loss_scale
+    )
+    return steps.TrainState(jnp.int32(0), player_g, player_d if adversarial else None)
+
+
+def assert_close(found, expected, *, atol=1e-6):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol),
+        found,
+        expected,
+    )
+
+
+def assert_equal(found, expected):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def assert_moved(found, before):
+    """No array of a tree is what it was."""
+    jax.tree.map(lambda a, b: np.testing.assert_(np.any(a != b)), found, before)
+
+
+def segment(variables, batch, step):
+    """Run the segmenter as step number `step` of the run does."""
+    dropout = jax.random.fold_in(jax.random.key(HYPER.seed), step)
+    return Segmenter().apply(
+        variables,
+        batch["image"],
+        train=True,
+        rngs={"dropout": dropout},
+        mutable=["batch_stats"],
+    )
+
+
+def judge(variables, x):
+    return Judge().apply(variables, x, train=True, mutable=["batch_stats"])
+
+
+def real_and_fake(logits, labels, temperature):
+    """What D is shown, written out: softmax and one-hot, both zero where void."""
+    scored = (labels != IGNORE_LABEL)[..., None]
+    exp = jnp.exp(logits / temperature)
+    fake = scored * exp / exp.sum(-1, keepdims=True)
+    real = jnp.stack([labels == k for k in range(CLASSES)], -1).astype(jnp.float32)
+    return real, fake
+
+
+@functools.partial(jax.jit, static_argnames="gan")
+def slow_gradients(g, d, batch, step, *, gan):
+    """Both players' gradients at the old parameters of both, each from its own passes.
+
+    `g` and `d` are variables. Returns gradients, losses and the new statistics.
+    """
+    labels = batch["label"].astype(jnp.int32)
+    scored = labels != IGNORE_LABEL
+
+    def loss_g(params):
+        logits, _ = segment({**g, "params": params}, batch, step)
+        log_p = jax.nn.log_softmax(logits / HYPER.temperature_seg)
+        chosen = sum(jnp.where(labels == k, log_p[..., k], 0.0) for k in range(CLASSES))
+        loss_seg = -chosen.sum() / scored.sum()
+        _, fake = real_and_fake(logits, labels, HYPER.temperature_adv)
+        d_fake, _ = judge(d, fake)
+        if gan == "lsgan":
+            loss_adv = 0.5 * jnp.mean((d_fake - 1) ** 2)
+        else:
+            loss_adv = -jnp.mean(jnp.log(jax.nn.sigmoid(d_fake)))
+        return loss_seg + HYPER.alpha * loss_adv, (loss_seg, loss_adv)
+
+    def loss_d(params):
+        logits, _ = segment(g, batch, step)
+        real, fake = real_and_fake(logits, labels, HYPER.temperature_d)
+        d_real, _ = judge({**d, "params": params}, real)
+        d_fake, _ = judge({**d, "params": params}, fake)
+        if gan == "lsgan":
+            return 0.5 * (jnp.mean((d_real - 1) ** 2) + jnp.mean(d_fake**2))
+        log_real = jnp.log(jax.nn.sigmoid(d_real))
+        log_fake = jnp.log(1 - jax.nn.sigmoid(d_fake))
+        return -jnp.mean(log_real) - jnp.mean(log_fake)
+
+    (_, (loss_seg, loss_adv)), grads_g = jax.value_and_grad(loss_g, has_aux=True)(
+        g["params"]
+    )
+    value_d, grads_d = jax.value_and_grad(loss_d)(d["params"])
+    logits, updated = segment(g, batch, step)
+    real, fake = real_and_fake(logits, labels, HYPER.temperature_d)
+    _, after_real = judge(d, real)
+    _, after_fake = judge({**d, **after_real}, fake)
+    values = {"loss_seg": loss_seg, "loss_adv": loss_adv, "loss_d": value_d}
+    stats = (updated["batch_stats"], after_fake["batch_stats"])
+    return grads_g, grads_d, values, stats
+
+
+class SlowReference:
+    """Both optimizers written out, with the state that they carry from step to step."""
+
+    def __init__(self, state):
+        self.g, self.d = state.segmenter.variables, state.discriminator.variables
+        self.velocity = jax.tree.map(jnp.zeros_like, self.g["params"])
+        self.m = self.v = jax.tree.map(jnp.zeros_like, self.d["params"])
+        self.step = 0
+
+    def take(self, batch, *, gan):
+        grads_g, grads_d, values, (stats_g, stats_d) = slow_gradients(
+            self.g, self.d, batch, self.step, gan=gan
+        )
+        lr_g, lr_d = (
+            SCHEDULE[self.step] * rate
+            for rate in (HYPER.learning_rate_g, HYPER.learning_rate_d)
+        )
+        self.step += 1
+        t, tree_map = self.step, jax.tree.map
+
+        def decayed(w, grad):
+            return grad + HYPER.weight_decay * w if w.ndim == 4 else grad
+
+        def adam_step(m, v):
+            return (m / (1 - 0.5**t)) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+        gradient = tree_map(decayed, self.g["params"], grads_g)
+        self.velocity = tree_map(lambda g, s: g + 0.9 * s, gradient, self.velocity)
+        self.m = tree_map(lambda g, m: 0.5 * m + 0.5 * g, grads_d, self.m)
+        self.v = tree_map(lambda g, v: 0.999 * v + 0.001 * g * g, grads_d, self.v)
+        params_g = tree_map(lambda w, s: w - lr_g * s, self.g["params"], self.velocity)
+        params_d = tree_map(
+            lambda w, m, v: w - lr_d * adam_step(m, v),
+            self.d["params"],
+            self.m,
+            self.v,
+        )
+        self.g = {"params": params_g, "batch_stats": stats_g}
+        self.d = {"params": params_d, "batch_stats": stats_d}
+        return values
+
+
+@pytest.mark.parametrize("gan", ["lsgan", "dcgan"])
+def test_one_fused_step_is_what_separate_passes_and_gradients_give(batch, gan):
+    reference, state = SlowReference(initial_state()), initial_state()
+    for _ in range(3):
+        expected = reference.take(batch, gan=gan)
+        before = state
+        state, metrics = STEP(state, batch, HYPER, **ADVERSARIAL | dict(gan=gan))
+        for name, value in expected.items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+        assert_close(state.segmenter.variables, reference.g)
+        assert_close(state.discriminator.variables, reference.d)
+        assert_moved(state.segmenter.variables, before.segmenter.variables)
+        assert_moved(state.discriminator.batch_stats, before.discriminator.batch_stats)
+    assert int(state.step) == 3
+
+
+def test_the_metrics_add_up(batch):
+    _, m = STEP(initial_state(), batch, HYPER, **ADVERSARIAL)
+    np.testing.assert_allclose(m["loss"], m["loss_seg"] + 0.3 * m["loss_adv"])
+    np.testing.assert_allclose(m["learning_rate"], 0.5 * 0.1)
+    state = initial_state()
+    logits, _ = segment(state.segmenter.variables, batch, 0)
+    real, fake = real_and_fake(logits, batch["label"], HYPER.temperature_d)
+    for name, x in (("d_real", real), ("d_fake", fake)):
+        scores, _ = judge(state.discriminator.variables, x)
+        np.testing.assert_allclose(m[name], jnp.mean(scores), rtol=1e-4, atol=1e-6)
+    grads_g, grads_d, _, _ = slow_gradients(
+        state.segmenter.variables,
+        state.discriminator.variables,
+        batch,
+        0,
+        gan="lsgan",
+    )
+    np.testing.assert_allclose(m["grad_norm_g"], optax.global_norm(grads_g), rtol=1e-5)
+    np.testing.assert_allclose(m["grad_norm_d"], optax.global_norm(grads_d), rtol=1e-5)
+
+
+def test_without_a_discriminator_the_step_is_supervised_training(batch):
+    state = initial_state(adversarial=False)
+    hyper = HYPER._replace(alpha=0.0)
+    TRACES.clear()
+    moved, metrics = STEP(state, batch, hyper, **SUPERVISED)
+    assert moved.discriminator is None
+    assert "judge" not in TRACES
+    assert not {"loss_adv", "loss_d", "d_real", "d_fake"} & metrics.keys()
+
+    def loss(params):
+        variables = {**state.segmenter.variables, "params": params}
+        logits, updated = segment(variables, batch, 0)
+        log_p = jax.nn.log_softmax(logits / hyper.temperature_seg)
+        scored = batch["label"] != IGNORE_LABEL
+        truth = jnp.where(scored, batch["label"], 0).astype(jnp.int32)
+        nats = -jnp.take_along_axis(log_p, truth[..., None], -1)[..., 0]
+        return jnp.sum(nats * scored) / jnp.sum(scored), updated["batch_stats"]
+
+    (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(
+        state.segmenter.params
+    )
+
+    def descend(w, grad):
+        return w - 0.5 * 0.1 * (grad + 0.02 * w * (w.ndim == 4))
+
+    expected = jax.tree.map(descend, state.segmenter.params, grads)
+    assert_close(moved.segmenter.params, expected)
+    assert_close(moved.segmenter.batch_stats, stats)
+    assert metrics["loss"] == metrics["loss_seg"]
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+
+
+def test_alpha_towards_zero_approaches_the_supervised_update(batch):
+    supervised, _ = STEP(initial_state(adversarial=False), batch, HYPER, **SUPERVISED)
+    adversarial, _ = STEP(
+        initial_state(), batch, HYPER._replace(alpha=0.0), **ADVERSARIAL
+    )
+    assert_close(adversarial.segmenter, supervised.segmenter)
+
+
+def test_changing_a_number_compiles_nothing(batch):
+    # A jit of its own: its cache holds what these calls compiled and no more.
+    step = jax.jit(functools.partial(steps.train_step, **ADVERSARIAL))
+    step(initial_state(), batch, HYPER)
+    assert step._cache_size() == 1
+    TRACES.clear()
+    found = []
+    for name in (
+        "temperature_seg",
+        "temperature_adv",
+        "temperature_d",
+        "alpha",
+        "learning_rate_g",
+        "learning_rate_d",
+        "momentum",
+        "weight_decay",
+        "seed",
+    ):
+        other = HYPER._replace(**{name: type(getattr(HYPER, name))(3)})
+        state, _ = step(initial_state(), batch, other)
+        found.append((state.segmenter, state.discriminator))
+    step(initial_state(), batch, HYPER._replace(schedule=SCHEDULE / 2))
+    assert step._cache_size() == 1
+    assert TRACES == []
+    # And each of them did something: momentum alone has nothing yet to carry on.
+    same, _ = step(initial_state(), batch, HYPER)
+    changed = [
+        any(
+            np.any(a != b)
+            for a, b in zip(
+                jax.tree.leaves(player),
+                jax.tree.leaves((same.segmenter, same.discriminator)),
+                strict=True,
+            )
+        )
+        for player in found
+    ]
+    assert changed == [True] * 6 + [False] + [True] * 2
+
+
+def test_the_segmenter_runs_forward_once_and_d_three_times():
+    # D judges p for L_adv, then X and p for L_D.
+    TRACES.clear()
+    jax.eval_shape(
+        functools.partial(steps.train_step, **ADVERSARIAL),
+        initial_state(),
+        {
+            "image": jnp.zeros((2, 8, 8, 3), jnp.uint8),
+            "label": jnp.zeros((2, 8, 8), jnp.uint8),
+        },
+        HYPER,
+    )
+    assert sorted(TRACES) == ["judge"] * 3 + ["segmenter"]
+
+
+def test_neither_player_is_moved_by_the_others_numbers(batch):
+    base, _ = STEP(initial_state(), batch, HYPER, **ADVERSARIAL)
+    numbers_of_d = HYPER._replace(learning_rate_d=1.0, temperature_d=0.1)
+    moved, _ = STEP(initial_state(), batch, numbers_of_d, **ADVERSARIAL)
+    assert_equal(moved.segmenter, base.segmenter)
+    numbers_of_g = HYPER._replace(
+        learning_rate_g=1.0, temperature_seg=3.0, temperature_adv=3.0, alpha=9.0
+    )
+    moved, _ = STEP(initial_state(), batch, numbers_of_g, **ADVERSARIAL)
+    assert_equal(moved.discriminator, base.discriminator)
+
+
+def test_void_pixels_move_neither_player(batch):
+    # What the image shows under void differs, for a segmenter that cannot see further.
+    kwargs = ADVERSARIAL | dict(segmenter=Pixelwise())
+    void = (batch["label"] == IGNORE_LABEL)[..., None]
+    other = batch | {"image": jnp.where(void, 255 - batch["image"], batch["image"])}
+    state = initial_state(segmenter=Pixelwise())
+    one, _ = STEP(state, batch, HYPER, **kwargs)
+    two, _ = STEP(state, other, HYPER, **kwargs)
+    assert_close((one.segmenter, one.discriminator), (two.segmenter, two.discriminator))
+    unmasked, _ = STEP(state, other, HYPER, **kwargs | dict(mask_void=False))
+    with pytest.raises(AssertionError):
+        assert_close(unmasked.discriminator, one.discriminator)
+
+
+def test_a_batch_of_void_alone_leaves_everything_finite_and_the_segmenter_alone(batch):
+    void = batch | {"label": jnp.full_like(batch["label"], IGNORE_LABEL)}
+    state = initial_state()
+    hyper = HYPER._replace(weight_decay=0.0)
+    moved, metrics = STEP(state, void, hyper, **ADVERSARIAL)
+    assert metrics["loss_seg"] == 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((moved, metrics)))
+    assert_equal(moved.segmenter.params, state.segmenter.params)
+
+
+def test_randomness_is_a_function_of_seed_and_step(batch):
+    state = initial_state()
+    again = [STEP(state, batch, HYPER, **ADVERSARIAL)[1]["loss"] for _ in range(2)]
+    assert again[0] == again[1]
+    later = state.replace(step=jnp.int32(1))
+    assert STEP(later, batch, HYPER, **ADVERSARIAL)[1]["loss"] != again[0]
+    seeded = HYPER._replace(seed=8)
+    assert STEP(state, batch, seeded, **ADVERSARIAL)[1]["loss"] != again[0]
+
+
+def test_one_batch_overfits(batch):
+    # The labels are a function of the pixel, so that they can be learned.
+    label = (batch["image"][..., 0] // 86).astype(jnp.uint8)
+    learnable = batch | {"label": label.at[:, :2].set(IGNORE_LABEL)}
+    hyper = HYPER._replace(
+        schedule=np.ones_like(SCHEDULE),
+        weight_decay=0.0,
+        learning_rate_g=0.05,
+        alpha=0.01,
+    )
+
+    kwargs = ADVERSARIAL | dict(segmenter=Pixelwise())
+    state = initial_state(segmenter=Pixelwise())
+    losses_seg = []
+    for _ in range(200):
+        state, metrics = STEP(state, learnable, hyper, **kwargs)
+        losses_seg.append(float(metrics["loss_seg"]))
+    assert losses_seg[-1] < 0.1 * losses_seg[0]
+    logits = steps.predict(
+        state.segmenter.variables, batch["image"], segmenter=Pixelwise()
+    )
+    scored = learnable["label"] != IGNORE_LABEL
+    right = (logits.argmax(-1) == learnable["label"])[scored]
+    assert right.mean() > 0.97
+
+
+def test_an_unlimited_lsgan_discriminator_learns_to_tell_real_from_fake(batch):
+    hyper = HYPER._replace(
+        schedule=np.ones_like(SCHEDULE), learning_rate_g=0.0, weight_decay=0.0
+    )
+    state = initial_state()
+    for _ in range(60):
+        state, metrics = STEP(state, batch, hyper, **ADVERSARIAL)
+    assert metrics["d_real"] > 0.8
+    assert metrics["d_fake"] < 0.2
+    assert metrics["loss_d"] < 0.05
+
+
+def test_predict_uses_running_statistics_and_no_dropout(batch):
+    state = initial_state()
+    one, two = (
+        steps.predict(
+            state.segmenter.variables, batch["image"][:n], segmenter=Segmenter()
+        )
+        for n in (1, 4)
+    )
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_scale_changes_no_update_that_is_finite(batch):
+    plain, _ = STEP(initial_state(), batch, HYPER, **ADVERSARIAL)
+    scaled, metrics = STEP(initial_state(scale=2.0**10), batch, HYPER, **ADVERSARIAL)
+    assert_close(scaled.segmenter.variables, plain.segmenter.variables)
+    assert_close(scaled.discriminator.variables, plain.discriminator.variables)
+    assert metrics["skipped_g"] == metrics["skipped_d"] == 0
+
+
+def test_an_overflow_skips_the_update_halves_the_scale_and_stops_nothing(batch):
+    # The gradient of the segmenter alone overflows float32; D is not held up by it.
+    wild = ADVERSARIAL | dict(segmenter=Segmenter(gain=1e4))
+    state = initial_state(scale=2.0**126)
+    moved, metrics = STEP(state, batch, HYPER._replace(alpha=0.0), **wild)
+    assert metrics["skipped_g"] == 1
+    assert metrics["loss_scale_g"] == 2.0**125
+    assert np.isfinite(metrics["grad_norm_g"])
+    assert_equal(moved.segmenter.params, state.segmenter.params)
+    assert_equal(moved.segmenter.opt_state, state.segmenter.opt_state)
+    assert np.isfinite(metrics["loss"])
+    assert int(moved.step) == 1
+
+
+def test_every_objective_can_be_chosen():
+    assert set(losses.ADVERSARIES) == {"lsgan", "dcgan"}
