@@ -4,9 +4,10 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import miniatures
 import pytest
 
-from tempseg_jax.data import download
+from tempseg_jax.data import download, voc
 from tempseg_jax.data.download import Remote, fetch
 
 CONTENT = bytes(range(256)) * 2000
@@ -15,13 +16,15 @@ CONTENT = bytes(range(256)) * 2000
 class Server(http.server.ThreadingHTTPServer):
     """Serves `content`, at most `limit` bytes a request, with or without ranges."""
 
-    content, limit, ranges = CONTENT, None, True
+    limit, ranges = None, True
 
     def __init__(self):
         self.requests = []
+        self.files = {"archive.tar": CONTENT}
         super().__init__(("127.0.0.1", 0), Handler)
 
-    def remote(self, name="archive.tar", content=CONTENT):
+    def remote(self, name="archive.tar"):
+        content = self.files.get(name, b"not there")
         url = f"http://127.0.0.1:{self.server_port}/{name}"
         return Remote(url, len(content), hashlib.sha256(content).hexdigest())
 
@@ -30,17 +33,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         asked = self.headers.get("Range")
         self.server.requests.append(asked)
-        if "absent" in self.path:
+        content = self.server.files.get(self.path.removeprefix("/"))
+        if content is None:
             self.send_error(404)
             return
         start = 0
         if asked and self.server.ranges:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(self.server.content) - start))
+        self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         stop = None if self.server.limit is None else start + self.server.limit
-        self.wfile.write(self.server.content[start:stop])
+        self.wfile.write(content[start:stop])
 
     def log_message(self, *args):
         pass
@@ -79,10 +83,11 @@ def test_a_server_that_cannot_resume_is_asked_from_the_start(server, tmp_path):
 
 @pytest.mark.parametrize("change", ["corrupted", "longer"])
 def test_another_file_is_refused_and_removed(server, tmp_path, change):
-    corrupted = CONTENT[:-1] + b"\0"
-    server.content = corrupted if change == "corrupted" else CONTENT + b"\0" * 500
+    remote = server.remote()
+    changed = {"corrupted": CONTENT[:-1] + b"\0", "longer": CONTENT + b"\0" * 500}
+    server.files["archive.tar"] = changed[change]
     with pytest.raises(ValueError, match=r"not the expected file.*put it at"):
-        fetch(server.remote(), folder=tmp_path)
+        fetch(remote, folder=tmp_path)
     assert [p.name for p in tmp_path.iterdir() if p.suffix != ".lock"] == []
 
 
@@ -119,3 +124,30 @@ def test_two_processes_at_once_download_once(server, tmp_path):
         paths = list(pool.map(lambda _: fetch(server.remote(), folder=tmp_path), "ab"))
     assert paths[0] == paths[1] and paths[0].read_bytes() == CONTENT
     assert len(server.requests) == 1
+
+
+def test_without_a_folder_voc_and_sbd_are_downloaded(server, tmp_path, monkeypatch):
+    miniatures.write_tar(
+        tmp_path / "VOCtrainval_11-May-2012.tar",
+        miniatures.voc_members(["t1"], ["v1"], ["o1"]),
+        prefix="VOCdevkit/VOC2012/",
+    )
+    miniatures.write_tar(
+        tmp_path / "benchmark.tgz",
+        miniatures.sbd_members(["t1", "o1"], ["v1"]),
+        prefix="benchmark_RELEASE/dataset/",
+        mode="w:gz",
+    )
+    for path in tmp_path.iterdir():
+        server.files[path.name] = path.read_bytes()
+    names = {"TRAINVAL": "VOCtrainval_11-May-2012.tar", "BENCHMARK": "benchmark.tgz"}
+    for name, archive in names.items():
+        monkeypatch.setattr(voc, name, server.remote(archive))
+
+    dataset = voc.Voc(
+        manual_dir=None, download_dir=tmp_path / "downloads", allow_missing=True
+    )
+    dataset.fingerprint()
+    assert server.requests == []  # nothing is needed to find what is prepared
+    assert [entry.id for entry in dataset.entries("extra")] == ["o1"]
+    assert len(server.requests) == 2

@@ -98,7 +98,7 @@ def test_an_unlisted_colour_is_void_or_an_error(tmp_path):
     assert (only_label(source(tmp_path, void_index=255, **named)) == 255).all()
     with pytest.raises(codec.BadFile, match=r"a.png: colour \[7, 7, 7\] is not in"):
         only_label(source(tmp_path, **named))
-    with pytest.raises(codec.BadFile, match="RGB mask; set class_colors"):
+    with pytest.raises(codec.BadFile, match="RGB mask; set data.options.class_colors"):
         only_label(source(tmp_path))
 
 

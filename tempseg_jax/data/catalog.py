@@ -80,11 +80,12 @@ def make_source(name: str, **options: Any) -> Source:
         )
     make = DATASETS[name]
     accepted = inspect.signature(make).parameters
+    own = accepted.keys() - {"manual_dir", "data_dir"}
     for option in options:
         if option not in accepted:
             raise ValueError(
-                f"data.{option}: the dataset {name} takes no such option; it takes"
-                f" {', '.join(accepted)}"
+                f"data.options.{option}: the dataset {name} takes no such option; it"
+                f" takes {', '.join(sorted(own)) or 'none'}"
             )
     return make(**options)
 

@@ -154,7 +154,8 @@ class Folder:
     ) -> UInt8[np.ndarray, "h w"]:
         if self._colors is None:
             raise codec.BadFile(
-                f"{path}: an RGB mask; set class_colors to tell its classes"
+                f"{path}: an RGB mask; set data.options.class_colors to tell its"
+                " classes"
             )
         table = np.full(1 << 24, -1, np.int16)
         table[_packed(self._colors)] = np.arange(len(self._colors))
@@ -162,7 +163,9 @@ class Folder:
         unknown = index < 0
         if unknown.any() and self._void_index is None:
             colour = mask[unknown][0].tolist()
-            raise codec.BadFile(f"{path}: colour {colour} is not in class_colors")
+            raise codec.BadFile(
+                f"{path}: colour {colour} is not in data.options.class_colors"
+            )
         return np.where(unknown, IGNORE_LABEL, index).astype(np.uint8)
 
 
@@ -235,12 +238,14 @@ def _checked_colors(
         return None
     table = np.array(colors)
     if table.ndim != 2 or table.shape[1] != 3 or table.min() < 0 or table.max() > 255:
-        raise ValueError("class_colors: each must be three numbers from 0 to 255")
+        raise ValueError(
+            "data.options.class_colors: each must be three numbers from 0 to 255"
+        )
     if class_names is None or len(class_names) != len(table):
         count = len(class_names or ())
         raise ValueError(
-            f"class_colors has {len(table)} colours for {count} class_names; one each"
-            " is needed"
+            f"data.options.class_colors has {len(table)} colours for {count}"
+            " class_names; one each is needed"
         )
     return table.astype(np.uint8)
 
