@@ -78,3 +78,13 @@ def test_masks_are_read_as_indices_or_colours():
     colors = np.stack([index] * 3, axis=-1)
     data = miniatures.png(colors)
     np.testing.assert_array_equal(codec.read_mask(data, name="mask"), colors)
+
+
+def test_a_telephones_jpeg_of_several_pictures_is_its_first():
+    pictures = [Image.new("RGB", (30, 20), color) for color in ("red", "blue")]
+    stream = io.BytesIO()
+    pictures[0].save(stream, "MPO", save_all=True, append_images=pictures[1:])
+    data = stream.getvalue()
+    assert codec.image_size(data, name="photograph") == (20, 30)
+    pixel = codec.decode_image(data, name="photograph")[5, 5]
+    assert pixel[0] > 200 and pixel[2] < 50

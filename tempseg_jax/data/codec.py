@@ -155,7 +155,8 @@ def _opened(data: bytes, *, name: str) -> Image.Image:
         raise BadFile(f"{name}: implausibly large ({error})") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise BadFile(f"{name}: a broken header ({error})") from error
-    if not _ends(data, _ENDINGS[image.format]):
+    # A telephone's JPEG of several pictures calls itself MPO.
+    if not _ends(data, _ENDINGS.get(image.format, _ENDINGS["JPEG"])):
         raise BadFile(f"{name}: {_empty_or_truncated(data)}")
     return image
 
