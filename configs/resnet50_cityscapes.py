@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.epochs = 50
     config.steps = config_dict.placeholder(int)  # instead of what the epochs give
+    config.accumulate = 1  # parts that a batch is played in, to save memory
     config.precision = "bfloat16"  # or float16, float32
 
     config.data = ConfigDict()

@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from tempseg_jax import (
     calibration,
     cityscapes_score,
     diagrams,
+    mesh,
     metrics,
     parts,
     scoring,
@@ -51,17 +51,16 @@ def assess(
         ValueError: no such split, or the checkpoint holds another network.
     """
     split = parts.load_split(config, split_name or config.data.val_split)
-    networks = parts.build_networks(config, num_classes=len(split.class_names))
     checkpoints = Checkpoints(folder)
     step = checkpoints.resolve(checkpoint)
-    everywhere = NamedSharding(
-        Mesh(np.array(jax.devices()), ("data",)), PartitionSpec()
+    networks = parts.build_networks(
+        config,
+        num_classes=len(split.class_names),
+        preprocessing=checkpoints.preprocessing(step),
     )
+    shapes = parts.abstract_state(config, networks).segmenter.variables
     variables = checkpoints.restore_segmenter(
-        jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-            parts.abstract_state(config, networks).segmenter.variables,
-        ),
+        mesh.replicated_shapes(shapes, mesh.global_mesh()),
         parts.describe_model(config, networks, split),
         step=step,
     )

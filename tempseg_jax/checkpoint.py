@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as policies
 
+from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.steps import Player, TrainState
 
 BEST_METRIC = "miou"
@@ -94,6 +95,10 @@ class Checkpoints:
         )
         return restored["model"]
 
+    def preprocessing(self, step: int) -> Preprocessing:
+        """Return what the segmenter was trained with, whatever its config says now."""
+        return Preprocessing.restored(self.model(step)["preprocessing"])
+
     def restore(self, like: TrainState, model: dict, *, step: int) -> TrainState:
         """Return the whole state, placed as the arrays of `like` are.
 
@@ -133,7 +138,13 @@ class Checkpoints:
 
     def _check_same(self, model: dict, step: int) -> None:
         saved, wanted = self.model(step), json.loads(json.dumps(model))
-        for field in ("name", "num_classes", "width", "discriminator"):
+        for field in (
+            "name",
+            "num_classes",
+            "width",
+            "discriminator",
+            "preprocessing",
+        ):
             if saved[field] != wanted[field]:
                 raise ValueError(
                     f"{self.folder}/{step}: the checkpoint's {field} is "

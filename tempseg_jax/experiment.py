@@ -1,15 +1,25 @@
 """What a user asks for: train, describe."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tempseg_jax import loop, mesh, parts, scoring, sliding, steps, workdir
+from tempseg_jax import (
+    accumulate,
+    loop,
+    mesh,
+    parts,
+    scoring,
+    sliding,
+    steps,
+    workdir,
+)
 from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.steps import TrainState
-from tempseg_jax.writer import Writer
+from tempseg_jax.writer import Silent, Writer
 
 TRAIN_STEP = jax.jit(
     steps.train_step,
@@ -17,6 +27,13 @@ TRAIN_STEP = jax.jit(
     donate_argnames=("state",),
 )
 """The one `jit` of training: experiments of the same networks share its cache."""
+
+ACCUMULATED_STEP = jax.jit(
+    accumulate.accumulated_step,
+    static_argnames=("rounds", "segmenter", "discriminator", "gan", "mask_void"),
+    donate_argnames=("state",),
+)
+"""The same, for batches that are played in parts."""
 
 
 class Diverged(ValueError):
@@ -33,27 +50,32 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
     train_split = parts.load_split(config, config.data.train_split)
     val_split = parts.load_split(config, config.data.val_split)
     plan = parts.Plan.of(config, images=len(train_split.examples))
-    networks = parts.build_networks(config, num_classes=len(train_split.class_names))
-    devices = mesh.data_mesh(batch_size=config.data.batch_size)
+    devices = mesh.data_mesh(batch_size=config.data.batch_size // config.accumulate)
     hyper = mesh.replicate(parts.hyperparameters(config, plan), devices)
-    model = parts.describe_model(config, networks, train_split)
     checkpoints = Checkpoints(folder)
-    begun = bool(checkpoints.steps())
-    workdir.claim(folder, config, allow_change=allow_change or not begun)
-    state = mesh.replicate(parts.initial_state(config, networks), devices)
-    if begun:
-        state = checkpoints.restore(state, model, step=checkpoints.resolve("latest"))
-    first_step = int(state.step)
-
-    step = functools.partial(
-        TRAIN_STEP,
-        segmenter=networks.segmenter,
-        discriminator=networks.discriminator,
-        gan=config.objective.gan,
-        mask_void=config.objective.mask_void,
+    last = checkpoints.resolve("latest") if checkpoints.steps() else None
+    networks = parts.build_networks(
+        config,
+        num_classes=len(train_split.class_names),
+        preprocessing=None if last is None else checkpoints.preprocessing(last),
     )
+    model = parts.describe_model(config, networks, train_split)
+    workdir.claim(folder, config, allow_change=allow_change or last is None)
+    if last is None:
+        state = mesh.replicate(parts.initial_state(config, networks), devices)
+    else:
+        shapes = parts.abstract_state(config, networks)
+        like = mesh.replicated_shapes(shapes, devices)
+        state = checkpoints.restore(like, model, step=last)
+    first_step = int(state.step)
+    step = _step_of(config, networks)
     scores = {}
-    with Writer(folder, first_step=first_step, last_step=plan.steps) as writer:
+    first_process = jax.process_index() == 0
+    with (
+        Writer(folder, first_step=first_step, last_step=plan.steps)
+        if first_process
+        else Silent()
+    ) as writer:
         writer.message(
             f"{'Resuming at' if first_step else 'Starting at'} step {first_step} of "
             f"{plan.steps}: {len(train_split.examples)} images, "
@@ -79,7 +101,8 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
             )
             writer.message(scoring.table(result, val_split))
             writer.write(int(state.step), result.named(prefix="val/"))
-            scoring.save_pictures(result, val_split, folder)
+            if first_process:
+                scoring.save_pictures(result, val_split, folder)
             checkpoints.save(state, model, metrics=result.scores)
             scores.update(result.scores)
 
@@ -113,6 +136,29 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
         finally:
             checkpoints.close()
     return scores
+
+
+def _step_of(config: ConfigDict, networks: parts.Networks) -> Callable:
+    """Choose the step: a whole batch at once, or in `accumulate` parts.
+
+    Raises:
+        ValueError: the batch does not divide into so many parts.
+    """
+    step = functools.partial(
+        TRAIN_STEP if config.accumulate == 1 else ACCUMULATED_STEP,
+        segmenter=networks.segmenter,
+        discriminator=networks.discriminator,
+        gan=config.objective.gan,
+        mask_void=config.objective.mask_void,
+    )
+    if config.accumulate == 1:
+        return step
+    if config.accumulate < 1 or config.data.batch_size % config.accumulate:
+        raise ValueError(
+            f"accumulate: a batch of {config.data.batch_size} does not divide into "
+            f"{config.accumulate} parts; choose a divisor"
+        )
+    return functools.partial(step, rounds=config.accumulate)
 
 
 def describe(config: ConfigDict) -> str:

@@ -158,7 +158,7 @@ def load(
             )
         segmenter = SEGMENTERS[model["name"]](
             num_classes=model["num_classes"],
-            preprocessing=_preprocessing(model["preprocessing"]),
+            preprocessing=Preprocessing.restored(model["preprocessing"]),
             width=model["width"],
             dtype=COMPUTE_DTYPES[precision],
             remat=False,
@@ -168,13 +168,6 @@ def load(
     finally:
         checkpoints.close()
     return Segment(segmenter, variables, model=model, views=views, step=step)
-
-
-def _preprocessing(fields: dict[str, Any]) -> Preprocessing:
-    """JSON has no tuples, which a module's fields must be to be hashed."""
-    return Preprocessing(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    )
 
 
 def _abstract_variables(segmenter: nn.Module) -> PyTree:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from tempseg_jax.steps import TrainState
 from tempseg_jax.types import Batch, Metrics
@@ -64,7 +65,7 @@ def train(
             queue.append((number, metrics))
             read_losses(leave=IN_FLIGHT)
 
-            stop = interrupted.is_set() or number == last_step
+            stop = interrupted(number) or number == last_step
             if stop or number % callbacks.log_every == 0:
                 read_losses(leave=0)
                 callbacks.log(number, meter.means())
@@ -82,18 +83,24 @@ def train(
 
 
 class _Interruption:
-    """A flag that SIGTERM sets, so that the loop can save before it stops."""
+    """Tells after which step to stop because of SIGTERM, so that it can be saved.
 
-    def __enter__(self) -> threading.Event:
+    Of several processes all must stop after the same step, whenever the signal reached
+    each: JAX's preemption service agrees on one.
+    """
+
+    def __enter__(self) -> Callable[[int], bool]:
+        self._restore = lambda: None
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point
         event = threading.Event()
-        self._on_main_thread = threading.current_thread() is threading.main_thread()
-        if self._on_main_thread:
-            self._before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-        return event
+        if threading.current_thread() is threading.main_thread():
+            before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+            self._restore = lambda: signal.signal(signal.SIGTERM, before)
+        return lambda number: event.is_set()
 
     def __exit__(self, *_: object) -> None:
-        if self._on_main_thread:
-            signal.signal(signal.SIGTERM, self._before)
+        self._restore()
 
 
 class _Meter:
@@ -125,6 +132,9 @@ class _Meter:
         seconds = time.perf_counter() - self._start
         steps = [_floats(metrics) for metrics in self._metrics]
         means = {k: float(np.mean([m[k] for m in steps])) for k in steps[0]}
+        skipped = [k for k in means if k.startswith("skipped_")]
+        if skipped:  # with float16: the number of steps, not their mean
+            means["skipped"] = float(sum(m[k] for m in steps for k in skipped))
         rate = self._steps / seconds
         means |= {
             "steps_per_s": rate,

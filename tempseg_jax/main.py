@@ -3,7 +3,7 @@
 from absl import app, flags
 from ml_collections import config_flags
 
-from tempseg_jax import assess, command, experiment, sliding
+from tempseg_jax import assess, command, distributed, experiment, sliding
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; resumed from.")
@@ -29,6 +29,14 @@ _FIT = flags.DEFINE_bool(
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "Go on in a workdir that belongs to another config."
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes, as SLURM or Kubernetes says."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "host:port of process 0, where nothing else says."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the whole run.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this one, from 0.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show where an error arose.")
 
 
@@ -66,7 +74,14 @@ def main(argv: list[str]) -> None:
 def _main(argv: list[str]) -> None:
     command.prepare()
     with command.one_line_errors(debug=_DEBUG.value):
-        main(argv)
+        distributed.join(
+            automatic=_DISTRIBUTED.value,
+            coordinator_address=_COORDINATOR.value,
+            num_processes=_NUM_PROCESSES.value,
+            process_id=_PROCESS_ID.value,
+        )
+        with distributed.stops_with_the_others():
+            main(argv)
 
 
 if __name__ == "__main__":

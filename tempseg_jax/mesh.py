@@ -14,18 +14,23 @@ from tempseg_jax.types import Batch
 
 
 def data_mesh(*, batch_size: int) -> Mesh:
-    """All devices of all processes, along one axis `data`.
+    """All devices of all processes, along one axis `data`, for this (micro-)batch.
 
     Raises:
         ValueError: the batch does not divide among them.
     """
-    devices = jax.devices()
-    if batch_size % len(devices):
+    mesh = global_mesh()
+    if batch_size % mesh.size:
         raise ValueError(
-            f"data.batch_size: {batch_size} does not divide among {len(devices)} "
-            f"devices; choose a multiple of {len(devices)}"
+            f"data.batch_size: {batch_size} does not divide among {mesh.size} "
+            f"devices; choose a multiple of {mesh.size}"
         )
-    return Mesh(np.array(devices), ("data",))
+    return mesh
+
+
+def global_mesh() -> Mesh:
+    """All devices of all processes, for what is replicated."""
+    return Mesh(np.array(jax.devices()), ("data",))
 
 
 def local_mesh() -> Mesh:
@@ -46,6 +51,14 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
             sharding, np.asarray(jnp.asarray(x))
         ),
         tree,
+    )
+
+
+def replicated_shapes(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Return the shapes of arrays to come that are to be on every device."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
     )
 
 

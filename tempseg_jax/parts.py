@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from tempseg_jax import losses, optim, precision, steps
 from tempseg_jax.data import catalog, labels, pipeline, scenes
 from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.pretrained import load_pretrained, preprocessing_of
 from tempseg_jax.steps import TrainState
 from tempseg_jax.types import Batch
@@ -33,8 +34,16 @@ class Networks(NamedTuple):
     discriminator: nn.Module | None  # none with α = 0
 
 
-def build_networks(config: ConfigDict, *, num_classes: int) -> Networks:
+def build_networks(
+    config: ConfigDict, *, num_classes: int, preprocessing: Preprocessing | None = None
+) -> Networks:
     """Choose the networks.
+
+    Args:
+        config: of the run.
+        num_classes: of the dataset.
+        preprocessing: what a checkpoint was trained with; without one, what the
+            config's pretrained weights want.
 
     Raises:
         ValueError: `model.name`, `precision` or `model.pretrained` names nothing.
@@ -43,7 +52,7 @@ def build_networks(config: ConfigDict, *, num_classes: int) -> Networks:
     dtype = _lookup(precision.COMPUTE_DTYPES, "precision", config.precision)
     segmenter = make(
         num_classes=num_classes,
-        preprocessing=preprocessing_of(config.model.pretrained),
+        preprocessing=preprocessing or preprocessing_of(config.model.pretrained),
         width=config.model.width,
         dtype=dtype,
         remat=config.model.remat,
@@ -64,7 +73,8 @@ def initial_state(config: ConfigDict, networks: Networks) -> TrainState:
             segmenter_name=config.model.name,
             missing=tuple(config.model.pretrained_missing),
         )
-        print(report, flush=True)
+        if jax.process_index() == 0:
+            print(report, flush=True)
     scale = precision.loss_scale(config.precision)
     # Their state is the same for all values, which the step traces.
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
@@ -195,6 +205,7 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
         split=split,
         manual_dir=data.manual_dir,
         data_dir=data.data_dir,
+        on_error=data.on_error,
         **data.options,
     )
 

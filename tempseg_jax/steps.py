@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.training.dynamic_scale import DynamicScale
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import losses, optim
 from tempseg_jax.types import Batch, Metrics, Scalar
@@ -72,6 +72,15 @@ def init_player(
     )
 
 
+class Direction(NamedTuple):
+    """Where one player should go, and what looking for it left behind."""
+
+    grads: PyTree
+    batch_stats: PyTree
+    loss_scale: DynamicScale | None
+    finite: Array | None  # did float16 hold the gradients; None where it must not
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -84,12 +93,46 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Update both players once, each against the other's old parameters.
 
-    One forward pass of the segmenter G serves both. Without a discriminator this is
-    supervised training: L_G = L_seg, with nothing else built or run.
+    Without a discriminator this is supervised training: L_G = L_seg, with nothing else
+    built or run.
+    """
+    directions, metrics = play(
+        state,
+        batch,
+        hyper,
+        dropout=dropout_key(state, hyper),
+        seg_weight=1.0,
+        segmenter=segmenter,
+        discriminator=discriminator,
+        gan=gan,
+        mask_void=mask_void,
+    )
+    state, moved = move(state, directions, hyper)
+    return state, metrics | moved
+
+
+def dropout_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
+    """Return this step's randomness: a function of the seed and the step."""
+    return jax.random.fold_in(jax.random.key(hyper.seed), state.step)
+
+
+def play(
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    *,
+    dropout: PRNGKeyArray,
+    seg_weight: Scalar,
+    segmenter: nn.Module,
+    discriminator: nn.Module | None,
+    gan: str,
+    mask_void: bool,
+) -> tuple[tuple[Direction, Direction | None], Metrics]:
+    """Return both players' gradients (eqs. 1 to 5); one forward pass of G serves both.
+
+    `seg_weight` multiplies L_seg: 1, but where a batch is played in parts.
     """
     labels, adversary = batch["label"], losses.ADVERSARIES[gan]
-    dropout = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
-    factor = hyper.schedule[state.step]
 
     def judge(params_d, batch_stats, x):
         variables = {"params": params_d, "batch_stats": batch_stats}
@@ -113,7 +156,7 @@ def train_step(
             rngs={"dropout": dropout},
             mutable=["batch_stats"],
         )
-        loss_seg = losses.cross_entropy(
+        loss_seg = seg_weight * losses.cross_entropy(
             logits, labels, temperature=hyper.temperature_seg
         )
         loss, metrics = loss_seg, {"loss_seg": loss_seg}
@@ -125,21 +168,11 @@ def train_step(
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
         batch_stats = updated.get("batch_stats", {})
-        return loss, (logits, batch_stats, {"loss": loss, **metrics})
+        return loss, (batch_stats, logits, {"loss": loss, **metrics})
 
-    scale, finite, (_, (logits, batch_stats, metrics)), grads = _value_and_grad(
-        loss_g, state.segmenter
-    )
-    sgd = optim.sgd(
-        learning_rate=factor * hyper.learning_rate_g,
-        momentum=hyper.momentum,
-        weight_decay=hyper.weight_decay,
-    )
-    player_g = _move(state.segmenter, sgd, grads, batch_stats, scale, finite)
-    metrics |= {"learning_rate": factor * hyper.learning_rate_g}
-    metrics |= _step_metrics("g", player_g, grads, finite)
+    direction_g, logits, metrics = _direction(loss_g, state.segmenter)
     if discriminator is None:
-        return TrainState(state.step + 1, player_g, None), metrics
+        return (direction_g, None), metrics
 
     def loss_d(params):
         """L_D (eq. 3)."""
@@ -149,14 +182,31 @@ def train_step(
         d_fake, batch_stats = judge(params, batch_stats, p)
         loss = adversary.discriminator(d_real, d_fake)
         means = {"d_real": jnp.mean(d_real), "d_fake": jnp.mean(d_fake)}
-        return loss, (batch_stats, {"loss_d": loss, **means})
+        return loss, (batch_stats, None, {"loss_d": loss, **means})
 
-    scale, finite, (_, (batch_stats, metrics_d)), grads = _value_and_grad(
-        loss_d, state.discriminator
+    direction_d, _, metrics_d = _direction(loss_d, state.discriminator)
+    return (direction_g, direction_d), metrics | metrics_d
+
+
+def move(
+    state: TrainState,
+    directions: tuple[Direction, Direction | None],
+    hyper: Hyperparameters,
+) -> tuple[TrainState, Metrics]:
+    """Move both players along; the metrics tell whether they did, and how far."""
+    factor = hyper.schedule[state.step]
+    rate_g, rate_d = factor * hyper.learning_rate_g, factor * hyper.learning_rate_d
+    sgd = optim.sgd(
+        learning_rate=rate_g, momentum=hyper.momentum, weight_decay=hyper.weight_decay
     )
-    adam = optim.adam(learning_rate=factor * hyper.learning_rate_d)
-    player_d = _move(state.discriminator, adam, grads, batch_stats, scale, finite)
-    metrics |= metrics_d | _step_metrics("d", player_d, grads, finite)
+    player_g = _move(state.segmenter, sgd, directions[0])
+    player_d, metrics = None, {"learning_rate": rate_g}
+    metrics |= _movement("g", directions[0])
+    if directions[1] is not None:
+        player_d = _move(
+            state.discriminator, optim.adam(learning_rate=rate_d), directions[1]
+        )
+        metrics |= _movement("d", directions[1])
     return TrainState(state.step + 1, player_g, player_d), metrics
 
 
@@ -170,45 +220,43 @@ def predict(
     return segmenter.apply(variables, image, train=False)
 
 
-def _value_and_grad(loss: Callable, player: Player) -> tuple:
-    """Return (loss scale, are the gradients finite, (loss, aux), gradients)."""
-    if player.loss_scale is not None:
-        return player.loss_scale.value_and_grad(loss, has_aux=True)(player.params)
-    value, grads = jax.value_and_grad(loss, has_aux=True)(player.params)
-    return None, None, value, grads
+def _direction(loss: Callable, player: Player) -> tuple[Direction, PyTree, Metrics]:
+    """Differentiate `params -> (loss, (batch_stats, output, metrics))`."""
+    if player.loss_scale is None:
+        grad = jax.grad(loss, has_aux=True)
+        grads, (batch_stats, output, metrics) = grad(player.params)
+        return Direction(grads, batch_stats, None, None), output, metrics
+    grad = player.loss_scale.value_and_grad(loss, has_aux=True)
+    scale, finite, (_, (batch_stats, output, metrics)), grads = grad(player.params)
+    return Direction(grads, batch_stats, scale, finite), output, metrics
 
 
 def _move(
-    player: Player,
-    optimizer: optax.GradientTransformation,
-    grads: PyTree,
-    batch_stats: PyTree,
-    loss_scale: DynamicScale | None,
-    finite: Array | None,
+    player: Player, optimizer: optax.GradientTransformation, direction: Direction
 ) -> Player:
     """Apply one update; with a loss scale, none where the gradients overflowed."""
-    updates, opt_state = optimizer.update(grads, player.opt_state, player.params)
+    updates, opt_state = optimizer.update(
+        direction.grads, player.opt_state, player.params
+    )
     moved = player.replace(
         params=optax.apply_updates(player.params, updates),
-        batch_stats=batch_stats,
+        batch_stats=direction.batch_stats,
         opt_state=opt_state,
     )
-    if finite is not None:
+    if direction.finite is not None:
         moved = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), moved, player
+            lambda new, old: jnp.where(direction.finite, new, old), moved, player
         )
-    return moved.replace(loss_scale=loss_scale)
+    return moved.replace(loss_scale=direction.loss_scale)
 
 
-def _step_metrics(
-    name: str, player: Player, grads: PyTree, finite: Array | None
-) -> dict:
-    """What tells that a player is learning: its gradient's norm, its loss scale."""
-    norm = optax.global_norm(grads)
-    if finite is None:
+def _movement(name: str, direction: Direction) -> Metrics:
+    """Return what tells that a player is learning: gradient norm and loss scale."""
+    norm = optax.global_norm(direction.grads)
+    if direction.finite is None:
         return {f"grad_norm_{name}": norm}
     return {
-        f"grad_norm_{name}": jnp.where(finite, norm, 0.0),
-        f"loss_scale_{name}": player.loss_scale.scale,
-        f"skipped_{name}": 1.0 - finite,
+        f"grad_norm_{name}": jnp.where(direction.finite, norm, 0.0),
+        f"loss_scale_{name}": direction.loss_scale.scale,
+        f"skipped_{name}": 1.0 - direction.finite,
     }

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 FREE_FIELDS = (
@@ -60,6 +61,8 @@ def claim(workdir: str | Path, config: ConfigDict, *, allow_change: bool) -> Non
                 + "); choose another --workdir, or pass --allow_config_change to go "
                 "on from its checkpoint with the new values"
             )
+    if jax.process_index():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"config.json.{os.getpid()}"
     partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")

@@ -20,6 +20,25 @@ def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+class Silent:
+    """The writer of every process but the first: one run writes its numbers once."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Write nothing."""
+
+    def progress(self, step: int, metrics: dict[str, float]) -> None:
+        """Show nothing."""
+
+    def message(self, text: str) -> None:
+        """Print nothing."""
+
+
 class Writer:
     """Writes one run's numbers, going on where an earlier start left off."""
 

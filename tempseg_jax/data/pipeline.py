@@ -71,6 +71,7 @@ def train_batches(
             f"data.batch_size={batch_size} is not a multiple of the {process_count}"
             " processes"
         )
+    share = batch_size // process_count
     augment = [RandomFlip()] + photometric * [PhotometricDistortion()]
     assemble = _Assemble(
         decode=Decoder(split, cache_bytes=cache_bytes, on_error=on_error),
@@ -85,9 +86,10 @@ def train_batches(
         .repeat()
         # A seed each, drawn before the processes part: their numbers never coincide.
         .random_map(lambda index, rng: (index, int(rng.integers(1 << 63))))
-        .slice(slice(process_index, None, process_count))
-        .batch(batch_size // process_count, batch_fn=list)
+        .batch(batch_size, batch_fn=list)
         .slice(slice(start_step, None))
+        # A run of neighbours: laid side by side, the shares are the one batch in order.
+        .map(lambda plan: plan[process_index * share : (process_index + 1) * share])
         .map(assemble)
     )
     return iter(dataset.to_iter_dataset(_read_options(num_workers)))

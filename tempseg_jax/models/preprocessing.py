@@ -1,6 +1,6 @@
 """What a network expects of its input: a part of the network, never of the data."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
@@ -18,6 +18,13 @@ class Preprocessing(NamedTuple):
     mean: tuple[float, float, float]  # in `channel_order`, grey levels 0 to 255
     std: tuple[float, float, float]  # in `channel_order`, grey levels 0 to 255
     batch_norm_epsilon: float
+
+    @classmethod
+    def restored(cls, fields: dict[str, Any]) -> "Preprocessing":
+        """Return it from JSON, which has no tuples: a module must be hashable."""
+        return cls(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        )
 
     def __call__(self, image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Return the float32 input of the first convolution for RGB grey levels."""
