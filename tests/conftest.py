@@ -1,9 +1,17 @@
 """What the tests share: checked shapes, prepared scenes, a tiny config."""
 
+import os
+import tempfile
+
 from jaxtyping import install_import_hook
 
 # Before anything imports the package: every annotated shape is then checked.
 install_import_hook("tempseg_jax", "beartype.beartype")
+
+# Before anything imports JAX: what one test or its subprocess compiled serves all.
+_COMPILED = tempfile.TemporaryDirectory(prefix="tempseg_jax_tests_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import importlib.util  # noqa: E402
 from pathlib import Path  # noqa: E402

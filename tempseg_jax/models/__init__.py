@@ -1,7 +1,7 @@
 """The segmentation networks and the discriminator."""
 
 import flax.linen as nn
-import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from tempseg_jax.models.discriminator import Discriminator
 from tempseg_jax.models.fcn import FCN8s
@@ -17,7 +17,7 @@ def fcn8s(
     num_classes: int,
     preprocessing: Preprocessing,
     width: float,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     remat: bool,
 ) -> nn.Module:
     """FCN-8s on VGG-16: 134.5 M parameters at width 1 (paper, table 4)."""
@@ -30,7 +30,7 @@ def resnet50(
     num_classes: int,
     preprocessing: Preprocessing,
     width: float,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     remat: bool,
 ) -> nn.Module:
     """ResNet-50 as in Keras: 23.6 M parameters at width 1 (paper, table 4)."""
@@ -42,7 +42,7 @@ def resnet50_v15(
     num_classes: int,
     preprocessing: Preprocessing,
     width: float,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     remat: bool,
 ) -> nn.Module:
     """ResNet-50 as in torchvision and timm, whose weights users bring."""

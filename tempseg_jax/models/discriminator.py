@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 CHANNELS = (64, 128, 256, 512)
@@ -10,7 +11,7 @@ CHANNELS = (64, 128, 256, 512)
 class Discriminator(nn.Module):
     """Five 4x4 convolutions of stride 2; BatchNorm and LeakyReLU on the hidden four."""
 
-    dtype: jnp.dtype  # of the convolutions; parameters and outputs are float32
+    dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
 
     @nn.compact
     def __call__(

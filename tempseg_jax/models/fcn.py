@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.layers import (
@@ -18,7 +19,7 @@ class FCN8s(nn.Module):
     backbone: nn.Module  # image -> {stride: features}
     num_classes: int  # the ignore label is not one
     preprocessing: Preprocessing
-    dtype: jnp.dtype  # of the convolutions; parameters and logits are float32
+    dtype: DTypeLike  # of the convolutions; parameters and logits are float32
 
     @nn.compact
     def __call__(

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from tempseg_jax.models.preprocessing import Preprocessing
@@ -13,7 +14,7 @@ OUTPUT_STRIDE = 32
 
 
 def normalise_and_pad(
-    image: Array, preprocessing: Preprocessing, *, dtype: jnp.dtype
+    image: Array, preprocessing: Preprocessing, *, dtype: DTypeLike
 ) -> Float[Array, "b h w 3"]:
     """Preprocess RGB; pad with the mean to multiples of 32, bottom and right."""
     h, w = image.shape[1:3]
@@ -64,7 +65,7 @@ def bilinear_kernel(size: int) -> Float[np.ndarray, "size size"]:
 
 
 def _bilinear_init(
-    key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+    key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> Array:
     """Class c of the output is the interpolated class c of the input alone."""
     size, _, c_in, c_out = shape
@@ -81,7 +82,7 @@ class PatchConv(nn.Module):
 
     channels: int
     kernel_size: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
@@ -109,7 +110,7 @@ class LearnedUpsample(nn.Module):
     """
 
     stride: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out c"]:

@@ -4,6 +4,7 @@ from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.layers import (
@@ -27,7 +28,7 @@ class Bottleneck(nn.Module):
     project: bool  # a stage's first block has a 1x1 convolution as its shortcut
     conv_bias: bool
     batch_norm_epsilon: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -67,7 +68,7 @@ class ResNet50(nn.Module):
     preprocessing: Preprocessing
     v15: bool  # no convolution biases, stride in the 3x3, as in torchvision and timm
     width: float  # multiplies every channel count; 1 is the published network
-    dtype: jnp.dtype  # of the convolutions; parameters, statistics, logits are float32
+    dtype: DTypeLike  # of the convolutions; parameters, statistics, logits are float32
     remat: bool  # recompute each block in the backward pass instead of storing it
 
     @nn.compact

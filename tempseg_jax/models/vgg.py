@@ -1,7 +1,7 @@
 """VGG-16, fully connected layers as convolutions (Simonyan & Zisserman 2014)."""
 
 import flax.linen as nn
-import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from tempseg_jax.models.layers import PatchConv, max_pool_2x2
@@ -15,7 +15,7 @@ class ConvBlock(nn.Module):
 
     convolutions: int
     channels: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
@@ -36,7 +36,7 @@ class VGG16(nn.Module):
     """Image to features at strides 8, 16 and 32; the last has passed fc6 and fc7."""
 
     width: float  # multiplies every channel count; 1 is the published network
-    dtype: jnp.dtype
+    dtype: DTypeLike
     remat: bool  # recompute each block in the backward pass instead of storing it
 
     @nn.compact

@@ -1,0 +1,106 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tempseg_jax import optim, precision, steps
+from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models.preprocessing import TORCHVISION
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def test_only_float16_needs_a_loss_scale():
+    assert precision.loss_scale("float32") is None
+    assert precision.loss_scale("bfloat16") is None
+    assert precision.loss_scale("float16").scale == 2**15
+    assert set(precision.COMPUTE_DTYPES) == set(PRECISIONS)
+
+
+def step_and_arguments(name, numbers):
+    """Return the step of tiny networks and the shapes of what it takes."""
+    dtype = precision.COMPUTE_DTYPES[numbers]
+    segmenter = SEGMENTERS[name](
+        num_classes=5,
+        preprocessing=TORCHVISION,
+        width=0.05,
+        dtype=dtype,
+        remat=False,
+    )
+    discriminator = Discriminator(dtype)
+
+    def initial_state():
+        key, scale = jax.random.key(0), precision.loss_scale(numbers)
+        image, p = jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.zeros((1, 32, 32, 5))
+        sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+        player_g = steps.init_player(
+            segmenter.init(key, image, train=False), sgd, loss_scale=scale
+        )
+        player_d = steps.init_player(
+            discriminator.init(key, p, train=False),
+            optim.adam(learning_rate=0.0),
+            loss_scale=scale,
+        )
+        return steps.TrainState(jnp.int32(0), player_g, player_d)
+
+    step = functools.partial(
+        steps.train_step,
+        segmenter=segmenter,
+        discriminator=discriminator,
+        gan="lsgan",
+        mask_void=True,
+    )
+    batch = {
+        "image": jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((2, 32, 32), jnp.uint8),
+    }
+    hyper = steps.Hyperparameters(
+        seed=0,
+        schedule=jnp.ones(3),
+        learning_rate_g=0.1,
+        learning_rate_d=1e-7,
+        momentum=0.9,
+        weight_decay=0.0,
+        temperature_seg=0.5,
+        temperature_adv=0.5,
+        temperature_d=1.0,
+        alpha=0.05,
+    )
+    return step, (jax.eval_shape(initial_state), batch, hyper)
+
+
+@pytest.mark.parametrize("name", ["fcn8s", "resnet50"])
+@pytest.mark.parametrize("numbers", PRECISIONS)
+def test_parameters_optimizers_statistics_and_losses_stay_float32(name, numbers):
+    step, arguments = step_and_arguments(name, numbers)
+    before = arguments[0]
+    after, metrics = jax.eval_shape(step, *arguments)
+    kinds = {x.dtype for x in jax.tree.leaves((after, metrics))}
+    assert kinds <= {jnp.dtype("float32"), jnp.dtype("int32")}
+    # A step's result is the next one's argument: else each step would compile anew.
+    same = jax.tree.map(
+        lambda a, b: a.shape == b.shape and a.dtype == b.dtype, before, after
+    )
+    assert all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("numbers", PRECISIONS)
+def test_convolutions_compute_in_the_precision_asked_for(numbers):
+    step, arguments = step_and_arguments("fcn8s", numbers)
+    found = convolution_dtypes(jax.make_jaxpr(step)(*arguments).jaxpr)
+    assert found == {jnp.dtype(precision.COMPUTE_DTYPES[numbers])}
+
+
+def convolution_dtypes(jaxpr):
+    """Return what every convolution and matrix product of a program works on."""
+    found = set()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            found |= {x.aval.dtype for x in equation.invars}
+        for inner in jax.tree.leaves(
+            equation.params, is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            if hasattr(inner, "eqns"):
+                found |= convolution_dtypes(inner)
+    return found
