@@ -1,0 +1,154 @@
+"""Imports go one way down: an experiment flows from its config to its report."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tempseg_jax"
+
+# From the bottom up: a line may name lines above it, and a folder itself.
+MAY_IMPORT = {
+    "types": "",
+    "data": "data types",
+    "models": "models",
+    "losses": "types",
+    "metrics": "types",
+    "calibration": "types",
+    "boundary": "types",
+    "optim": "types",
+    "precision": "",
+    "steps": "types losses optim",
+    "accumulate": "types steps",
+    "sliding": "data steps",
+    "evaluate": "types metrics calibration steps sliding",
+    "mesh": "types",
+    "distributed": "",
+    "checkpoint": "models steps",
+    "writer": "",
+    "loop": "types steps",
+    "workdir": "",
+    "cityscapes_score": "data",
+    "diagrams": "calibration",
+    "pictures": "types evaluate",
+    "scoring": "data metrics calibration evaluate sliding mesh pictures writer",
+    "parts": "types data models losses optim precision steps",
+    "experiment": "accumulate checkpoint loop mesh parts scoring sliding steps workdir "
+    "writer",
+    "assess": "data metrics boundary calibration checkpoint cityscapes_score diagrams "
+    "mesh parts scoring sliding",
+    "image_files": "",
+    "inference": "models precision sliding checkpoint image_files",
+    "overlays": "pictures",
+    "predicting": "image_files overlays inference",
+    "submission": "data overlays inference predicting",
+    "command": "sliding inference",
+    "evidence": "evidence types data metrics steps mesh checkpoint writer workdir "
+    "parts experiment",
+    "main": "assess command distributed experiment sliding",
+    "__init__": "inference",
+}
+READS_THE_CONFIG = {"parts", "experiment", "assess", "workdir", "main", "evidence"}
+
+
+def modules():
+    """Return {dotted name below the package: syntax tree}."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name] = ast.parse(path.read_text(), str(path))
+    return found
+
+
+def imports(tree):
+    """Yield the dotted names that a module imports, at its top or in a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports say where from, in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(tree):
+    """Yield the modules of the package that a module imports, below the package."""
+    for name in imports(tree):
+        top, _, rest = name.partition(".")
+        if top == "tempseg_jax":
+            parts = rest.split(".")
+            while parts and not exists(parts):
+                parts.pop()  # a name in a module, not a module
+            yield ".".join(parts) or "__init__"
+
+
+def exists(parts):
+    path = PACKAGE.joinpath(*parts)
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def line_of(module):
+    return module.split(".")[0]
+
+
+MODULES = modules()
+
+
+def test_the_table_itself_goes_one_way():
+    above = []
+    for line, allowed in MAY_IMPORT.items():
+        above.append(line)
+        assert set(allowed.split()) <= set(above), line
+        assert line not in allowed.split() or (PACKAGE / line).is_dir(), line
+
+
+def test_every_module_has_its_line_in_the_table():
+    assert {line_of(module) for module in MODULES} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_table(module):
+    allowed = set(MAY_IMPORT[line_of(module)].split())
+    assert {line_of(name) for name in ours(MODULES[module])} <= allowed
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {module: set(ours(tree)) - {module} for module, tree in MODULES.items()}
+    for package in [name for name in graph if name.endswith(".__init__")]:
+        # `from tempseg_jax.models import x` reads models/__init__.py.
+        folder = package.removesuffix(".__init__")
+        graph[folder] = graph.pop(package) - {folder}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_only_the_top_reads_the_config():
+    readers = {
+        line_of(module)
+        for module, tree in MODULES.items()
+        if any(name.startswith("ml_collections") for name in imports(tree))
+    }
+    assert readers <= READS_THE_CONFIG
+
+
+def test_the_core_neither_logs_nor_opens_files_nor_compiles():
+    outside = ("absl", "pathlib", "os", "time", "sys", "orbax", "tempseg_jax.data")
+    for module in ("losses", "metrics", "optim", "precision", "steps"):
+        names = set(imports(MODULES[module]))
+        assert not [n for n in names if n.split(".")[0] in outside], module
+        calls = {
+            ast.unparse(node.func)
+            for node in ast.walk(MODULES[module])
+            if isinstance(node, ast.Call)
+        }
+        assert not {"jax.jit", "print", "open"} & calls, module
+
+
+def test_neither_tensorflow_nor_pytorch_is_imported_anywhere():
+    for module, tree in MODULES.items():
+        tops = {name.split(".")[0] for name in imports(tree)}
+        assert not {"tensorflow", "torch", "torchvision"} & tops, module
+
+
+def test_no_module_postpones_annotations_which_the_shape_check_needs():
+    for module, tree in MODULES.items():
+        assert "__future__.annotations" not in set(imports(tree)), module
