@@ -19,6 +19,7 @@ from ml_collections import config_flags
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tempseg_jax.evidence import cells, progress, sweep
+from tempseg_jax.evidence.scope import Scope, read_scope
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file of configs/; what every cell starts from."
@@ -54,12 +55,12 @@ def main(argv: list[str]) -> bool:
     if _WORKDIR.value is None:
         raise ValueError("--workdir: missing; for example --workdir=runs/table3")
     if _STATUS.value:
-        scope, saved = sweep.read_scope(_WORKDIR.value)
+        scope, saved = read_scope(_WORKDIR.value)
         runs = scope.runs(_CONFIG.value)
         folder = Path(_WORKDIR.value)
         print(progress.view(folder, runs, mine=runs, steps=saved["steps"]))
         return True
-    scope = sweep.Scope(
+    scope = Scope(
         tables=tuple(_TABLE.value),
         seeds=_SEEDS.value,
         test_split=_TEST_SPLIT.value,

@@ -17,7 +17,14 @@ class Cell(NamedTuple):
 
     title: str
     overrides: dict[str, float | bool | Times | None]
-    against: str  # the cell that differs from it in one thing alone
+
+
+class Contrast(NamedTuple):
+    """Two cells that differ in one thing, and what their difference answers."""
+
+    question: str
+    cell: str
+    against: str
 
 
 class Table(NamedTuple):
@@ -41,47 +48,41 @@ def _decay(value: float) -> dict[str, float | None]:
 
 
 CELLS = {
-    "baseline": Cell("Baseline (α = 0)", _SUPERVISED, "baseline"),
-    "adversarial": Cell("Adversarial (T = 1)", _T1, "baseline"),
-    "td0.5": Cell("T_D = 0.5", _T1 | {"objective.temperature_d": 0.5}, "adversarial"),
-    "td2": Cell("T_D = 2", _T1 | {"objective.temperature_d": 2.0}, "adversarial"),
-    "tg0.5": Cell("T_G = 0.5", _T1 | {"objective.temperature_g": 0.5}, "adversarial"),
-    "tg2": Cell("T_G = 2", _T1 | {"objective.temperature_g": 2.0}, "adversarial"),
-    "lambda0": Cell("λ = 0", _decay(0.0), "lambda0"),
-    "lambda1e-4": Cell("λ = 1e-4", _decay(1e-4), "lambda0"),
-    "lambda2e-4": Cell("λ = 2e-4", _decay(2e-4), "lambda0"),
-    "lambda5e-4": Cell("λ = 5e-4", _decay(5e-4), "lambda0"),
+    "baseline": Cell("Baseline (α = 0)", _SUPERVISED),
+    "adversarial": Cell("Adversarial (T = 1)", _T1),
+    "td0.5": Cell("T_D = 0.5", _T1 | {"objective.temperature_d": 0.5}),
+    "td2": Cell("T_D = 2", _T1 | {"objective.temperature_d": 2.0}),
+    "tg0.5": Cell("T_G = 0.5", _T1 | {"objective.temperature_g": 0.5}),
+    "tg2": Cell("T_G = 2", _T1 | {"objective.temperature_g": 2.0}),
+    "lambda0": Cell("λ = 0", _decay(0.0)),
+    "lambda1e-4": Cell("λ = 1e-4", _decay(1e-4)),
+    "lambda2e-4": Cell("λ = 2e-4", _decay(2e-4)),
+    "lambda5e-4": Cell("λ = 5e-4", _decay(5e-4)),
     # Is it the adversary, or the temperature of the cross-entropy by itself?
     "seg_only": Cell(
         "T_G = 0.5 on L_seg, no D (α = 0)",
         _SUPERVISED | {"objective.temperature_seg": 0.5},
-        "tg0.5",
     ),
     "adv_only": Cell(
         "T_G = 0.5 on L_adv alone",
         _T1 | {"objective.temperature_adv": 0.5},
-        "adversarial",
     ),
     # At equal probabilities the gradient of a loss of z / T is 1 / T times as large.
     "rate_matched": Cell(
         "T = 1, learning rate × 2",
         _T1 | {"optimizer.learning_rate_g": Times(2.0)},
-        "tg0.5",
     ),
     "frozen_d": Cell(
         "D frozen at its random start",
         _T1 | {"optimizer.learning_rate_d": 0.0},
-        "adversarial",
     ),
     "learning_d": Cell(
         "D that learns (rate 1e-4)",
         _T1 | {"optimizer.learning_rate_d": 1e-4},
-        "adversarial",
     ),
     "void_shown": Cell(
         "D sees p at void pixels",
         _T1 | {"objective.mask_void": False},
-        "adversarial",
     ),
 }
 
@@ -107,6 +108,19 @@ TABLES = {
         ),
     ),
 }
+
+CONTRASTS = (
+    Contrast("Does an adversary help, at T = 1?", "adversarial", "baseline"),
+    Contrast("Does T_G = 0.5 help, beside an adversary?", "tg0.5", "adversarial"),
+    Contrast("Does T_G = 0.5 help, with none?", "seg_only", "baseline"),
+    Contrast("Does the adversary add to T_G = 0.5?", "tg0.5", "seg_only"),
+    Contrast("Is T_G = 0.5 more than twice the rate?", "tg0.5", "rate_matched"),
+    Contrast("Does T_G matter in L_adv by itself?", "adv_only", "adversarial"),
+    Contrast("Does it matter that D moves at all?", "adversarial", "frozen_d"),
+    Contrast("Does a D that really learns do more?", "learning_d", "adversarial"),
+    Contrast("Does it matter if D sees p at void?", "void_shown", "adversarial"),
+)
+"""What the controls are for."""
 
 
 def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:

@@ -39,7 +39,7 @@ def view(
         mine: those whose time counts.
         steps: of one run; None if not known.
     """
-    states = {x: _state(sweep, x) for x in runs}
+    states = {x: state(sweep, x) for x in runs}
     seeds = sorted({x.seed for x in runs})
     cells = list(dict.fromkeys(x.cell for x in runs))
     width = max(map(len, cells))
@@ -48,7 +48,7 @@ def view(
         row = "".join(f"  {states[Run(cell, n)]:>9}" for n in seeds)
         rows.append(f"{cell:<{width}}{row}")
     count = {
-        name: sum(state.split()[0] == name for state in states.values())
+        name: sum(x.split()[0] == name for x in states.values())
         for name in ("done", "diverged", "running", "stopped")
     }
     left = len(runs) - sum(count.values())
@@ -97,12 +97,13 @@ def _adversarial(cell: str) -> bool:
     return CELLS[cell].overrides.get("objective.alpha") != 0.0
 
 
-def _state(sweep: Path, run: Run) -> str:
+def state(sweep: Path, run: Run) -> str:
+    """Return done, diverged, `running <step>`, `stopped <step>`, or – if not begun."""
     final = _final(sweep, run)
     if final is not None:
         return "diverged" if "diverged" in final else "done"
     folder = run.folder(sweep)
-    if not folder.exists():
+    if not (folder / ".lock").exists():
         return "–"
     lock = filelock.FileLock(folder / ".lock")
     try:

@@ -1,11 +1,9 @@
 """Train every cell with every seed, in one process, going on where it was stopped."""
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -13,22 +11,8 @@ from tempseg_jax import experiment, parts, workdir
 from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.evidence import cells, progress, store
 from tempseg_jax.evidence.final import Splits, finish
-from tempseg_jax.evidence.provenance import provenance
+from tempseg_jax.evidence.scope import Scope, claim
 from tempseg_jax.evidence.store import Run
-
-
-class Scope(NamedTuple):
-    """What a sweep consists of; a later start may add tables and seeds."""
-
-    tables: tuple[str, ...]
-    seeds: int
-    test_split: str  # scored once, at the end of each run; "" for none
-    train_images: int | None  # for the train-val gap; None for as many as val has
-
-    def runs(self, config: ConfigDict) -> list[Run]:
-        """List the runs, seed by seed, so that what is done can be compared."""
-        chosen = cells.choose(config, self.tables)
-        return [Run(cell, seed) for seed in range(self.seeds) for cell in chosen]
 
 
 def run(
@@ -64,13 +48,13 @@ def run(
     )
     plan = parts.Plan.of(config, images=splits.images_per_epoch)
     workdir.claim(folder, config, allow_change=False)
-    _claim(folder, scope, steps=plan.steps)
+    claim(folder, scope, val=splits["val"], steps=plan.steps)
     index, count = shard
     mine = [x for x in runs[index - 1 :: count] if not only or x.cell in only]
     for current in mine:
-        print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
         if current.finished(folder):
             continue
+        print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
         with progress.claimed(current.folder(folder)) as free:
             if free and not current.finished(folder):
                 print(f"\n{current.cell}, seed {current.seed}", flush=True)
@@ -79,42 +63,6 @@ def run(
                     return False
     print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
     return all(x.finished(folder) for x in mine)
-
-
-def read_scope(folder: str | Path) -> tuple[Scope, dict]:
-    """Return what a sweep's folder consists of, and how it was run.
-
-    Raises:
-        FileNotFoundError: it is not the folder of a sweep.
-    """
-    path = Path(folder) / "sweep.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: no such file, so {folder} is not the folder of a sweep; run "
-            "scripts/sweep.py with --workdir first, or name another folder"
-        )
-    saved = json.loads(path.read_text())
-    scope = saved.pop("scope")
-    return Scope(**scope | {"tables": tuple(scope["tables"])}), saved
-
-
-def _claim(folder: Path, scope: Scope, *, steps: int) -> None:
-    """Add this scope to the folder's; what finished runs were scored on stays."""
-    path = folder / "sweep.json"
-    if path.exists():
-        before, _ = read_scope(folder)
-        for field in ("test_split", "train_images"):
-            there, now = getattr(before, field), getattr(scope, field)
-            if there != now:
-                raise ValueError(
-                    f"{path}: runs here are scored with --{field}={there!r}, not "
-                    f"{now!r}; give the same, or choose another --workdir"
-                )
-        tables = tuple(dict.fromkeys(before.tables + scope.tables))
-        seeds = max(before.seeds, scope.seeds)
-        scope = scope._replace(tables=tables, seeds=seeds)
-    saved = {"scope": scope._asdict(), "steps": steps, "provenance": provenance()}
-    store.write_json(path, saved)
 
 
 def _train(

@@ -1,0 +1,44 @@
+"""Make one page of what a sweep left on disk, finished or not.
+
+python scripts/report.py runs/table3 --out=report.html --markdown=tables.md
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tempseg_jax.evidence import page, report
+from tempseg_jax.evidence.collect import Evidence
+
+
+def main() -> None:
+    """Read the sweep, write the page and, if asked for, the tables as Markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweep", type=Path, help="the --workdir of scripts/sweep.py")
+    parser.add_argument("--out", type=Path, default=Path("report.html"))
+    parser.add_argument("--markdown", type=Path, help="the tables alone")
+    arguments = parser.parse_args()
+    try:
+        evidence = Evidence(arguments.sweep)
+        found = report.build(evidence)
+        _write(arguments.out, page.to_html(found, evidence))
+        if arguments.markdown:
+            _write(arguments.markdown, report.to_markdown(found))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    for text in found.missing:
+        print(f"missing: {text}")
+    print(f"{len(evidence.finals)} of {len(evidence.runs)} runs, in {arguments.out}")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Read what a sweep left on disk; see what is missing."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from tempseg_jax import workdir
+from tempseg_jax.evidence import cells, progress, store
+from tempseg_jax.evidence.measure import Measurement
+from tempseg_jax.evidence.scope import read_scope
+from tempseg_jax.evidence.store import Run
+from tempseg_jax.writer import read_metrics
+
+Series = list[tuple[int, float]]
+"""Points of (step, value)."""
+
+
+class Evidence:
+    """A sweep, as far as it has come. Scores are in per cent, by seed."""
+
+    def __init__(self, folder: str | Path):
+        """Read the folder of a sweep.
+
+        Raises:
+            FileNotFoundError: it is none.
+        """
+        self.folder = Path(folder)
+        self.scope, about = read_scope(folder)
+        self.config = workdir.read_config(folder)
+        self.steps: int = about["steps"]
+        self.dataset: str = about["dataset"]
+        self.class_names: list[str] = about["class_names"]
+        self.palette = np.array(about["palette"], np.uint8)
+        self.provenance: dict[str, str] = about["provenance"]
+        self.runs = self.scope.runs(self.config)
+        finals = {x: _final(x.folder(self.folder)) for x in self.runs}
+        self.finals = {x: f for x, f in finals.items() if f and "diverged" not in f}
+        self.diverged = {
+            x: f["diverged"] for x, f in finals.items() if f and "diverged" in f
+        }
+
+    def cell(self, name: str) -> str:
+        """Return the cell whose runs stand for this one."""
+        return cells.trained_as(self.config, name)
+
+    def finished(self, cell: str) -> dict[int, dict[str, Any]]:
+        """Return what `final.json` says, by seed."""
+        cell = self.cell(cell)
+        return {x.seed: final for x, final in self.finals.items() if x.cell == cell}
+
+    def scores(self, cell: str, split: str, metric: str) -> dict[int, float]:
+        """Return a score in per cent, by seed."""
+        found = {
+            seed: final["splits"].get(split, {}).get(metric)
+            for seed, final in self.finished(cell).items()
+        }
+        return {seed: 100 * value for seed, value in found.items() if value is not None}
+
+    def splits(self) -> list[str]:
+        """Return the names of the splits that are compared."""
+        return ["val", "test"] if self.scope.test_split else ["val"]
+
+    def measurements(self, cell: str, split: str) -> dict[int, Measurement]:
+        """Return the per-image results, by seed, images in the order of their ids."""
+        cell, found = self.cell(cell), {}
+        for seed, final in self.finished(cell).items():
+            if split in final["splits"]:
+                found[seed] = self._measurement(cell, seed, split)
+        return found
+
+    def confusions(self, cell: str, split: str) -> dict[int, Int[np.ndarray, "n k k"]]:
+        """Return one confusion matrix an image, by seed."""
+        found = self.measurements(cell, split)
+        return {seed: measurement.confusion for seed, measurement in found.items()}
+
+    def curves(self, cell: str, name: str) -> dict[int, Series]:
+        """Return a number of metrics.jsonl over the steps, by seed."""
+        cell = self.cell(cell)
+        found = {}
+        for seed in self.finished(cell):
+            points = [
+                (line["step"], line[name])
+                for line in self._metrics(cell, seed)
+                if line.get(name) is not None
+            ]
+            if points:
+                found[seed] = points
+        return found
+
+    def predictions(self, cell: str, seed: int) -> dict[str, UInt8[np.ndarray, "h w"]]:
+        """Return the stored predictions, by image id; none if there are none."""
+        path = Run(self.cell(cell), seed).folder(self.folder) / "predictions.npz"
+        return store.load_pictures(path, field="prediction") if path.exists() else {}
+
+    def examples(self, field: str) -> dict[str, UInt8[np.ndarray, "..."]]:
+        """Return the stored `image` or `label`, by image id."""
+        path = self.folder / "examples.npz"
+        return store.load_pictures(path, field=field) if path.exists() else {}
+
+    def missing(self) -> list[str]:
+        """Say of every run that has no result why."""
+        found = []
+        for run in self.runs:
+            if run in self.finals:
+                continue
+            state = progress.state(self.folder, run)
+            why = {"–": "not started", "diverged": self.diverged.get(run, "")}
+            text = why.get(state, f"{state} of {self.steps} steps")
+            found.append(f"{run.cell}, seed {run.seed}: {text}")
+        return found
+
+    @functools.cache  # noqa: B019
+    def _measurement(self, cell: str, seed: int, split: str) -> Measurement:
+        path = Run(cell, seed).folder(self.folder) / f"{split}.npz"
+        found = store.load_measurement(path)
+        order = np.argsort(found.ids)
+        return found._replace(
+            ids=[found.ids[i] for i in order],
+            confusion=found.confusion[order],
+            nats=found.nats[order],
+        )
+
+    @functools.cache  # noqa: B019
+    def _metrics(self, cell: str, seed: int) -> list[dict[str, float]]:
+        return read_metrics(Run(cell, seed).folder(self.folder))
+
+
+def _final(folder: Path) -> dict[str, Any] | None:
+    path = folder / "final.json"
+    return json.loads(path.read_text()) if path.exists() else None

@@ -1,0 +1,104 @@
+"""Images on which two settings disagree most."""
+
+import base64
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from tempseg_jax.evidence.cells import CELLS, TABLES
+from tempseg_jax.evidence.collect import Evidence
+from tempseg_jax.evidence.tables import paired
+from tempseg_jax.pictures import colour_labels
+from tempseg_jax.types import IGNORE_LABEL
+
+COUNT = 4
+FIRST_RIGHT, SECOND_RIGHT, BOTH_WRONG = (0, 114, 178), (230, 159, 0), (204, 121, 167)
+
+
+class Example(NamedTuple):
+    """One image: its pictures as data URIs, each with what it shows."""
+
+    id: str
+    disagreement: float  # fraction of the scored pixels
+    tiles: list[tuple[str, str]]
+
+
+class Comparison(NamedTuple):
+    """Two settings with one seed."""
+
+    first: str
+    second: str
+    seed: int
+    examples: list[Example]
+
+
+def compare(evidence: Evidence, tables: Sequence[str]) -> Comparison | None:
+    """Show the first cell of a table and the one whose val mIoU differs most from it.
+
+    The first of the tables that has both; None if none has.
+    """
+    for table in tables:
+        reference, *others = TABLES[table].cells
+        found = {x: paired(evidence, x, reference, "val", "miou") for x in others}
+        known = {x: abs(f.difference) for x, f in found.items() if f is not None}
+        known = {
+            x: difference
+            for x, difference in known.items()
+            if evidence.cell(x) != evidence.cell(reference)
+        }
+        if known:
+            return _compare(evidence, reference, max(known, key=known.get))
+    return None
+
+
+def _compare(evidence: Evidence, first: str, second: str) -> Comparison | None:
+    common = evidence.finished(first).keys() & evidence.finished(second).keys()
+    seed = min(common)
+    a, b = (evidence.predictions(x, seed) for x in (first, second))
+    images, labels = evidence.examples("image"), evidence.examples("label")
+    disagreement = {}
+    for id_ in a.keys() & b.keys() & labels.keys():
+        scored = labels[id_] != IGNORE_LABEL
+        if scored.any():
+            disagreement[id_] = float(np.mean((a[id_] != b[id_])[scored]))
+    chosen = sorted(disagreement, key=lambda id_: (-disagreement[id_], id_))[:COUNT]
+    if not chosen:
+        return None
+    examples = []
+    for id_ in chosen:
+        pictures = {
+            "image": images[id_],
+            "ground truth": colour_labels(labels[id_], evidence.palette),
+            CELLS[first].title: colour_labels(a[id_], evidence.palette),
+            CELLS[second].title: colour_labels(b[id_], evidence.palette),
+            "who is right": _who(images[id_], labels[id_], a[id_], b[id_]),
+        }
+        tiles = [(title, _data_uri(pixels)) for title, pixels in pictures.items()]
+        examples.append(Example(id_, disagreement[id_], tiles))
+    return Comparison(CELLS[first].title, CELLS[second].title, seed, examples)
+
+
+def _who(
+    image: UInt8[np.ndarray, "h w 3"],
+    label: UInt8[np.ndarray, "h w"],
+    first: UInt8[np.ndarray, "h w"],
+    second: UInt8[np.ndarray, "h w"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    grey = (image.mean(axis=-1, keepdims=True) / 3).astype(np.uint8)
+    shown = np.repeat(grey, 3, axis=-1)
+    differ = (first != second) & (label != IGNORE_LABEL)
+    shown[differ] = BOTH_WRONG
+    shown[differ & (first == label)] = FIRST_RIGHT
+    shown[differ & (second == label)] = SECOND_RIGHT
+    return shown
+
+
+def _data_uri(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
+    pixels = np.ascontiguousarray(pixels[..., ::-1])
+    photograph = len(np.unique(pixels.reshape(-1, 3), axis=0)) > 256
+    kind = "jpeg" if photograph else "png"
+    data = cv2.imencode(f".{kind}", pixels)[1].tobytes()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

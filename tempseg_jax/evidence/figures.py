@@ -1,0 +1,234 @@
+"""The report's figures, as SVG: each as wide as a phone, told apart without colour."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from tempseg_jax.evidence import statistics
+from tempseg_jax.evidence.cells import CELLS, TABLES
+from tempseg_jax.evidence.collect import Evidence, Series
+from tempseg_jax.evidence.diagnostics import class_ious
+from tempseg_jax.evidence.measure import BINS
+from tempseg_jax.evidence.tables import bootstrapped, paired
+
+# Okabe & Ito (2008): told apart with any colour vision; styles repeat the difference.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (7, 2)))
+MARKERS = "osD^vPX"
+WIDTH = 4.4  # inches, so about 420 pixels
+CROWDED = 5  # cells; more are drawn in panels of their own
+
+
+class Figure(NamedTuple):
+    """A picture for the page."""
+
+    source: str  # a data URI
+    caption: str
+
+
+def forest(evidence: Evidence, table: str, split: str) -> Figure | None:
+    """Differences in mIoU from the table's first cell, with both intervals."""
+    reference, *others = TABLES[table].cells
+    rows = [
+        (cell, paired(evidence, cell, reference, split, "miou"))
+        for cell in others
+        if evidence.cell(cell) != evidence.cell(reference)
+    ]
+    rows = [(cell, found) for cell, found in rows if found is not None]
+    if not rows:
+        return None
+    canvas, axes = _axes(height=0.9 + 0.42 * len(rows))
+    for y, (cell, over_seeds) in enumerate(rows):
+        _error_bar(axes, over_seeds, y - 0.12, COLOURS[1], "o", "over seeds")
+        over_images = bootstrapped(evidence, cell, reference, split)
+        _error_bar(axes, over_images, y + 0.12, COLOURS[2], "s", "over images")
+    axes.axvline(0, color="0.3", lw=0.8)
+    axes.set_yticks(range(len(rows)), [CELLS[cell].title for cell, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("Δ mIoU (percentage points), 95 % intervals")
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    canvas.legend(unique.values(), unique.keys(), loc="outside upper right", ncols=2)
+    return _figure(
+        canvas,
+        f"{TABLES[table].title}, {split}: differences from “{CELLS[reference].title}”. "
+        "Over seeds: what other seeds would give; over images: what other images "
+        "would, with these models.",
+    )
+
+
+def learning_curves(evidence: Evidence, table: str) -> list[Figure]:
+    """Validation mIoU over the steps: mean and band of a standard deviation."""
+    cells = TABLES[table].cells
+    groups = [cells] if len(cells) <= CROWDED else [(cells[0], x) for x in cells[1:]]
+    figures = []
+    for group in groups:
+        names = dict.fromkeys(group)
+        figure = _curves(
+            evidence, tuple(names), "val/miou", "val mIoU (%)", scale=100, line=None
+        )
+        if figure:
+            figures.append(figure)
+    return figures
+
+
+def discriminator(evidence: Evidence, cells: Sequence[str]) -> list[Figure]:
+    """D(X), D(p) and L_D over the steps."""
+    cells = [x for x in cells if evidence.curves(x, "train/loss_d")]
+    groups = [cells[i : i + CROWDED] for i in range(0, len(cells), CROWDED)]
+    wanted = (
+        ("train/d_real", "mean D(X)", None),
+        ("train/d_fake", "mean D(p)", None),
+        ("train/loss_d", "L_D", 0.25),
+    )
+    found = [
+        _curves(evidence, group, name, label, scale=1, line=line)
+        for group in groups
+        for name, label, line in wanted
+    ]
+    return [figure for figure in found if figure]
+
+
+def classes(evidence: Evidence, cells: Sequence[str], split: str) -> Figure | None:
+    """Differences in every class's IoU from the first cell, over seeds."""
+    reference, *others = cells
+    base = class_ious(evidence, reference, split)
+    count = len(evidence.class_names)
+    canvas, axes = _axes(height=0.9 + 0.28 * count)
+    drawn = False
+    for i, cell in enumerate(others):
+        values = class_ious(evidence, cell, split)
+        offset = 0.22 * (i - (len(others) - 1) / 2)
+        for k in range(count):
+            found = statistics.paired(
+                {s: x[k] for s, x in values.items() if not np.isnan(x[k])},
+                {s: x[k] for s, x in base.items() if not np.isnan(x[k])},
+            )
+            style = COLOURS[1 + i], MARKERS[1 + i], CELLS[cell].title
+            _error_bar(axes, found, k + offset, *style, thin=True)
+            drawn |= found is not None
+    if not drawn:
+        return None
+    axes.axvline(0, color="0.3", lw=0.8)
+    axes.set_yticks(range(count), evidence.class_names)
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_xlabel("Δ IoU (percentage points), 95 % intervals over seeds")
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    canvas.legend(unique.values(), unique.keys(), loc="outside upper right", ncols=3)
+    return _figure(canvas, f"{split}: IoU by class, less “{CELLS[reference].title}”.")
+
+
+def reliability(evidence: Evidence, cells: Sequence[str]) -> Figure | None:
+    """Accuracy against confidence at T = 1 on val, all seeds together."""
+    canvas, axes = _axes(height=3.6)
+    axes.plot([0, 1], [0, 1], color="0.6", lw=0.8)
+    drawn = False
+    for i, cell in enumerate(cells):
+        found = evidence.measurements(cell, "val").values()
+        if not found:
+            continue
+        pixels, right, confidence = sum(x.bins[0] for x in found).T
+        full = pixels > pixels.sum() / 10_000  # the rest is noise
+        axes.plot(
+            (confidence / np.maximum(pixels, 1))[full],
+            (right / np.maximum(pixels, 1))[full],
+            color=COLOURS[i % len(COLOURS)],
+            ls=STYLES[i % len(STYLES)],
+            marker=MARKERS[i % len(MARKERS)],
+            ms=3.5,
+            label=CELLS[cell].title,
+        )
+        drawn = True
+    if not drawn:
+        return None
+    axes.set(xlabel="confidence at T = 1", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False)
+    return _figure(
+        canvas,
+        f"Reliability on val at T = 1, {BINS} bins: below the diagonal a network is "
+        "too sure of itself, above it not sure enough.",
+    )
+
+
+def _curves(
+    evidence: Evidence,
+    cells: Sequence[str],
+    name: str,
+    label: str,
+    *,
+    scale: float,
+    line: float | None,
+) -> Figure | None:
+    canvas, axes = _axes(height=2.9)
+    drawn = []
+    for i, cell in enumerate(cells):
+        seeds = evidence.curves(cell, name)
+        if not seeds:
+            continue
+        steps, mean, sd = _band(list(seeds.values()))
+        colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
+        title = CELLS[cell].title
+        axes.plot(steps, scale * mean, color=colour, ls=style, label=title, lw=1.4)
+        low, high = scale * (mean - sd), scale * (mean + sd)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+        drawn.append(f"{title} ({len(seeds)})")
+    if not drawn:
+        return None
+    if line is not None:
+        axes.axhline(line, color="0.6", lw=0.8)
+    axes.set(xlabel="step", ylabel=label)
+    axes.legend(frameon=False)
+    return _figure(
+        canvas,
+        f"{label}: mean and standard deviation over seeds, whose number is in "
+        f"brackets: {', '.join(drawn)}.",
+    )
+
+
+def _band(seeds: list[Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and standard deviation at the steps that every seed has."""
+    steps = sorted(set.intersection(*({step for step, _ in x} for x in seeds)))
+    values = np.array([[dict(x)[step] for step in steps] for x in seeds])
+    sd = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.zeros(len(steps))
+    return np.array(steps), values.mean(axis=0), sd
+
+
+def _error_bar(
+    axes: Axes,
+    found: statistics.Interval | None,
+    y: float,
+    colour: str,
+    marker: str,
+    label: str,
+    thin: bool = False,
+) -> None:
+    if found is None:
+        return
+    if found.known:
+        axes.plot([found.low, found.high], [y, y], color=colour, lw=1 if thin else 2)
+    size = 3.5 if thin else 5
+    axes.plot(found.difference, y, marker, color=colour, ms=size, label=label)
+
+
+def _axes(*, height: float) -> tuple[Canvas, Axes]:
+    with matplotlib.rc_context({"font.size": 9}):
+        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
+        axes = canvas.add_subplot()
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return canvas, axes
+
+
+def _figure(canvas: Canvas, caption: str) -> Figure:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "report"}):
+        canvas.savefig(buffer, format="svg", metadata={"Date": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Figure(f"data:image/svg+xml;base64,{data}", caption)

@@ -1,0 +1,172 @@
+"""The report as one HTML page: nothing outside it, no script."""
+
+from collections.abc import Sequence
+from html import escape
+
+from tempseg_jax.evidence.collect import Evidence
+from tempseg_jax.evidence.examples import (
+    BOTH_WRONG,
+    FIRST_RIGHT,
+    SECOND_RIGHT,
+    Comparison,
+)
+from tempseg_jax.evidence.figures import Figure
+from tempseg_jax.evidence.report import READING, Report, Section
+from tempseg_jax.evidence.view import View
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff;
+  max-width: 72rem; margin: 0 auto; padding: 1rem; }
+h1, h2, h3 { line-height: 1.25; }
+h2 { border-top: 1px solid #bbb; padding-top: 1.2rem; margin-top: 2rem; }
+p, ul { max-width: 48rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; }
+dt { color: #555; }
+dd { margin: 0; overflow-wrap: anywhere; }
+table { border-collapse: collapse; font-size: .875rem; margin: .5rem 0;
+  font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding: .25rem 0; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #ccc; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #333; vertical-align: bottom; }
+td.told { font-weight: 700; }
+.note, figcaption { color: #444; font-size: .875rem; }
+.missing { border: 2px solid #D55E00; padding: .25rem 1rem; }
+.figures, .tiles { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 0; width: 26.5rem; max-width: 100%; break-inside: avoid; }
+.tiles figure { width: 13rem; }
+img { max-width: 100%; height: auto; display: block; }
+.tiles img { width: 100%; }
+.swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -.15em;
+  border: 1px solid #555; margin-right: .3em; }
+.legend span { margin-right: 1rem; white-space: nowrap; }
+@media (max-width: 700px) {
+  table, caption, tbody, tr, td { display: block; }
+  thead { display: none; }
+  tr { border-bottom: 2px solid #999; padding: .4rem 0; }
+  td, td:first-child { border: 0; text-align: right; padding: .1rem 0;
+    display: flex; justify-content: space-between; gap: 1rem; }
+  td:first-child { font-weight: 600; }
+  td:not(:first-child)::before { content: attr(data-label); color: #555;
+    text-align: left; }
+  .tiles figure { width: calc(50% - .5rem); }
+}
+@media print {
+  body { font-size: 10pt; max-width: none; padding: 0; }
+  table { font-size: 8pt; }
+  h2, h3 { break-after: avoid; }
+  tr, .tiles { break-inside: avoid; }
+  figure { width: 48%; }
+  .tiles figure { width: 18%; }
+}
+"""
+
+
+def to_html(report: Report, evidence: Evidence) -> str:
+    """Return the page."""
+    facts = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
+        for name, value in report.facts
+    )
+    body = [
+        f"<h1>{escape(report.title)}</h1>",
+        f"<dl>{facts}</dl>",
+        _missing(report.missing),
+        f"<h2>How to read it</h2><p>{escape(READING)}</p>",
+        *map(_section, report.sections),
+        _comparison(report.comparison, evidence),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{escape(report.title)}</title><style>{STYLE}</style></head>\n"
+        f"<body>{''.join(body)}</body></html>\n"
+    )
+
+
+def _missing(missing: Sequence[str]) -> str:
+    if not missing:
+        return "<p>Every planned run has finished.</p>"
+    items = "".join(f"<li>{escape(text)}</li>" for text in missing)
+    return (
+        f'<div class="missing"><h2>Missing: {len(missing)} runs</h2><p>The tables are '
+        f"of what has finished.</p><ul>{items}</ul></div>"
+    )
+
+
+def _section(section: Section) -> str:
+    text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in section.text)
+    views = "".join(map(_table, section.views))
+    figures = "".join(map(_figure, section.figures))
+    shown = f'<div class="figures">{figures}</div>' if figures else ""
+    return f"<section><h2>{escape(section.title)}</h2>{text}{views}{shown}</section>\n"
+
+
+def _table(view: View) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in view.header)
+    rows = "".join(f"<tr>{_cells(view, row)}</tr>" for row in view.rows)
+    note = f'<p class="note">{escape(view.note)}</p>' if view.note else ""
+    title = escape(view.title)
+    if not view.rows:
+        return f"<h3>{title}</h3><p>Nothing to show yet.</p>{note}"
+    return (
+        f"<table><caption>{title}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>{note}"
+    )
+
+
+def _cells(view: View, row: tuple[str, ...]) -> str:
+    return "".join(
+        f'<td data-label="{escape(name)}"{" class=told" * text.endswith("*")}>'
+        f"{escape(text)}</td>"
+        for name, text in zip(view.header, row, strict=True)
+    )
+
+
+def _figure(figure: Figure) -> str:
+    caption = escape(figure.caption)
+    return (
+        f'<figure><img src="{figure.source}" alt="{caption}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _comparison(comparison: Comparison | None, evidence: Evidence) -> str:
+    heading = "<h2>Where two settings disagree most</h2>"
+    if comparison is None:
+        return (
+            f"<section>{heading}<p>No two settings have finished with the same seed, "
+            "so there is nothing to compare.</p></section>"
+        )
+    first, second = escape(comparison.first), escape(comparison.second)
+    classes = zip(evidence.class_names, evidence.palette.tolist(), strict=True)
+    legend = "".join(_swatch(name, colour) for name, colour in classes)
+    who = (
+        _swatch(f"only {comparison.first} is right", FIRST_RIGHT)
+        + _swatch(f"only {comparison.second} is right", SECOND_RIGHT)
+        + _swatch("both wrong, differently", BOTH_WRONG)
+    )
+    shown = []
+    for example in comparison.examples:
+        tiles = "".join(
+            f'<figure><img src="{source}" alt="{escape(f"{example.id}: {title}")}">'
+            f"<figcaption>{escape(title)}</figcaption></figure>"
+            for title, source in example.tiles
+        )
+        shown.append(
+            f"<h3>{escape(example.id)}: {100 * example.disagreement:.1f} % of the "
+            f'scored pixels differ</h3><div class="tiles">{tiles}</div>'
+        )
+    return (
+        f"<section>{heading}<p>{first} and {second}, seed {comparison.seed}, on "
+        f'val.</p><p class="legend">{legend}</p><p class="legend">Who is right: {who}'
+        f"</p>{''.join(shown)}</section>"
+    )
+
+
+def _swatch(name: str, colour: Sequence[int]) -> str:
+    red, green, blue = colour
+    style = f"background:rgb({red},{green},{blue})"
+    return f'<span><i class="swatch" style="{style}"></i>{escape(name)}</span>'
