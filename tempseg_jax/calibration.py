@@ -62,7 +62,7 @@ def tally(
         expected = jnp.sum(jnp.exp(z - log_sum[..., None]) * log_p, axis=-1)
         confidence = jnp.exp(highest / temperature - log_sum)
         bins = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
-        inside = (bins[..., None] == jnp.arange(BINS)) & scored[..., None]
+        inside = jax.nn.one_hot(bins, BINS, dtype=bool) & scored[..., None]
         return Tally(
             nll=_sum(jnp.where(scored, nll, 0)),
             slope=_sum(jnp.where(scored, expected - log_p_truth, 0)),

@@ -143,7 +143,9 @@ class _Writer:
 
     def add(self, id_: str, labels: UInt8[np.ndarray, "h w"]) -> None:
         buffer = io.BytesIO()
-        self._rules.encode(labels).save(buffer, format="PNG")
+        image = self._rules.encode(labels)
+        self._rules.decode(image)  # raises at the first image, not after the last
+        image.save(buffer, format="PNG")
         name = f"{self._rules.folder}{id_}.png"
         with self._lock:
             if self._is_zip:
