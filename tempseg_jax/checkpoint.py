@@ -1,19 +1,26 @@
 """Orbax checkpoints: the latest and the best, each restorable in part."""
 
 import json
+import math
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers as policies
 
+from tempseg_jax import precision
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.steps import Player, TrainState
 
 BEST_METRIC = "miou"
 Step = int | str
 """A step, or `"latest"`, or `"best"`: the highest validation mIoU."""
+
+
+_SEGMENTER_FIELDS = ("name", "num_classes", "width", "preprocessing")
+"""Of `model`: what must agree for the segmenter's variables to mean the same."""
 
 
 class Checkpoints:
@@ -31,7 +38,7 @@ class Checkpoints:
             [
                 policies.LatestN(1),
                 policies.BestN(
-                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
+                    get_metric_fn=_merit,
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
@@ -42,7 +49,7 @@ class Checkpoints:
             item_names=("segmenter", "discriminator", "training", "model"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep,
-                best_fn=lambda metrics: metrics[BEST_METRIC],
+                best_fn=_merit,
                 create=False,
             ),
         )
@@ -102,20 +109,28 @@ class Checkpoints:
     def restore(self, like: TrainState, model: dict, *, step: int) -> TrainState:
         """Return the whole state, placed as the arrays of `like` are.
 
+        Loss scales are those of the checkpoint only if both it and `model` have them.
+
         Raises:
             ValueError: the checkpoint holds another network.
         """
-        self._check_same(model, step)
+        self._check_same(model, step, (*_SEGMENTER_FIELDS, "discriminator"))
+        saved, wanted = self.model(step)["precision"], model["precision"]
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        abstract = _with_loss_scale(abstract, _abstract_loss_scale(saved, like=like))
         items = {
             "segmenter": abstract.segmenter.variables,
             "training": _training(abstract),
         }
         if like.discriminator is not None:
             items["discriminator"] = abstract.discriminator.variables
-        wanted = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
-        return _assemble(restored, like)
+        asked = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**asked))
+        state = _assemble(restored, like)
+        if saved == wanted:
+            return state
+        fresh = jax.device_put(precision.loss_scale(wanted), state.step.sharding)
+        return _with_loss_scale(state, fresh)
 
     def restore_segmenter(self, like: PyTree, model: dict, *, step: int) -> PyTree:
         """Return the segmenter's variables alone, placed as the arrays of `like` are.
@@ -123,7 +138,7 @@ class Checkpoints:
         Raises:
             ValueError: the checkpoint holds another network.
         """
-        self._check_same(model, step)
+        self._check_same(model, step, _SEGMENTER_FIELDS)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         wanted = ocp.args.Composite(segmenter=ocp.args.StandardRestore(abstract))
         return self._manager.restore(step, args=wanted)["segmenter"]
@@ -136,21 +151,37 @@ class Checkpoints:
         """Wait for what is being written; without it the last save may be lost."""
         self._manager.close()
 
-    def _check_same(self, model: dict, step: int) -> None:
+    def _check_same(self, model: dict, step: int, fields: tuple[str, ...]) -> None:
         saved, wanted = self.model(step), json.loads(json.dumps(model))
-        for field in (
-            "name",
-            "num_classes",
-            "width",
-            "discriminator",
-            "preprocessing",
-        ):
+        for field in fields:
             if saved[field] != wanted[field]:
                 raise ValueError(
                     f"{self.folder}/{step}: the checkpoint's {field} is "
                     f"{saved[field]!r}, the config's is {wanted[field]!r}; use the "
                     "config it was trained with, or another --workdir"
                 )
+
+
+def _merit(metrics: dict[str, float]) -> float:
+    """Order checkpoints; NaN, which is where val is all void, is below any score."""
+    return -1.0 if math.isnan(metrics[BEST_METRIC]) else metrics[BEST_METRIC]
+
+
+def _with_loss_scale(state: TrainState, scale: DynamicScale | None) -> TrainState:
+    """Give every player this one."""
+    return jax.tree.map(
+        lambda x: x.replace(loss_scale=scale) if isinstance(x, Player) else x,
+        state,
+        is_leaf=lambda x: isinstance(x, Player),
+    )
+
+
+def _abstract_loss_scale(numbers: str, *, like: TrainState) -> DynamicScale | None:
+    """Return the shapes of a precision's loss scale, placed as the step of `like`."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=like.step.sharding),
+        precision.loss_scale(numbers),
+    )
 
 
 def _training(state: TrainState) -> dict[str, PyTree]:

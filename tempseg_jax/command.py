@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 def prepare() -> None:
     """Keep compiled programs for the next start, and Orbax quiet."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every save
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(cache / "tempseg_jax" / "xla"))
+    if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        xla = cache / "tempseg_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(xla))
 
 
 @contextmanager

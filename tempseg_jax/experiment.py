@@ -37,7 +37,7 @@ ACCUMULATED_STEP = jax.jit(
 
 
 class Diverged(ValueError):
-    """A loss that is not finite."""
+    """A loss, or what it made of the parameters, is not finite."""
 
 
 def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, float]:
@@ -45,7 +45,7 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
 
     Raises:
         ValueError, OSError: the config, the data, or what the workdir holds is bad.
-        Diverged: a loss is not finite.
+        Diverged: a loss, or what it made of the parameters, is not finite.
     """
     train_split = parts.load_split(config, config.data.train_split)
     val_split = parts.load_split(config, config.data.val_split)
@@ -60,13 +60,16 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
         preprocessing=None if last is None else checkpoints.preprocessing(last),
     )
     model = parts.describe_model(config, networks, train_split)
-    workdir.claim(folder, config, allow_change=allow_change or last is None)
+    if last is not None and not allow_change:
+        workdir.check(folder, config)
     if last is None:
         state = mesh.replicate(parts.initial_state(config, networks), devices)
     else:
         shapes = parts.abstract_state(config, networks)
         like = mesh.replicated_shapes(shapes, devices)
         state = checkpoints.restore(like, model, step=last)
+    # Only now: what could not be restored still belongs to the config that saved it.
+    workdir.claim(folder, config, allow_change=True)
     first_step = int(state.step)
     step = _step_of(config, networks)
     scores = {}
@@ -106,17 +109,18 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
             checkpoints.save(state, model, metrics=result.scores)
             scores.update(result.scores)
 
-        def diverged(number: int, values: dict[str, float]) -> Diverged:
+        def diverged(number: int, reason: str) -> Diverged:
             checkpoints.wait()
             good = checkpoints.steps()
             return Diverged(
-                f"step {number}: the loss is not finite ({values}); the last good "
-                f"checkpoint is {'step ' + str(good[-1]) if good else 'none'}; lower "
-                "optimizer.learning_rate_g, or use precision=float32"
+                f"step {number}: {reason}; the last good checkpoint is "
+                f"{'step ' + str(good[-1]) if good else 'none'}; lower "
+                "optimizer.learning_rate_g, or use precision=float32, and go on with "
+                "--allow_config_change"
             )
 
         try:
-            loop.train(
+            state = loop.train(
                 state,
                 parts.training_batches(config, train_split, first_step=first_step),
                 step=lambda state, batch: step(state, batch, hyper),
@@ -135,6 +139,11 @@ def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, f
             )
         finally:
             checkpoints.close()
+        if int(state.step) < plan.steps:
+            writer.message(
+                f"Stopped and saved after step {int(state.step)} of {plan.steps}; "
+                "the same command goes on from there"
+            )
     return scores
 
 

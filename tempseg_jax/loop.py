@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Array, Bool
 
 from tempseg_jax.steps import TrainState
 from tempseg_jax.types import Batch, Metrics
@@ -28,7 +30,7 @@ class Callbacks(NamedTuple):
     evaluate_every: int
     save: Callable[[TrainState], None]
     save_every: int
-    diverged: Callable[[int, dict[str, float]], Exception]
+    diverged: Callable[[int, str], Exception]  # step, what is not finite
 
 
 def train(
@@ -44,10 +46,12 @@ def train(
     """Take the steps after `first_step` up to `last_step`, or until SIGTERM.
 
     The device always has work queued; losses are read `IN_FLIGHT` steps late. Before
-    anything is evaluated or saved, every loss so far has been read and was finite.
+    anything is evaluated or saved, every loss so far has been read and was finite, and
+    so is the state. What was not yet logged is logged with a save: none of it is lost
+    to a start from there.
 
     Raises:
-        Exception: what `callbacks.diverged` makes of the first loss not finite.
+        Exception: what `callbacks.diverged` makes of what is not finite.
     """
     meter, queue = _Meter(), deque()
 
@@ -55,7 +59,8 @@ def train(
         while len(queue) > leave:
             number, metrics = queue.popleft()
             if not math.isfinite(float(metrics["loss"])):
-                raise callbacks.diverged(number, _floats(metrics))
+                values = _floats(metrics)
+                raise callbacks.diverged(number, f"the loss is not finite ({values})")
             meter.add(metrics)
 
     with _Interruption() as interrupted:
@@ -66,20 +71,26 @@ def train(
             read_losses(leave=IN_FLIGHT)
 
             stop = interrupted(number) or number == last_step
-            if stop or number % callbacks.log_every == 0:
+            evaluate = number == last_step or number % callbacks.evaluate_every == 0
+            save = evaluate or stop or number % callbacks.save_every == 0
+            if save or number % callbacks.log_every == 0:
                 read_losses(leave=0)
                 callbacks.log(number, meter.means())
-            if number == last_step or number % callbacks.evaluate_every == 0:
-                read_losses(leave=0)
-                callbacks.evaluate(state)
-                meter.restart()
-            elif stop or number % callbacks.save_every == 0:
-                read_losses(leave=0)
-                callbacks.save(state)
+            if save:
+                if not _all_finite(state):
+                    reason = "its loss was finite, what it made of the parameters not"
+                    raise callbacks.diverged(number, reason)
+                (callbacks.evaluate if evaluate else callbacks.save)(state)
                 meter.restart()
             if stop:
                 break
     return state
+
+
+@jax.jit
+def _all_finite(state: TrainState) -> Bool[Array, ""]:
+    """A finite loss may have a gradient, or make a step, that is not."""
+    return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)]).all()
 
 
 class _Interruption:

@@ -34,6 +34,30 @@ def read_config(workdir: str | Path) -> ConfigDict:
     return ConfigDict(_tuples(json.loads(path.read_text())))
 
 
+def check(workdir: str | Path, config: ConfigDict) -> None:
+    """See that `workdir` is nobody's or this config's, writing nothing.
+
+    Raises:
+        ValueError: it belongs to another config.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        return
+    saved, wanted = _flat(read_config(workdir).to_dict()), _flat(config.to_dict())
+    changed = [
+        f"{field}: {saved.get(field)!r} there, {wanted.get(field)!r} now"
+        for field in sorted(saved.keys() | wanted.keys())
+        if field not in FREE_FIELDS and saved.get(field) != wanted.get(field)
+    ]
+    if changed:
+        raise ValueError(
+            f"{path}: the workdir belongs to another config ("
+            + "; ".join(changed)
+            + "); choose another --workdir, or pass --allow_config_change to go on "
+            "from its checkpoint with the new values"
+        )
+
+
 def claim(workdir: str | Path, config: ConfigDict, *, allow_change: bool) -> None:
     """Make `workdir` this config's, or see that it already is.
 
@@ -47,20 +71,8 @@ def claim(workdir: str | Path, config: ConfigDict, *, allow_change: bool) -> Non
     """
     folder = Path(workdir)
     path = folder / "config.json"
-    if path.exists() and not allow_change:
-        saved, wanted = _flat(read_config(folder).to_dict()), _flat(config.to_dict())
-        changed = [
-            f"{field}: {saved.get(field)!r} there, {wanted.get(field)!r} now"
-            for field in sorted(saved.keys() | wanted.keys())
-            if field not in FREE_FIELDS and saved.get(field) != wanted.get(field)
-        ]
-        if changed:
-            raise ValueError(
-                f"{path}: the workdir belongs to another config ("
-                + "; ".join(changed)
-                + "); choose another --workdir, or pass --allow_config_change to go "
-                "on from its checkpoint with the new values"
-            )
+    if not allow_change:
+        check(workdir, config)
     if jax.process_index():
         return
     folder.mkdir(parents=True, exist_ok=True)
