@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "evaluate": "types metrics calibration steps sliding",
     "mesh": "types",
     "distributed": "",
-    "checkpoint": "models steps",
+    "checkpoint": "models precision steps",
     "writer": "",
     "loop": "types steps",
     "workdir": "",
@@ -43,9 +43,13 @@ MAY_IMPORT = {
     "overlays": "pictures",
     "predicting": "image_files overlays inference",
     "submission": "data overlays inference predicting",
+    "standalone": "",
+    "export": "data models inference sliding standalone",
+    "onnx_file": "inference export",
+    "page": "calibration image_files inference overlays",
     "command": "sliding inference",
-    "evidence": "evidence types data metrics steps mesh checkpoint writer workdir "
-    "parts experiment",
+    "evidence": "evidence types data metrics calibration steps evaluate mesh "
+    "checkpoint writer workdir pictures parts experiment",
     "main": "assess command distributed experiment sliding",
     "__init__": "inference",
 }

@@ -125,7 +125,7 @@ class Evidence:
         )
 
     @functools.cache  # noqa: B019
-    def _metrics(self, cell: str, seed: int) -> list[dict[str, float]]:
+    def _metrics(self, cell: str, seed: int) -> list[dict[str, int | float | None]]:
         return read_metrics(Run(cell, seed).folder(self.folder))
 
 

@@ -63,11 +63,11 @@ def calibration(evidence: Evidence, cells: Sequence[str]) -> View:
         rows.append(
             (
                 CELLS[cell].title,
-                column("nll", 0, 1),
-                column("ece", 0, 100),
+                column("nll", 0, 1.0),
+                column("ece", 0, 100.0),
                 ", ".join(sorted(at)) or NONE,
-                column("nll", 1, 1),
-                column("ece", 1, 100),
+                column("nll", 1, 1.0),
+                column("ece", 1, 100.0),
             )
         )
     return View(

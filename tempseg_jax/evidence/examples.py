@@ -18,11 +18,11 @@ COUNT = 4
 FIRST_RIGHT, SECOND_RIGHT, BOTH_WRONG = (0, 114, 178), (230, 159, 0), (204, 121, 167)
 
 
-class Example(NamedTuple):
+class Disagreement(NamedTuple):
     """One image: its pictures as data URIs, each with what it shows."""
 
     id: str
-    disagreement: float  # fraction of the scored pixels
+    fraction: float  # of the scored pixels
     tiles: list[tuple[str, str]]
 
 
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
     first: str
     second: str
     seed: int
-    examples: list[Example]
+    examples: list[Disagreement]
 
 
 def compare(evidence: Evidence, tables: Sequence[str]) -> Comparison | None:
@@ -59,12 +59,12 @@ def _compare(evidence: Evidence, first: str, second: str) -> Comparison | None:
     seed = min(common)
     a, b = (evidence.predictions(x, seed) for x in (first, second))
     images, labels = evidence.examples("image"), evidence.examples("label")
-    disagreement = {}
+    fraction = {}
     for id_ in a.keys() & b.keys() & labels.keys():
         scored = labels[id_] != IGNORE_LABEL
         if scored.any():
-            disagreement[id_] = float(np.mean((a[id_] != b[id_])[scored]))
-    chosen = sorted(disagreement, key=lambda id_: (-disagreement[id_], id_))[:COUNT]
+            fraction[id_] = float(np.mean((a[id_] != b[id_])[scored]))
+    chosen = sorted(fraction, key=lambda id_: (-fraction[id_], id_))[:COUNT]
     if not chosen:
         return None
     examples = []
@@ -77,7 +77,7 @@ def _compare(evidence: Evidence, first: str, second: str) -> Comparison | None:
             "who is right": _who(images[id_], labels[id_], a[id_], b[id_]),
         }
         tiles = [(title, _data_uri(pixels)) for title, pixels in pictures.items()]
-        examples.append(Example(id_, disagreement[id_], tiles))
+        examples.append(Disagreement(id_, fraction[id_], tiles))
     return Comparison(CELLS[first].title, CELLS[second].title, seed, examples)
 
 

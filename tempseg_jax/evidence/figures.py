@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from tempseg_jax.calibration import BINS
 from tempseg_jax.evidence import statistics
 from tempseg_jax.evidence.cells import CELLS, TABLES
 from tempseg_jax.evidence.collect import Evidence, Series
 from tempseg_jax.evidence.diagnostics import class_ious
-from tempseg_jax.evidence.measure import BINS
 from tempseg_jax.evidence.tables import bootstrapped, paired
 
 # Okabe & Ito (2008): told apart with any colour vision; styles repeat the difference.
@@ -45,9 +45,11 @@ def forest(evidence: Evidence, table: str, split: str) -> Figure | None:
         return None
     canvas, axes = _axes(height=0.9 + 0.42 * len(rows))
     for y, (cell, over_seeds) in enumerate(rows):
-        _error_bar(axes, over_seeds, y - 0.12, COLOURS[1], "o", "over seeds")
+        _error_bar(axes, over_seeds, y - 0.12, COLOURS[1], "o", "over seeds", size=5.0)
         over_images = bootstrapped(evidence, cell, reference, split)
-        _error_bar(axes, over_images, y + 0.12, COLOURS[2], "s", "over images")
+        _error_bar(
+            axes, over_images, y + 0.12, COLOURS[2], "s", "over images", size=5.0
+        )
     axes.axvline(0, color="0.3", lw=0.8)
     axes.set_yticks(range(len(rows)), [CELLS[cell].title for cell, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -71,7 +73,7 @@ def learning_curves(evidence: Evidence, table: str) -> list[Figure]:
     for group in groups:
         names = dict.fromkeys(group)
         figure = _curves(
-            evidence, tuple(names), "val/miou", "val mIoU (%)", scale=100, line=None
+            evidence, tuple(names), "val/miou", "val mIoU (%)", scale=100.0, line=None
         )
         if figure:
             figures.append(figure)
@@ -88,7 +90,7 @@ def discriminator(evidence: Evidence, cells: Sequence[str]) -> list[Figure]:
         ("train/loss_d", "L_D", 0.25),
     )
     found = [
-        _curves(evidence, group, name, label, scale=1, line=line)
+        _curves(evidence, group, name, label, scale=1.0, line=line)
         for group in groups
         for name, label, line in wanted
     ]
@@ -111,7 +113,7 @@ def classes(evidence: Evidence, cells: Sequence[str], split: str) -> Figure | No
                 {s: x[k] for s, x in base.items() if not np.isnan(x[k])},
             )
             style = COLOURS[1 + i], MARKERS[1 + i], CELLS[cell].title
-            _error_bar(axes, found, k + offset, *style, thin=True)
+            _error_bar(axes, found, k + offset, *style, size=3.5)
             drawn |= found is not None
     if not drawn:
         return None
@@ -207,13 +209,13 @@ def _error_bar(
     colour: str,
     marker: str,
     label: str,
-    thin: bool = False,
+    *,
+    size: float,
 ) -> None:
     if found is None:
         return
     if found.known:
-        axes.plot([found.low, found.high], [y, y], color=colour, lw=1 if thin else 2)
-    size = 3.5 if thin else 5
+        axes.plot([found.low, found.high], [y, y], color=colour, lw=size / 3)
     axes.plot(found.difference, y, marker, color=colour, ms=size, label=label)
 
 

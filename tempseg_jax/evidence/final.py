@@ -18,8 +18,9 @@ from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.data import pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.source import Record
+from tempseg_jax.evaluate import Example
 from tempseg_jax.evidence import store
-from tempseg_jax.evidence.measure import Measurement, Picture, measure
+from tempseg_jax.evidence.measure import Measurement, measure
 
 EXAMPLES = 128
 """Validation images, evenly spaced, whose predictions are kept to look at."""
@@ -141,7 +142,7 @@ def _summary(found: Measurement) -> dict[str, float | list[float] | None]:
     }
 
 
-def _save_pictures(pictures: list[Picture], *, examples: Path, folder: Path) -> None:
+def _save_pictures(pictures: list[Example], *, examples: Path, folder: Path) -> None:
     pictures = sorted(pictures, key=lambda picture: picture.id)
     store.save_pictures(folder / "predictions.npz", pictures, fields=("prediction",))
     if not examples.exists():  # the same for all runs

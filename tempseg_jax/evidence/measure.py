@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, UInt8
 
-from tempseg_jax import mesh
+from tempseg_jax import calibration, mesh
+from tempseg_jax.calibration import BINS, Tally
 from tempseg_jax.data.pipeline import EvalBatch
+from tempseg_jax.evaluate import Example
 from tempseg_jax.metrics import confusion_matrix
 from tempseg_jax.steps import predict
-from tempseg_jax.types import IGNORE_LABEL, Batch
-
-BINS = 15
-"""Of equal width, for the expected calibration error (Guo et al. 2017)."""
+from tempseg_jax.types import Batch
 
 
 class Measurement(NamedTuple):
@@ -40,15 +39,6 @@ class Measurement(NamedTuple):
         return np.abs(right - confidence).sum(axis=-1) / pixels.sum(axis=-1)
 
 
-class Picture(NamedTuple):
-    """One image as it was measured, at its native size."""
-
-    id: str
-    image: UInt8[np.ndarray, "h w 3"]
-    label: UInt8[np.ndarray, "h w"]
-    prediction: UInt8[np.ndarray, "h w"]
-
-
 def measure(
     variables: PyTree,
     batches: Iterable[EvalBatch],
@@ -57,7 +47,7 @@ def measure(
     num_classes: int,
     temperatures: tuple[float, ...],
     pictures_of: frozenset[str],
-) -> tuple[Measurement, list[Picture]]:
+) -> tuple[Measurement, list[Example]]:
     """Measure every image once, and return the pictures of those named."""
     devices = mesh.local_mesh()
     ids, confusions, nats, pictures = [], [], [], []
@@ -67,23 +57,24 @@ def measure(
         measured = _measure_batch(
             variables,
             mesh.split_batch(arrays, devices),
-            jnp.array(temperatures),
+            np.array(temperatures, np.float32),
             segmenter=segmenter,
             num_classes=num_classes,
         )
-        counts, batch_nats, batch_bins, predictions = map(np.asarray, measured)
-        bins += batch_bins
+        counts, tally, predictions = jax.tree.map(np.asarray, measured)
+        sums = (tally.count, tally.correct, tally.confidence)
+        bins += np.stack([x.sum(axis=0, dtype=np.float64) for x in sums], axis=-1)
         for i, (height, width) in enumerate(batch["size"]):
             if not height:  # a batch is filled up with images of size 0
                 continue
             id_ = batch["id"][i]
             ids.append(id_)
             confusions.append(counts[i])
-            nats.append(batch_nats[i])
+            nats.append(tally.nll[i])
             if id_ in pictures_of:
                 cut = np.s_[i, :height, :width]
                 image, label = batch["image"][cut], batch["label"][cut]
-                pictures.append(Picture(id_, image, label, predictions[cut]))
+                pictures.append(Example(id_, image, label, predictions[cut]))
     return Measurement(
         ids, np.array(confusions, np.int64), np.array(nats, np.float64), bins
     ), pictures
@@ -97,46 +88,13 @@ def _measure_batch(
     *,
     segmenter: nn.Module,
     num_classes: int,
-) -> tuple[
-    Int[Array, "b k k"],
-    Float[Array, "b t"],
-    Float[Array, "t 15 3"],
-    UInt8[Array, "b h w"],
-]:
+) -> tuple[Int[Array, "b k k"], Tally, UInt8[Array, "b h w"]]:
     logits = predict(variables, batch["image"], segmenter=segmenter)
     labels = batch["label"]
     predictions = jnp.argmax(logits, axis=-1).astype(jnp.uint8)
     counts = jax.vmap(partial(confusion_matrix, num_classes=num_classes))(
         labels, predictions
     )
-    scored = labels != IGNORE_LABEL
-    right = predictions == labels
-    label_logit = jnp.take_along_axis(
-        logits, jnp.where(scored, labels, 0)[..., None].astype(jnp.int32), axis=-1
-    )[..., 0]
-
-    def at(temperature: Array) -> tuple[Array, Array]:
-        normalizer = jax.nn.logsumexp(logits / temperature, axis=-1)
-        nats = jnp.sum(
-            normalizer - label_logit / temperature, axis=(1, 2), where=scored
-        )
-        confidence = jnp.exp(jnp.max(logits, axis=-1) / temperature - normalizer)
-        return nats, _bins(confidence, right, scored)
-
-    nats, bins = jax.lax.map(at, temperatures)
-    return counts, nats.T, bins, predictions
-
-
-def _bins(
-    confidence: Float[Array, "*b"], right: Array, scored: Array
-) -> Float[Array, "15 3"]:
-    """Sum by confidence: pixels, pixels that are right, confidence."""
-    index = jnp.clip(jnp.floor(confidence * BINS).astype(jnp.int32), 0, BINS - 1)
-
-    def one(i: Array) -> Array:
-        inside = scored & (index == i)
-        counts = [jnp.sum(inside), jnp.sum(inside & right)]
-        total = jnp.sum(confidence, where=inside)
-        return jnp.array([*map(jnp.float32, counts), total])
-
-    return jax.lax.map(one, jnp.arange(BINS))
+    log_p = jax.nn.log_softmax(logits)
+    tally = calibration.tally(log_p, labels, temperatures=temperatures)
+    return counts, tally, predictions

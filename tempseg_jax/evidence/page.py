@@ -156,7 +156,7 @@ def _comparison(comparison: Comparison | None, evidence: Evidence) -> str:
             for title, source in example.tiles
         )
         shown.append(
-            f"<h3>{escape(example.id)}: {100 * example.disagreement:.1f} % of the "
+            f"<h3>{escape(example.id)}: {100 * example.fraction:.1f} % of the "
             f'scored pixels differ</h3><div class="tiles">{tiles}</div>'
         )
     return (

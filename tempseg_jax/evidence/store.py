@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from tempseg_jax.evidence.measure import Measurement, Picture
+from tempseg_jax.evaluate import Example
+from tempseg_jax.evidence.measure import Measurement
 
 LONGEST_SIDE = 512
 """Of the stored examples, in pixels."""
@@ -67,7 +68,7 @@ def load_measurement(path: Path) -> Measurement:
 
 
 def save_pictures(
-    path: Path, pictures: Sequence[Picture], *, fields: tuple[str, ...]
+    path: Path, pictures: Sequence[Example], *, fields: tuple[str, ...]
 ) -> None:
     """Write some fields of pictures, reduced to `LONGEST_SIDE`: JPEG, else PNG."""
     arrays = {"ids": np.array([picture.id for picture in pictures])}
