@@ -1,7 +1,7 @@
 """Config to parts: networks, first state, lengths, hyperparameters, data."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -140,8 +140,9 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
     )
     for name in ("temperature_seg", "temperature_adv", "temperature_d"):
         if not getattr(numbers, name) > 0:
+            field = "temperature_g" if objective[name] is None else name
             raise ValueError(
-                f"objective.{name}: {getattr(numbers, name)} is not a temperature; "
+                f"objective.{field}: {getattr(numbers, name)} is not a temperature; "
                 "it divides the logits, so give a positive number"
             )
     return numbers
@@ -239,7 +240,7 @@ def _init(key: PRNGKeyArray, x: Num[Array, "..."], *, network: nn.Module) -> PyT
     return network.init(key, x, train=False)
 
 
-def _lookup(table: dict, field: str, value: str) -> Callable:
+def _lookup(table: dict, field: str, value: str) -> Any:
     if value not in table:
         raise ValueError(f"{field}: {value!r} is not one of {', '.join(table)}")
     return table[value]

@@ -1,0 +1,167 @@
+import itertools
+import os
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tempseg_jax import loop
+from tempseg_jax.steps import Player, TrainState
+
+
+class Diverged(Exception):
+    pass
+
+
+def make_state(step=0, value=0.0):
+    params = {"w": jnp.float32(value)}
+    return TrainState(jnp.int32(step), Player(params, {}, {}, None), None)
+
+
+class Run:
+    """A loop over a step that counts, and everything that it asked for."""
+
+    def __init__(self, **callbacks):
+        self.events, self.logged, self.first_seen = [], [], None
+        self.loss_of = lambda number: 1.0
+        self.parameter_of = float
+        self.during_step = lambda number: None
+        every = dict(log_every=100, evaluate_every=100, save_every=100) | callbacks
+        self.callbacks = loop.Callbacks(
+            log=lambda number, means: self.logged.append((number, means)),
+            evaluate=lambda state: self.events.append(("evaluate", int(state.step))),
+            save=lambda state: self.events.append(("save", int(state.step))),
+            diverged=lambda number, reason: Diverged(f"step {number}: {reason}"),
+            **every,
+        )
+
+    def step(self, state, batch):
+        number = int(state.step) + 1
+        self.first_seen = self.first_seen or int(batch["image"][0, 0, 0, 0])
+        self.during_step(number)
+        moved = make_state(number, self.parameter_of(number))
+        return moved, {"loss": jnp.float32(self.loss_of(number)), "x": number}
+
+    def train(self, *, first_step=0, last_step):
+        images = (
+            {
+                "image": np.full((4, 2, 2, 3), number, np.uint8),
+                "label": np.zeros((4, 2, 2), np.uint8),
+            }
+            for number in itertools.count(first_step + 1)
+        )
+        return loop.train(
+            make_state(first_step),
+            images,
+            step=self.step,
+            place=lambda batch: batch,
+            first_step=first_step,
+            last_step=last_step,
+            callbacks=self.callbacks,
+        )
+
+
+def test_the_last_step_is_evaluated_and_the_others_as_often_as_asked():
+    run = Run(evaluate_every=4, save_every=3)
+    state = run.train(last_step=10)
+    assert int(state.step) == 10
+    assert run.events == [
+        ("save", 3),
+        ("evaluate", 4),
+        ("save", 6),
+        ("evaluate", 8),
+        ("save", 9),
+        ("evaluate", 10),
+    ]
+
+
+def test_a_later_start_takes_the_steps_that_are_left_at_the_same_numbers():
+    run = Run(evaluate_every=4, save_every=3)
+    run.train(first_step=6, last_step=10)
+    assert run.events == [("evaluate", 8), ("save", 9), ("evaluate", 10)]
+    assert run.first_seen == 7
+
+
+def test_nothing_is_done_where_no_step_is_left():
+    run = Run()
+    state = run.train(first_step=10, last_step=10)
+    assert int(state.step) == 10
+    assert run.events == run.logged == []
+
+
+def test_every_step_is_in_the_mean_of_exactly_one_line():
+    run = Run(log_every=4, save_every=6)
+    run.train(last_step=10)
+    means = [(number, means["x"]) for number, means in run.logged]
+    # Also at a save: a start from there would not see steps 5 and 6 again.
+    assert means == [(4, 2.5), (6, 5.5), (8, 7.5), (10, 9.5)]
+
+
+def test_the_lines_tell_speed_and_the_wait_for_data():
+    run = Run()
+    run.train(last_step=5)
+    ((_, means),) = run.logged
+    assert 0 <= means["data_wait"] <= 1
+    np.testing.assert_allclose(means["images_per_s"], 4 * means["steps_per_s"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("number", [1, 5, 10])
+def test_a_loss_that_is_not_finite_stops_and_names_its_step(number, value):
+    run = Run(evaluate_every=10, save_every=5)
+    run.loss_of = lambda n: value if n >= number else 1.0
+    taken = []
+    run.during_step = taken.append
+    with pytest.raises(Diverged, match=f"step {number}: the loss is not finite.*loss"):
+        run.train(last_step=10)
+    assert all(step < number for _, step in run.events)
+    assert taken[-1] <= number + loop.IN_FLIGHT
+
+
+@pytest.mark.parametrize("every", ["save_every", "evaluate_every"])
+def test_parameters_that_are_not_finite_are_never_saved(every):
+    # The loss of step 3 is of the parameters before it.
+    run = Run(**{every: 3})
+    run.parameter_of = lambda n: float("nan") if n == 3 else 1.0
+    with pytest.raises(Diverged, match="step 3: its loss was finite"):
+        run.train(last_step=10)
+    assert run.events == []
+
+
+def test_sigterm_saves_after_the_step_and_returns():
+    run = Run(log_every=1)
+
+    def terminate(number):
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run.during_step = terminate
+    before = signal.getsignal(signal.SIGTERM)
+    state = run.train(last_step=10)
+    assert int(state.step) == 4
+    assert run.events == [("save", 4)]
+    assert [number for number, _ in run.logged] == [1, 2, 3, 4]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_during_an_evaluation_stops_after_the_next_step():
+    run = Run(evaluate_every=4)
+    evaluate = run.callbacks.evaluate
+
+    def terminated(state):
+        evaluate(state)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    run.callbacks = run.callbacks._replace(evaluate=terminated)
+    run.train(last_step=10)
+    assert run.events == [("evaluate", 4), ("save", 5)]
+
+
+def test_the_signal_handler_is_put_back_after_an_error():
+    run = Run()
+    run.loss_of = lambda n: float("nan")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Diverged):
+        run.train(last_step=3)
+    assert signal.getsignal(signal.SIGTERM) is before
