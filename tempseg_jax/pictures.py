@@ -47,7 +47,7 @@ CURVES = (
 )
 
 
-def save_curves(lines: list[dict[str, float]], path: Path) -> None:
+def save_curves(lines: list[dict[str, int | float | None]], path: Path) -> None:
     """Draw the losses, D's outputs and the scores of metrics.jsonl against the step."""
     shown = [c for c in CURVES if any(name in line for name in c[1] for line in lines)]
     with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):

@@ -139,7 +139,7 @@ def play(
         scores, updated = discriminator.apply(
             variables, x, train=True, mutable=["batch_stats"]
         )
-        return scores, updated["batch_stats"]
+        return scores, updated.get("batch_stats", {})
 
     def fake(logits, temperature):
         return losses.probabilities(
@@ -252,7 +252,7 @@ def _move(
 
 def _movement(name: str, direction: Direction) -> Metrics:
     """Return what tells that a player is learning: gradient norm and loss scale."""
-    norm = optax.global_norm(direction.grads)
+    norm = optax.tree.norm(direction.grads)
     if direction.finite is None:
         return {f"grad_norm_{name}": norm}
     return {

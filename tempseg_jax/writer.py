@@ -10,7 +10,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 
-def read_metrics(workdir: str | Path) -> list[dict[str, float]]:
+def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
     """Return the lines of a workdir's metrics.jsonl; none if it has no such file."""
     path = Path(workdir) / "metrics.jsonl"
     if not path.exists():

@@ -1,0 +1,113 @@
+"""Two real processes on this machine, over gloo."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tempseg_jax import distributed
+from tempseg_jax.checkpoint import Checkpoints
+from tempseg_jax.writer import read_metrics
+
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def command(data_dir):
+    """The command line of a run of a moment."""
+    settings = {
+        "model.width": 0.05,
+        "data.crop_size": 32,
+        "data.batch_size": 4,
+        "data.num_workers": 0,
+        "data.data_dir": data_dir,
+        "steps": STEPS,
+        "log_every_steps": 1,
+        "save_every_steps": 2,
+    }
+    overrides = [f"--config.{name}={value}" for name, value in settings.items()]
+    main = [sys.executable, "-m", "tempseg_jax.main", "--config=configs/demo.py"]
+    return [*main, *overrides]
+
+
+def start(command, **flags):
+    flags = [f"--{name}={value}" for name, value in flags.items()]
+    return subprocess.Popen(
+        [*command, *flags],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_two(command, **flags):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    shared = {"coordinator_address": address, "num_processes": 2, **flags}
+    return [start(command, **shared, process_id=i) for i in range(2)]
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def alone(command, tmp_path_factory):
+    """What one process makes of the run."""
+    workdir = tmp_path_factory.mktemp("alone")
+    finish(start(command, workdir=workdir))
+    return read_metrics(workdir)
+
+
+def assert_same_run(found, expected):
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for a, b in zip(found, expected, strict=True):
+        names = {"train/loss_seg", "train/loss_d", "val/pacc", "val/nll"} & b.keys()
+        # The all-reduce adds in another order: about 1e-7 a step, not bitwise.
+        assert {n: a[n] for n in names} == pytest.approx(
+            {n: b[n] for n in names}, rel=1e-4
+        )
+
+
+def test_two_processes_train_and_score_as_one(command, alone, tmp_path):
+    first, second = (finish(p) for p in start_two(command, workdir=tmp_path))
+    assert_same_run(read_metrics(tmp_path), alone)
+    assert f"step {STEPS}/{STEPS}" in first
+    assert "step" not in second  # one process writes the log
+
+
+def test_a_killed_process_stops_the_other_and_any_number_goes_on(
+    command, alone, tmp_path
+):
+    first, second = start_two(command, workdir=tmp_path)
+    deadline = time.monotonic() + 200
+    while not Checkpoints(tmp_path).steps() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second.kill()
+    output, _ = first.communicate(timeout=2 * distributed.HEARTBEAT_TIMEOUT + 30)
+    second.communicate()
+    if first.returncode == 0:
+        pytest.skip("the run was over before the second process could be killed")
+    assert first.returncode == 1
+    assert re.search(r"error: process 0 lost another process of the run", output)
+    output = finish(start(command, workdir=tmp_path))
+    assert "Resuming at step" in output
+    assert_same_run(read_metrics(tmp_path), alone)
+
+
+def test_half_of_an_address_is_refused():
+    with pytest.raises(ValueError, match="--num_processes"):
+        distributed.join(
+            automatic=False,
+            coordinator_address="localhost:1",
+            num_processes=None,
+            process_id=0,
+        )
