@@ -158,7 +158,7 @@ def _in_windows(
 ) -> Iterator[tuple[dict, tuple]]:
     """Yield each image of a batch by itself, its bands added up."""
     window, stride = windows
-    for i, (h, w) in enumerate(batch["size"]):
+    for i, (h, w) in enumerate(batch["size"].tolist()):
         if not h:
             continue
         image, label = (batch[name][i, :h, :w] for name in ("image", "label"))

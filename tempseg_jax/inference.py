@@ -181,7 +181,7 @@ def _abstract_variables(segmenter: nn.Module) -> PyTree:
     )
 
 
-def _batch_of_one(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "1 h w 3"]:
+def _batch_of_one(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "1 _ _ 3"]:
     h, w = (sliding.up_to_bucket(n) for n in image.shape[:2])
     return sliding.padded(image, height=h, width=w)[None]
 

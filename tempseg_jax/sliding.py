@@ -8,6 +8,7 @@ band of rows, never a whole photograph's probabilities.
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -125,8 +126,8 @@ def padded(
     return canvas
 
 
-def up_to_bucket(length: int) -> int:
-    """Round a side up to a shape that is compiled anyway."""
+def up_to_bucket(length: Any) -> Any:
+    """Round a side (in `export`, a symbol) up to a shape that is compiled anyway."""
     return -(-length // BUCKET) * BUCKET
 
 
@@ -154,7 +155,8 @@ def bands(
         _coverage(starts, n, window)
         for starts, n in zip((tops, lefts), canvas.shape[:2], strict=True)
     )
-    batch = devices * max(1, _PIXELS_AT_ONCE // window**2)
+    most = devices * max(1, _PIXELS_AT_ONCE // window**2)
+    batch = -(-min(len(lefts), most) // devices) * devices
     total = None
     for top, below in zip(tops, [*tops[1:], canvas.shape[0]], strict=True):
         for left, p in _probabilities(
