@@ -60,7 +60,7 @@ CELLS = {
     "lambda5e-4": Cell("λ = 5e-4", _decay(5e-4)),
     # Is it the adversary, or the temperature of the cross-entropy by itself?
     "seg_only": Cell(
-        "T_G = 0.5 on L_seg, no D (α = 0)",
+        "T_G = 0.5 on L_seg, no D",
         _SUPERVISED | {"objective.temperature_seg": 0.5},
     ),
     "adv_only": Cell(
@@ -73,7 +73,7 @@ CELLS = {
         _T1 | {"optimizer.learning_rate_g": Times(2.0)},
     ),
     "frozen_d": Cell(
-        "D frozen at its random start",
+        "D frozen as it starts",
         _T1 | {"optimizer.learning_rate_d": 0.0},
     ),
     "learning_d": Cell(

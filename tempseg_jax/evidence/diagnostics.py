@@ -110,7 +110,8 @@ def discriminator(evidence: Evidence, cells: Sequence[str]) -> View:
         relative = {seed: 100 * x["relative"] for seed, x in changes.items()}
         largest = max((x["largest"] for x in changes.values()), default=math.nan)
         moved = f"{largest:.1e}" if changes else NONE
-        rows.append((CELLS[cell].title, *last, spread(relative, digits=4), moved))
+        mean = f"{np.mean([*relative.values()]):.2g} %" if changes else NONE
+        rows.append((CELLS[cell].title, *last, mean, moved))
     return View(
         "The discriminator at the end of training",
         (
@@ -118,7 +119,7 @@ def discriminator(evidence: Evidence, cells: Sequence[str]) -> View:
             "D(X)",
             "D(p)",
             "L_D",
-            "moved (% of initial norm)",
+            "moved, of initial norm",
             "largest move of a weight",
         ),
         rows,

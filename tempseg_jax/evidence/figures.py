@@ -16,12 +16,13 @@ from tempseg_jax.evidence.cells import CELLS, TABLES
 from tempseg_jax.evidence.collect import Evidence, Series
 from tempseg_jax.evidence.diagnostics import class_ious
 from tempseg_jax.evidence.tables import bootstrapped, paired
+from tempseg_jax.evidence.view import SUBSCRIPT
 
 # Okabe & Ito (2008): told apart with any colour vision; styles repeat the difference.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (7, 2)))
 MARKERS = "osD^vPX"
-WIDTH = 4.4  # inches, so about 420 pixels
+WIDTH = 4.2  # inches, so about 400 pixels
 CROWDED = 5  # cells; more are drawn in panels of their own
 
 
@@ -51,12 +52,10 @@ def forest(evidence: Evidence, table: str, split: str) -> Figure | None:
             axes, over_images, y + 0.12, COLOURS[2], "s", "over images", size=5.0
         )
     axes.axvline(0, color="0.3", lw=0.8)
-    axes.set_yticks(range(len(rows)), [CELLS[cell].title for cell, _ in rows])
+    axes.set_yticks(range(len(rows)), [_title(cell) for cell, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("Δ mIoU (percentage points), 95 % intervals")
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    canvas.legend(unique.values(), unique.keys(), loc="outside upper right", ncols=2)
+    axes.set_xlabel("Δ mIoU (points), 95 % intervals")
+    _legend(canvas, axes)
     return _figure(
         canvas,
         f"{TABLES[table].title}, {split}: differences from “{CELLS[reference].title}”. "
@@ -112,7 +111,7 @@ def classes(evidence: Evidence, cells: Sequence[str], split: str) -> Figure | No
                 {s: x[k] for s, x in values.items() if not np.isnan(x[k])},
                 {s: x[k] for s, x in base.items() if not np.isnan(x[k])},
             )
-            style = COLOURS[1 + i], MARKERS[1 + i], CELLS[cell].title
+            style = COLOURS[1 + i], MARKERS[1 + i], _title(cell)
             _error_bar(axes, found, k + offset, *style, size=3.5)
             drawn |= found is not None
     if not drawn:
@@ -120,10 +119,8 @@ def classes(evidence: Evidence, cells: Sequence[str], split: str) -> Figure | No
     axes.axvline(0, color="0.3", lw=0.8)
     axes.set_yticks(range(count), evidence.class_names)
     axes.set_ylim(count - 0.5, -0.5)
-    axes.set_xlabel("Δ IoU (percentage points), 95 % intervals over seeds")
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    canvas.legend(unique.values(), unique.keys(), loc="outside upper right", ncols=3)
+    axes.set_xlabel("Δ IoU (points), 95 % intervals over seeds")
+    _legend(canvas, axes)
     return _figure(canvas, f"{split}: IoU by class, less “{CELLS[reference].title}”.")
 
 
@@ -145,13 +142,13 @@ def reliability(evidence: Evidence, cells: Sequence[str]) -> Figure | None:
             ls=STYLES[i % len(STYLES)],
             marker=MARKERS[i % len(MARKERS)],
             ms=3.5,
-            label=CELLS[cell].title,
+            label=_title(cell),
         )
         drawn = True
     if not drawn:
         return None
     axes.set(xlabel="confidence at T = 1", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False)
+    _legend(canvas, axes)
     return _figure(
         canvas,
         f"Reliability on val at T = 1, {BINS} bins: below the diagonal a network is "
@@ -168,7 +165,7 @@ def _curves(
     scale: float,
     line: float | None,
 ) -> Figure | None:
-    canvas, axes = _axes(height=2.9)
+    canvas, axes = _axes(height=3.1)
     drawn = []
     for i, cell in enumerate(cells):
         seeds = evidence.curves(cell, name)
@@ -176,21 +173,20 @@ def _curves(
             continue
         steps, mean, sd = _band(list(seeds.values()))
         colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
-        title = CELLS[cell].title
-        axes.plot(steps, scale * mean, color=colour, ls=style, label=title, lw=1.4)
+        label_ = f"{_title(cell)}, n = {len(seeds)}"
+        axes.plot(steps, scale * mean, color=colour, ls=style, label=label_, lw=1.4)
         low, high = scale * (mean - sd), scale * (mean + sd)
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
-        drawn.append(f"{title} ({len(seeds)})")
+        drawn.append(CELLS[cell].title)
     if not drawn:
         return None
     if line is not None:
         axes.axhline(line, color="0.6", lw=0.8)
-    axes.set(xlabel="step", ylabel=label)
-    axes.legend(frameon=False)
+    axes.set(xlabel="step", ylabel=_subscripts(label))
+    _legend(canvas, axes)
     return _figure(
         canvas,
-        f"{label}: mean and standard deviation over seeds, whose number is in "
-        f"brackets: {', '.join(drawn)}.",
+        f"{label}: mean and standard deviation over n seeds. {', '.join(drawn)}.",
     )
 
 
@@ -226,6 +222,29 @@ def _axes(*, height: float) -> tuple[Canvas, Axes]:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return canvas, axes
+
+
+def _legend(canvas: Canvas, axes: Axes) -> None:
+    """Above the axes, where it hides nothing; each name once."""
+    handles, labels = axes.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    columns = 1 if max(map(len, named)) > 30 else 2
+    canvas.legend(
+        named.values(),
+        named.keys(),
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+    )
+
+
+def _title(cell: str) -> str:
+    return _subscripts(CELLS[cell].title)
+
+
+def _subscripts(text: str) -> str:
+    return SUBSCRIPT.sub(r"$\1_{\\mathrm{\2}}$", text)
 
 
 def _figure(canvas: Canvas, caption: str) -> Figure:

@@ -1,5 +1,6 @@
 """The report as one HTML page: nothing outside it, no script."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -12,30 +13,36 @@ from tempseg_jax.evidence.examples import (
 )
 from tempseg_jax.evidence.figures import Figure
 from tempseg_jax.evidence.report import READING, Report, Section
-from tempseg_jax.evidence.view import View
+from tempseg_jax.evidence.view import SUBSCRIPT, View
+
+NUMBER = re.compile(r"[+−]?\d|[VC] [+−]")
+"""What a cell that is not broken into lines begins with."""
 
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff;
-  max-width: 72rem; margin: 0 auto; padding: 1rem; }
+  max-width: 71rem; margin: 0 auto; padding: 1rem; }
 h1, h2, h3 { line-height: 1.25; }
 h2 { border-top: 1px solid #bbb; padding-top: 1.2rem; margin-top: 2rem; }
 p, ul { max-width: 48rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; }
 dt { color: #555; }
 dd { margin: 0; overflow-wrap: anywhere; }
-table { border-collapse: collapse; font-size: .875rem; margin: .5rem 0;
+table { border-collapse: collapse; font-size: .8125rem; margin: .5rem 0;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid #ccc; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid #ccc; text-align: right; }
+th:first-child, td:first-child { text-align: left; min-width: 9rem; }
 thead th { border-bottom: 2px solid #333; vertical-align: bottom; }
+.number { white-space: nowrap; }
+.wide { overflow-x: auto; }
 td.told { font-weight: 700; }
 .note, figcaption { color: #444; font-size: .875rem; }
 .missing { border: 2px solid #D55E00; padding: .25rem 1rem; }
 .figures, .tiles { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; width: 26.5rem; max-width: 100%; break-inside: avoid; }
-.tiles figure { width: 13rem; }
+figure { margin: 0; width: 23rem; max-width: 100%; break-inside: avoid; }
+.tiles figure { width: 13.2rem; }
+sub { line-height: 0; font-size: .75em; }
 img { max-width: 100%; height: auto; display: block; }
 .tiles img { width: 100%; }
 .swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -.15em;
@@ -97,39 +104,47 @@ def _missing(missing: Sequence[str]) -> str:
 
 
 def _section(section: Section) -> str:
-    text = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in section.text)
+    text = "".join(f"<p>{_words(paragraph)}</p>" for paragraph in section.text)
     views = "".join(map(_table, section.views))
     figures = "".join(map(_figure, section.figures))
     shown = f'<div class="figures">{figures}</div>' if figures else ""
-    return f"<section><h2>{escape(section.title)}</h2>{text}{views}{shown}</section>\n"
+    return f"<section><h2>{_words(section.title)}</h2>{text}{views}{shown}</section>\n"
 
 
 def _table(view: View) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in view.header)
+    head = "".join(f'<th scope="col">{_words(name)}</th>' for name in view.header)
     rows = "".join(f"<tr>{_cells(view, row)}</tr>" for row in view.rows)
-    note = f'<p class="note">{escape(view.note)}</p>' if view.note else ""
-    title = escape(view.title)
+    note = f'<p class="note">{_words(view.note)}</p>' if view.note else ""
+    title = _words(view.title)
     if not view.rows:
         return f"<h3>{title}</h3><p>Nothing to show yet.</p>{note}"
     return (
-        f"<table><caption>{title}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table>{note}"
+        f'<div class="wide"><table><caption>{title}</caption><thead><tr>{head}</tr>'
+        f"</thead><tbody>{rows}</tbody></table></div>{note}"
     )
 
 
 def _cells(view: View, row: tuple[str, ...]) -> str:
-    return "".join(
-        f'<td data-label="{escape(name)}"{" class=told" * text.endswith("*")}>'
-        f"{escape(text)}</td>"
-        for name, text in zip(view.header, row, strict=True)
-    )
+    cells = []
+    for name, text in zip(view.header, row, strict=True):
+        kinds = "number " * bool(NUMBER.match(text)) + "told" * text.endswith("*")
+        kind = f' class="{kinds.strip()}"' if kinds else ""
+        cells.append(
+            f'<td data-label="{escape(name)}"{kind}><span>{_words(text)}</span></td>'
+        )
+    return "".join(cells)
+
+
+def _words(text: str) -> str:
+    """Escape, and set subscripts as such."""
+    return SUBSCRIPT.sub(r"<i>\1</i><sub>\2</sub>", escape(text))
 
 
 def _figure(figure: Figure) -> str:
     caption = escape(figure.caption)
     return (
         f'<figure><img src="{figure.source}" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"<figcaption>{_words(figure.caption)}</figcaption></figure>"
     )
 
 
@@ -140,7 +155,7 @@ def _comparison(comparison: Comparison | None, evidence: Evidence) -> str:
             f"<section>{heading}<p>No two settings have finished with the same seed, "
             "so there is nothing to compare.</p></section>"
         )
-    first, second = escape(comparison.first), escape(comparison.second)
+    first, second = _words(comparison.first), _words(comparison.second)
     classes = zip(evidence.class_names, evidence.palette.tolist(), strict=True)
     legend = "".join(_swatch(name, colour) for name, colour in classes)
     who = (
@@ -152,7 +167,7 @@ def _comparison(comparison: Comparison | None, evidence: Evidence) -> str:
     for example in comparison.examples:
         tiles = "".join(
             f'<figure><img src="{source}" alt="{escape(f"{example.id}: {title}")}">'
-            f"<figcaption>{escape(title)}</figcaption></figure>"
+            f"<figcaption>{_words(title)}</figcaption></figure>"
             for title, source in example.tiles
         )
         shown.append(
@@ -169,4 +184,4 @@ def _comparison(comparison: Comparison | None, evidence: Evidence) -> str:
 def _swatch(name: str, colour: Sequence[int]) -> str:
     red, green, blue = colour
     style = f"background:rgb({red},{green},{blue})"
-    return f'<span><i class="swatch" style="{style}"></i>{escape(name)}</span>'
+    return f'<span><i class="swatch" style="{style}"></i>{_words(name)}</span>'

@@ -165,8 +165,8 @@ def _verdict(evidence: Evidence, table: str, split: str) -> str:
     ]
     return (
         f"On {split}, {len(told)} of {len(known)} differences in mIoU have an interval "
-        f"over seeds that excludes zero: {', '.join(told) or 'none'}. Where no setting "
-        f"differed, {0.05 * len(known):.2g} would by chance."
+        f"over seeds that excludes zero{': ' * bool(told)}{', '.join(told)}. If no "
+        f"setting mattered, {0.05 * len(known):.2g} would be expected by chance."
     )
 
 

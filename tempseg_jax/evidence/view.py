@@ -1,12 +1,15 @@
 """A table as text: Markdown and HTML show the same words."""
 
 import math
+import re
 from typing import NamedTuple
 
 from tempseg_jax.evidence import statistics
 from tempseg_jax.evidence.statistics import Interval
 
 NONE = "–"
+SUBSCRIPT = re.compile(r"\b([TL])_(G|D|seg|adv)\b")
+"""Symbols of the paper as the tables write them."""
 
 
 class View(NamedTuple):
