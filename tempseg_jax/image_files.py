@@ -79,6 +79,17 @@ def find(paths: list[str | Path]) -> list[tuple[Path, Path]]:
     return found
 
 
+def shrunk(
+    image: UInt8[np.ndarray, "h w 3"], *, largest_side: int
+) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Return the image, made smaller where a side is longer than `largest_side`."""
+    if max(image.shape) <= largest_side:
+        return image
+    smaller = Image.fromarray(image)
+    smaller.thumbnail((largest_side, largest_side), Image.Resampling.LANCZOS)
+    return np.array(smaller)
+
+
 def _checked_array(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise BadImage(

@@ -1,0 +1,36 @@
+"""Serve a local page that segments the image dropped on it.
+
+    python scripts/demo_page.py --workdir=runs/demo
+
+Shows the overlay, the area of each class, and what the temperature does to the
+probabilities and their entropy. Needs Gradio: pip install -e '.[demo]'.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tempseg_jax import command
+
+
+def main() -> int:
+    """Parse the command line and serve until interrupted."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--port", type=int, default=7860, help="0: any free one")
+    command.add_segmenter_arguments(parser)
+    options = parser.parse_args()
+    command.prepare()
+    with command.one_line_errors(debug=options.debug):
+        segment = command.load_segmenter(options)
+        from tempseg_jax import page
+
+        page.serve(segment, port=options.port, wait=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
