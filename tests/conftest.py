@@ -12,6 +12,8 @@ install_import_hook("tempseg_jax", "beartype.beartype")
 _COMPILED = tempfile.TemporaryDirectory(prefix="tempseg_jax_tests_")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Nothing here runs long enough to repay what LLVM spends on optimising it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import importlib.util  # noqa: E402
 from pathlib import Path  # noqa: E402
