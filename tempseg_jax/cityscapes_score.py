@@ -14,7 +14,7 @@ LABEL_IDS = CITYSCAPES_HIGHEST_LABEL_ID + 1
 
 
 def label_id_confusion(
-    truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"]
+    truth: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h_p w_p"]
 ) -> Int[np.ndarray, "34 34"]:
     """Count pixels by [true labelId, predicted labelId].
 

@@ -55,14 +55,19 @@ def data_dir(tmp_path_factory) -> str:
     return folder
 
 
-@pytest.fixture
-def demo_config(data_dir) -> ConfigDict:
-    """The demo, of a size at which a step takes a moment."""
+def make_demo_config(data_dir: str) -> ConfigDict:
+    """Return the demo, of a size at which a step takes a moment."""
     config = load_config("demo")
     config.data.data_dir = data_dir
     config.data.batch_size = 4
-    config.data.crop_size = 64
+    config.data.crop_size = 32
     config.data.num_workers = 0
     config.model.width = 0.05
     config.steps = 4
     return config
+
+
+@pytest.fixture
+def demo_config(data_dir) -> ConfigDict:
+    """A config that takes four steps in a moment."""
+    return make_demo_config(data_dir)
