@@ -71,3 +71,33 @@ def make_demo_config(data_dir: str) -> ConfigDict:
 def demo_config(data_dir) -> ConfigDict:
     """A config that takes four steps in a moment."""
     return make_demo_config(data_dir)
+
+
+@pytest.fixture(scope="session")
+def saved_run(tmp_path_factory) -> Path:
+    """A workdir whose narrow FCN-8s was never trained, but tells classes apart."""
+    from tempseg_jax import parts
+    from tempseg_jax.checkpoint import Checkpoints
+    from tempseg_jax.data import scenes
+    from tempseg_jax.data.catalog import Split
+
+    config = load_config("demo")
+    config.model.width = 0.05
+    names, palette = scenes.Scenes().classes()
+    networks = parts.build_networks(config, num_classes=len(names))
+    state = parts.initial_state(config, networks)
+    keys = jax.random.split(jax.random.key(1), 100)
+    leaves, tree = jax.tree.flatten(state.segmenter.params)
+    noisy = [
+        x + 0.05 * jax.random.normal(key, x.shape)
+        for x, key in zip(leaves, keys, strict=False)
+    ]
+    params = jax.tree.unflatten(tree, noisy)
+    state = state.replace(segmenter=state.segmenter.replace(params=params), step=7)
+    split = Split("scenes", "val", [], tuple(names), palette)
+    model = parts.describe_model(config, networks, split)
+    folder = tmp_path_factory.mktemp("saved")
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(state, model, metrics={"miou": 0.5})
+    checkpoints.close()
+    return folder
