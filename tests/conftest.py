@@ -19,6 +19,7 @@ import importlib.util  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
@@ -86,13 +87,11 @@ def saved_run(tmp_path_factory) -> Path:
     names, palette = scenes.Scenes().classes()
     networks = parts.build_networks(config, num_classes=len(names))
     state = parts.initial_state(config, networks)
-    keys = jax.random.split(jax.random.key(1), 100)
-    leaves, tree = jax.tree.flatten(state.segmenter.params)
-    noisy = [
-        x + 0.05 * jax.random.normal(key, x.shape)
-        for x, key in zip(leaves, keys, strict=False)
-    ]
-    params = jax.tree.unflatten(tree, noisy)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda x: x + rng.normal(scale=0.05, size=x.shape).astype(np.float32),
+        state.segmenter.params,
+    )
     state = state.replace(segmenter=state.segmenter.replace(params=params), step=7)
     split = Split("scenes", "val", [], tuple(names), palette)
     model = parts.describe_model(config, networks, split)
