@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -40,7 +41,9 @@ class Diverged(ValueError):
     """A loss, or what it made of the parameters, is not finite."""
 
 
-def train(config: ConfigDict, folder: str, *, allow_change: bool) -> dict[str, float]:
+def train(
+    config: ConfigDict, folder: str | Path, *, allow_change: bool
+) -> dict[str, float]:
     """Train, from the workdir's latest checkpoint if it has one; return last scores.
 
     Raises:
