@@ -1,125 +1,164 @@
+"""Scores of a whole split, by a network that says the red value of each pixel."""
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
-from tempseg_jax import metrics
+from tempseg_jax import mesh, sliding
 from tempseg_jax.data import codec, pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluate import evaluate
-from tempseg_jax.sliding import WHOLE, Views
 from tempseg_jax.types import IGNORE_LABEL
 
-K = 4
+CLASSES = 21
+SIZES = [
+    (40, 30),
+    (30, 40),
+    (130, 20),
+    (40, 30),
+    (64, 64),
+    (7, 5),
+    (128, 128),
+    (40, 30),
+]
 
 
-class Colours(nn.Module):
-    """A segmenter that sees single pixels: the red channel's quarter is the class."""
+class RedIsTheClass(nn.Module):
+    """Predict class `red`, with fixed confidence."""
 
-    num_classes: int = K
-
+    @nn.compact
     def __call__(self, image, *, train):
-        centres = jnp.arange(K)[None, None, None] * 64.0 + 31.5
-        return -jnp.square(image[..., :1].astype(jnp.float32) - centres) / 2000
+        assert not train
+        red = jnp.minimum(image[..., 0], CLASSES - 1)
+        return 3 * jax.nn.one_hot(red, CLASSES)
 
 
-def make_split(shapes, *, seed=0, labels=None):
-    rng = np.random.default_rng(seed)
-    records, truth = [], []
-    for i, (h, w) in enumerate(shapes):
-        image = rng.integers(0, 256, (h, w, 3), np.uint8)
-        label = rng.integers(0, K, (h, w)).astype(np.uint8)
-        label[rng.random((h, w)) < 0.3] = IGNORE_LABEL
-        if labels is not None:
-            label[:] = labels[i]
-        truth.append((image, label))
-        record = {"id": f"r{i}", "image": codec.encode_image(image)}
-        records.append(record | {"label": codec.encode_label(label)})
-    sizes = {shape: shapes.count(shape) for shape in shapes}
-    names, palette = tuple("abcd"), np.zeros((K, 3), np.uint8)
-    return Split("tiny", "val", records, names, palette, sizes=sizes), truth
+def make_images():
+    """Images whose red values are right at two thirds of the scored pixels."""
+    rng = np.random.default_rng(0)
+    for height, width in SIZES:
+        label = rng.integers(0, CLASSES, (height, width)).astype(np.uint8)
+        label[label == 4] = 5  # class 4 is nowhere
+        red = np.where(rng.random(label.shape) < 0.67, label, 5)
+        label[rng.random(label.shape) < 0.2] = IGNORE_LABEL
+        image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        image[..., 0] = red
+        yield image, label
 
 
-def run(split, views=WHOLE, temperatures=(1.0, 0.5), batch_size=2):
-    seen = []
+IMAGES = list(make_images())
+
+
+@pytest.fixture(scope="module")
+def split():
+    records = [
+        {
+            "id": f"image_{i}",
+            "image": codec.encode_image(image),
+            "label": codec.encode_label(label),
+        }
+        for i, (image, label) in enumerate(IMAGES)
+    ]
+    names = tuple(f"class {i}" for i in range(CLASSES))
+    return Split("tiny", "val", records, names, np.zeros((CLASSES, 3), np.uint8))
+
+
+def run(split, *, batch_size, process=(0, 1), views=sliding.WHOLE):
+    """Return the sums and the examples of one process."""
+    local, seen = mesh.local_mesh(), []
     sums = evaluate(
         {},
         pipeline.eval_batches(
             split,
             batch_size=batch_size,
             num_workers=0,
-            process_index=0,
-            process_count=1,
+            process_index=process[0],
+            process_count=process[1],
         ),
-        segmenter=Colours(),
-        num_classes=K,
+        segmenter=RedIsTheClass(),
+        num_classes=CLASSES,
         views=views,
-        temperatures=temperatures,
-        place=lambda batch: batch,
-        devices=1,
+        temperatures=(1.0,),
+        place=lambda batch: mesh.split_batch(batch, local),
+        devices=local.size,
         visit=seen.append,
     )
     return sums, seen
 
 
-def voc_eval_seg(truth):
-    """VOCevalseg.m: one matrix over all images, void pixels in no place of it."""
-    counts = np.zeros((K, K), int)
-    for image, label in truth:
-        for true, red in zip(label.ravel(), image[..., 0].ravel(), strict=True):
-            if true != IGNORE_LABEL:
-                counts[true, int(red) // 64] += 1
-    accuracies = []
-    for j in range(K):
-        gt, res = counts[j].sum(), counts[:, j].sum()
-        if gt + res - counts[j, j]:
-            accuracies.append(counts[j, j] / (gt + res - counts[j, j]))
-    return counts, np.mean(accuracies)
+@pytest.fixture(scope="module")
+def expected():
+    """Count one pixel at a time."""
+    confusion = np.zeros((CLASSES, CLASSES), np.int64)
+    for image, label in IMAGES:
+        for truth, guess in zip(label.ravel(), image[..., 0].ravel(), strict=True):
+            if truth != IGNORE_LABEL:
+                confusion[truth, guess] += 1
+    return confusion
 
 
-CASES = {
-    "several_sizes": {"shapes": [(40, 50), (60, 130), (40, 50), (33, 90), (40, 50)]},
-    "all_void": {"shapes": [(20, 20)], "labels": [IGNORE_LABEL]},
-    "absent_classes": {"shapes": [(20, 30), (20, 30)], "labels": [0, 0]},
-    "one_pixel": {"shapes": [(1, 1)], "labels": [2]},
-}
-WINDOWS = Views(window=32, stride=20, scales=(1.0,), flip=True)
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_each_image_counts_once_whatever_the_batch_size(split, expected, batch_size):
+    sums, seen = run(split, batch_size=batch_size)
+    np.testing.assert_array_equal(sums.confusion, expected)
+    assert sums.images == len(IMAGES)
+    assert sorted(example.id for example in seen) == [
+        f"image_{i}" for i in range(len(IMAGES))
+    ]
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("views", [WHOLE, WINDOWS], ids=["whole", "windows"])
-def test_the_matrix_is_vocs_whole_or_in_windows(name, views):
-    split, truth = make_split(**CASES[name])
-    sums, _ = run(split, views)
-    if name == "all_void":
-        assert not sums.confusion.any()
-        assert np.isnan(metrics.scores(sums.confusion)["miou"])
-        return
-    counts, miou = voc_eval_seg(truth)
-    np.testing.assert_array_equal(sums.confusion, counts)
-    assert metrics.scores(sums.confusion)["miou"] == pytest.approx(miou)
+def test_examples_are_the_images_at_their_native_size(split):
+    _, seen = run(split, batch_size=3)
+    for example in seen:
+        image, label = IMAGES[int(example.id.removeprefix("image_"))]
+        np.testing.assert_array_equal(example.image, image)
+        np.testing.assert_array_equal(example.label, label)
+        np.testing.assert_array_equal(example.prediction, image[..., 0])
 
 
-def test_every_image_is_seen_once_as_it_is():
-    split, truth = make_split(**CASES["several_sizes"])
-    for views in (WHOLE, WINDOWS):
-        sums, seen = run(split, views)
-        assert sums.images == 5
-        by_id = {example.id: example for example in seen}
-        assert len(seen) == len(by_id) == 5
-        for i, (image, label) in enumerate(truth):
-            found = by_id[f"r{i}"]
-            np.testing.assert_array_equal(found.image, image)
-            np.testing.assert_array_equal(found.label, label)
-            np.testing.assert_array_equal(found.prediction, image[..., 0] // 64)
+def test_the_shares_of_the_processes_add_up(split, expected):
+    shares = [run(split, batch_size=3, process=(i, 3))[0] for i in range(3)]
+    np.testing.assert_array_equal(sum(s.confusion for s in shares), expected)
+    assert [s.images for s in shares] == [3, 3, 2]
 
 
-def test_windows_and_batches_change_no_sum():
-    split, _ = make_split(**CASES["several_sizes"])
-    whole, _ = run(split)
-    for other, _ in (run(split, WINDOWS), run(split, batch_size=3)):
-        np.testing.assert_array_equal(
-            other.tally.count.sum(axis=1), [whole.confusion.sum()] * 2
+def test_the_likelihood_is_the_mean_over_scored_pixels(split):
+    sums, _ = run(split, batch_size=3)
+    log_sum = np.log(np.exp(3) + CLASSES - 1)
+    right, scored = np.trace(sums.confusion), sums.confusion.sum()
+    expected = right * (log_sum - 3) + (scored - right) * log_sum
+    np.testing.assert_allclose(sums.tally.nll, [expected], rtol=1e-5)
+    assert sums.tally.count.sum() == scored
+
+
+def test_windows_and_mirror_images_see_each_pixel_once_too(split, expected):
+    views = sliding.Views(window=32, stride=20, scales=(1.0,), flip=True)
+    sums, seen = run(split, batch_size=3, views=views)
+    np.testing.assert_array_equal(sums.confusion, expected)
+    assert len(seen) == len(IMAGES)
+
+
+def test_a_network_of_other_classes_than_the_data_is_refused(split):
+    class TwoClasses(nn.Module):
+        @nn.compact
+        def __call__(self, image, *, train):
+            return jnp.zeros((*image.shape[:3], 2))
+
+    batches = pipeline.eval_batches(
+        split, batch_size=1, num_workers=0, process_index=0, process_count=1
+    )
+    with pytest.raises((TypeCheckError, ValueError)):
+        evaluate(
+            {},
+            batches,
+            segmenter=TwoClasses(),
+            num_classes=CLASSES,
+            views=sliding.WHOLE,
+            temperatures=(1.0,),
+            place=lambda batch: batch,
+            devices=1,
+            visit=lambda example: None,
         )
-        for a, b in zip(whole.tally, other.tally, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
