@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tempseg_jax import command
 from tempseg_jax.evidence import page, report
 from tempseg_jax.evidence.collect import Evidence
 
@@ -21,15 +22,14 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="the --workdir of scripts/sweep.py")
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--markdown", type=Path, help="the tables alone")
+    parser.add_argument("--debug", action="store_true", help="show where it failed")
     arguments = parser.parse_args()
-    try:
+    with command.one_line_errors(debug=arguments.debug):
         evidence = Evidence(arguments.sweep)
         found = report.build(evidence)
         _write(arguments.out, page.to_html(found, evidence))
         if arguments.markdown:
             _write(arguments.markdown, report.to_markdown(found))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     for text in found.missing:
         print(f"missing: {text}")
     print(f"{len(evidence.finals)} of {len(evidence.runs)} runs, in {arguments.out}")

@@ -8,16 +8,15 @@ CUDA_VISIBLE_DEVICES=0 … --shard=1/2, CUDA_VISIBLE_DEVICES=1 … --shard=2/2. 
 scripts/report.py makes the page.
 """
 
-import os
 import sys
 from pathlib import Path
 
-import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tempseg_jax import command
 from tempseg_jax.evidence import cells, progress, sweep
 from tempseg_jax.evidence.scope import Scope, read_scope
 
@@ -84,18 +83,23 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every save
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    jax.config.update("jax_compilation_cache_dir", str(cache / "tempseg_jax" / "xla"))
-    try:
+    command.prepare()
+    with command.one_line_errors(debug=_DEBUG.value):
         done = main(argv)
-    except (ValueError, OSError) as error:
-        if _DEBUG.value:
-            raise
-        sys.exit(f"error: {error}")
     if not done:
         sys.exit("not everything is done: stopped, or left to another process")
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """Parse as absl does; what is wrong with the config is one line here too."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.keys()  # a file that cannot be read shows on its first use
+    except (AttributeError, KeyError, OSError) as error:  # what ConfigDict raises
+        sys.exit(f"error: --config: {' '.join(str(error).split())}")
+    return rest
+
+
 if __name__ == "__main__":
-    app.run(_main)
+    app.run(_main, flags_parser=_parse)

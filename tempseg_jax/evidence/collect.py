@@ -108,7 +108,9 @@ class Evidence:
             if run in self.finals:
                 continue
             state = progress.state(self.folder, run)
-            why = {"–": "not started", "diverged": self.diverged.get(run, "")}
+            # The message has the losses and the advice after the first bracket.
+            diverged = self.diverged.get(run, "").partition(" (")[0]
+            why = {"–": "not started", "diverged": diverged}
             text = why.get(state, f"{state} of {self.steps} steps")
             found.append(f"{run.cell}, seed {run.seed}: {text}")
         return found

@@ -64,12 +64,12 @@ def finish(
     networks = parts.build_networks(config, num_classes=len(splits["val"].class_names))
     checkpoints = Checkpoints(folder)
     step = checkpoints.resolve("latest")
+    devices = mesh.local_mesh()
     state = checkpoints.restore(
-        parts.abstract_state(config, networks),
+        mesh.replicated_shapes(parts.abstract_state(config, networks), devices),
         parts.describe_model(config, networks, splits["val"]),
         step=step,
     )
-    variables = mesh.to_local(state.segmenter.variables, mesh.local_mesh())
     temperatures = (1.0, _training_temperature(config))
     final = {
         "step": step,
@@ -80,10 +80,10 @@ def finish(
     }
     for name, split in splits.items():
         found, pictures = measure(
-            variables,
+            state.segmenter.variables,
             pipeline.eval_batches(
                 split,
-                batch_size=mesh.divisible(config.eval_batch_size, mesh.local_mesh()),
+                batch_size=mesh.divisible(config.eval_batch_size, devices),
                 num_workers=config.data.num_workers,
                 process_index=0,
                 process_count=1,
@@ -116,6 +116,8 @@ class _First(Sequence[Record]):
         return self._count
 
     def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
         return self._examples[index]
 
 
@@ -131,7 +133,7 @@ def _spaced_ids(split: Split) -> frozenset[str]:
     return frozenset(split.examples[int(i)]["id"] for i in indices)
 
 
-def _summary(found: Measurement) -> dict[str, float | list[float] | None]:
+def _summary(found: Measurement) -> dict[str, Any]:
     scores = metrics.scores(found.confusion.sum(axis=0))
     named = {k: v if math.isfinite(v) else None for k, v in scores.items()}
     return {

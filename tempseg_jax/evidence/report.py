@@ -40,8 +40,9 @@ READING = (
     "deviation over seeds. Differences are paired by seed. “Seeds” is Student's t "
     "interval of those differences: it answers whether another set of seeds would "
     "agree, and grows when the gain comes and goes from run to run. “Images” is a "
-    "bootstrap over images with the trained models held fixed. An asterisk marks an "
-    "interval (95 %) that excludes zero."
+    "bootstrap over images with the trained models held fixed: it may exclude zero "
+    "for two runs of one setting that differ in their seed alone, so by itself it says "
+    "nothing of a setting. An asterisk marks an interval (95 %) that excludes zero."
 )
 
 
