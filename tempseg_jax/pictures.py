@@ -6,6 +6,7 @@ import cv2
 import matplotlib
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tempseg_jax.evaluate import Example
@@ -47,22 +48,40 @@ CURVES = (
 )
 
 
-def save_curves(lines: list[dict[str, int | float | None]], path: Path) -> None:
-    """Draw the losses, D's outputs and the scores of metrics.jsonl against the step."""
+Lines = list[dict[str, int | float | None]]
+"""Of metrics.jsonl."""
+
+_STYLE = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+
+
+def save_curves(lines: Lines, path: Path) -> None:
+    """Draw the losses, D's outputs and the scores of one run against the step."""
     shown = [c for c in CURVES if any(name in line for name in c[1] for line in lines)]
-    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.6 * len(shown), 3), layout="constrained")
         for i, (title, names) in enumerate(shown):
             axes = figure.add_subplot(1, len(shown), i + 1, title=title, xlabel="step")
             for name in names:
-                points = [
-                    (x["step"], x[name]) for x in lines if x.get(name) is not None
-                ]
-                if points:
-                    marker = "o" if name.startswith("val/") else None
-                    label = name.split("/")[1]
-                    axes.plot(
-                        *zip(*points, strict=True), marker=marker, ms=3, label=label
-                    )
+                _draw(axes, lines, name, label=name.split("/")[1])
             axes.legend(frameon=False)
         figure.savefig(path, dpi=120)
+
+
+def save_comparison(runs: dict[str, Lines], path: Path) -> None:
+    """Draw several runs' segmentation loss and validation mIoU in one figure."""
+    compared = {"train/loss_seg": CURVES[0][0], "val/miou": "Validation mIoU"}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        for i, (name, title) in enumerate(compared.items()):
+            axes = figure.add_subplot(1, 2, i + 1, title=title, xlabel="step")
+            for label, lines in runs.items():
+                _draw(axes, lines, name, label=label)
+            axes.legend(frameon=False)
+        figure.savefig(path, dpi=120)
+
+
+def _draw(axes: Axes, lines: Lines, name: str, *, label: str) -> None:
+    points = [(x["step"], x[name]) for x in lines if x.get(name) is not None]
+    if points:
+        marker = "o" if name.startswith("val/") else None
+        axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=label)
