@@ -14,7 +14,8 @@ def indexed(
 ) -> Image.Image:
     """Return the labels as an image whose pixels are the classes' indices."""
     image = Image.fromarray(labels)
-    image.putpalette(colour_labels(np.arange(256, dtype=np.uint8), palette).tobytes())
+    every = np.arange(256, dtype=np.uint8)[None]
+    image.putpalette(colour_labels(every, palette).tobytes())
     return image
 
 

@@ -111,9 +111,10 @@ def build(segment: Segment) -> "gr.Blocks":
             "gradio is not installed; pip install -e '.[demo]' brings it"
         ) from error
 
-    def warm(seen: Seen | None, temperature: float) -> tuple:
+    def warm(seen: Seen | None, temperature: int | float) -> tuple:
         if seen is None:
             return None, None, ""
+        temperature = float(temperature)  # a browser sends 1 for 1.0
         confidence, entropy = tempered(seen.log_p, temperature)
         text = temperature_text(confidence, entropy, temperature=temperature)
         return (
@@ -122,7 +123,7 @@ def build(segment: Segment) -> "gr.Blocks":
             text,
         )
 
-    def show(file: str | None, temperature: float) -> tuple:
+    def show(file: str | None, temperature: int | float) -> tuple:
         if file is None:
             return None, None, "", *warm(None, temperature)
         try:

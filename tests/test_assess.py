@@ -1,0 +1,67 @@
+"""`--mode=eval`: numbers, file and pictures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tempseg_jax import assess, command, metrics
+from tempseg_jax.sliding import WHOLE, Views
+
+
+@pytest.fixture
+def config(demo_config):
+    demo_config.eval_batch_size = 16
+    return demo_config
+
+
+def run(config, folder, **changes):
+    arguments = {"checkpoint": "best", "split_name": None, "views": WHOLE, "fit": True}
+    return assess.assess(config, folder, **arguments | changes)
+
+
+def test_an_evaluation_leaves_its_numbers_and_pictures(config, saved_run, capsys):
+    report = run(config, saved_run)
+    printed = capsys.readouterr().out
+    assert "checkpoint 7, scenes val, whole images" in printed
+    assert "boundary IoU" in printed and "(fitted)" in printed
+    saved = json.loads((saved_run / "eval-val.json").read_text())
+    assert saved["images"] == 64 and saved["checkpoint"] == 7
+    assert saved["pacc"] == report["pacc"]
+    confusion = np.array(saved["confusion"])
+    assert saved["miou"] == metrics.scores(confusion)["miou"]
+    assert confusion.sum() == saved["pixels"]
+    kinds = saved["calibration"]
+    assert set(kinds) == {"one", "t_g", "fitted"}
+    assert kinds["t_g"]["temperature"] == 0.5
+    for found in kinds.values():
+        assert sum(found["count"]) == saved["pixels"]
+        assert kinds["fitted"]["nll"] <= found["nll"] + 1e-6
+    for name in ("eval-val-reliability.png", "eval-val-confusion.png"):
+        assert (saved_run / name).read_bytes().startswith(b"\x89PNG")
+    assert not list(saved_run.glob("*.json.*"))
+
+
+def test_views_and_split_are_as_asked(config, saved_run, capsys):
+    views = Views(window=128, stride=None, scales=(1.0,), flip=True)
+    report = run(config, saved_run, views=views, fit=False)
+    assert "windows of 128 pixels every 85" in capsys.readouterr().out
+    assert report["views"]["flip"] is True and "fitted" not in report["calibration"]
+    with pytest.raises(ValueError, match="'tset'"):
+        run(config, saved_run, split_name="tset")
+
+
+def test_json_knows_no_nan():
+    assert assess._finite({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {
+        "a": [None, 1.0],
+        "b": [None],
+    }
+
+
+def test_a_mistake_is_one_line_and_exit_code_1():
+    with pytest.raises(SystemExit, match="error: data.x: 3 is wrong; use 4") as stop:
+        with command.one_line_errors(debug=False):
+            raise ValueError("data.x: 3 is wrong; use 4")
+    assert stop.value.code != 0
+    with pytest.raises(ValueError), command.one_line_errors(debug=True):
+        raise ValueError("shown where it arose")
