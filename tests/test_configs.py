@@ -1,0 +1,131 @@
+"""Every config of the repository: what it says, and that it trains."""
+
+import dataclasses
+import math
+import re
+
+import pytest
+from conftest import ROOT, load_config
+
+from tempseg_jax import experiment, parts
+from tempseg_jax.checkpoint import Checkpoints
+from tempseg_jax.writer import read_metrics
+
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+TABLE_4 = {
+    "fcn_voc": (134_475_647, 2_785_089),
+    "fcn_cityscapes": (134_445_433, 2_783_041),
+    "resnet50_voc": (23_577_621, 2_785_089),
+    "resnet50_cityscapes": (23_573_523, 2_783_041),
+}
+
+
+def shrink(config, data_dir):
+    """Make any config one that takes two steps in a moment."""
+    config.data.data_dir = data_dir
+    config.data.batch_size = 4
+    config.data.crop_size = 32
+    config.data.num_workers = 0
+    config.model.width = 0.05
+    config.model.pretrained = ""
+    config.steps = 2
+    config.save_every_steps = 1
+    config.log_every_steps = 1
+    return config
+
+
+@pytest.fixture
+def four_val_images(monkeypatch):
+    """Evaluate on the first four images of a split: more are other tests'."""
+    load = parts.load_split
+
+    def load_few(config, split):
+        found = load(config, split)
+        if split == config.data.train_split:
+            return found
+        few = [found.examples[i] for i in range(4)]
+        return dataclasses.replace(found, examples=few)
+
+    monkeypatch.setattr(parts, "load_split", load_few)
+
+
+def assert_trained(folder):
+    assert Checkpoints(folder).resolve("latest") == 2
+    lines = read_metrics(folder)
+    assert [x["step"] for x in lines if "train/loss" in x] == [1, 2]
+    assert all(math.isfinite(x["train/loss"]) for x in lines if "train/loss" in x)
+    assert all(0 <= x["val/miou"] <= 1 for x in lines if "val/miou" in x)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_describes_itself_without_data(name):
+    config = load_config(name)
+    description = experiment.describe(config)
+    counts = [
+        int(re.search(rf"^{player} parameters: (\d+)$", description, re.M)[1])
+        for player in ("segmenter", "discriminator")
+    ]
+    assert counts == list(TABLE_4.get(name, counts))
+    assert re.search(r"forward pass: \d+\.\d+ GFLOP for one image of \d+x", description)
+    assert "temperature_g: 0.5" in description
+
+
+def test_every_config_of_the_paper_has_its_numbers():
+    for name in TABLE_4:
+        config = load_config(name)
+        resnet, cityscapes = "resnet" in name, "cityscapes" in name
+        assert config.optimizer.learning_rate_g == 5e-3
+        assert config.optimizer.learning_rate_d == (5e-8 if resnet else 1e-7)
+        assert config.optimizer.momentum == 0.9
+        assert config.optimizer.warmup_epochs == 5
+        assert config.objective.alpha == (0.1 if name == "fcn_cityscapes" else 0.05)
+        decay = 5e-4 if resnet and cityscapes else 0.0
+        assert config.optimizer.weight_decay == decay
+        assert (config.data.crop_size, config.data.batch_size) == (416, 16)
+        assert (config.data.min_scale, config.data.max_scale) == (0.5, 2.0)
+
+
+def test_configs_have_the_same_fields_so_that_one_override_does_for_all():
+    def fields(config, prefix=""):
+        found = set()
+        for key, value in config.items():
+            if key == "options":  # each dataset has its own
+                continue
+            inner = hasattr(value, "items")
+            found |= fields(value, f"{prefix}{key}.") if inner else {prefix + key}
+        return found
+
+    first, *others = (fields(load_config(name)) for name in CONFIGS)
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_takes_two_steps_when_shrunk(
+    name, data_dir, tmp_path, four_val_images
+):
+    config = shrink(load_config(name), data_dir)
+    config.data.name = "scenes"
+    config.data.options = {}
+    config.data.train_split, config.data.val_split = "train", "val"
+    experiment.train(config, tmp_path, allow_change=False)
+    assert_trained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, place", [("fcn_camvid", "camvid"), ("fcn_voc", "VOCdevkit")]
+)
+def test_real_photographs_train_the_supervised_baseline(
+    name, place, data_dir, tmp_path, shared_data, four_val_images
+):
+    config = shrink(load_config(name), data_dir)
+    config.data.manual_dir = str(shared_data / place)
+    config.objective.alpha = 0.0
+    config.precision = "float32"
+    if name == "fcn_voc":
+        config.data.train_split = "train"
+        config.data.options.allow_missing = True
+    experiment.train(config, tmp_path, allow_change=False)
+    assert_trained(tmp_path)
+    assert not list((tmp_path / "checkpoints" / "2").glob("discriminator*"))
+    adversarial = {"train/loss_adv", "train/loss_d", "train/d_real", "train/d_fake"}
+    assert not adversarial & set().union(*read_metrics(tmp_path))
