@@ -21,7 +21,7 @@ SCOPE = Scope(tables=("3",), seeds=1, test_split="", train_images=3)
 
 
 SETTINGS = {
-    "steps": 6,
+    "steps": 4,
     "save_every_steps": 1,
     "log_every_steps": 2,
     "evaluate_every_epochs": 100.0,  # at the end
@@ -30,7 +30,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def config(data_dir):
-    """A run of six steps that saves after each."""
+    """A run of four steps that saves after each."""
     config = make_demo_config(data_dir)
     config.update_from_flattened_dict(SETTINGS)
     return config.lock()
@@ -231,7 +231,7 @@ def test_a_sweep_leaves_what_the_report_reads_and_no_checkpoints(swept):
         (found,) = evidence.measurements(cell, "val").values()
         logged = evidence.curves(cell, "val/miou")[0][-1]
         again = metrics.scores(found.confusion.sum(0))["miou"]
-        assert logged == (6, pytest.approx(again))
+        assert logged == (4, pytest.approx(again))
         (ending,) = evidence.finished(cell).values()
         assert ending["splits"]["train"]["images"] == 3
         assert ("discriminator_change" in ending) == (cell != "baseline")
@@ -279,7 +279,7 @@ def test_a_diverged_run_is_recorded_and_the_sweep_goes_on(config, copy, monkeypa
 def test_a_frozen_discriminator_stays_where_it_began(config, tmp_path):
     scope = SCOPE._replace(tables=("controls",))
     only = ["frozen_d", "learning_d"]
-    run(changed(config, steps=2), tmp_path, scope=scope, only=only, keep=True)
+    run(config, tmp_path, scope=scope, only=only, keep=True)
     evidence = Evidence(tmp_path)
     change = {x: evidence.finished(x)[0]["discriminator_change"] for x in only}
     assert change["frozen_d"]["distance"] == 0

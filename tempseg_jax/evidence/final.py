@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -160,12 +158,13 @@ def _initial_discriminator(config: ConfigDict, networks: parts.Networks) -> PyTr
 
 def _change(params: PyTree, initial: PyTree) -> dict[str, float]:
     """How far D has come: Euclidean, relative to its start, and the largest."""
-    moved = jax.tree.map(lambda a, b: jnp.asarray(a) - jnp.asarray(b), params, initial)
-    distance = float(optax.global_norm(moved))
+    start = np.concatenate([np.ravel(x) for x in jax.tree.leaves(initial)])
+    moved = np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)]) - start
+    distance = float(np.linalg.norm(moved))
     return {
         "distance": distance,
-        "relative": distance / float(optax.global_norm(initial)),
-        "largest": max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(moved)),
+        "relative": distance / float(np.linalg.norm(start)),
+        "largest": float(np.max(np.abs(moved))),
     }
 
 

@@ -48,7 +48,7 @@ img { max-width: 100%; height: auto; display: block; }
 .swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -.15em;
   border: 1px solid #555; margin-right: .3em; }
 .legend span { margin-right: 1rem; white-space: nowrap; }
-@media (max-width: 700px) {
+@media screen and (max-width: 700px) {
   table, caption, tbody, tr, td { display: block; }
   thead { display: none; }
   tr { border-bottom: 2px solid #999; padding: .4rem 0; }
@@ -61,7 +61,10 @@ img { max-width: 100%; height: auto; display: block; }
 }
 @media print {
   body { font-size: 10pt; max-width: none; padding: 0; }
-  table { font-size: 8pt; }
+  table { font-size: 7pt; width: 100%; }
+  th, td { padding: .15rem .2rem; }
+  th:first-child, td:first-child { min-width: 0; }
+  .wide { overflow: visible; break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   tr, .tiles { break-inside: avoid; }
   figure { width: 48%; }
