@@ -67,6 +67,8 @@ class Checkpoints:
             items["discriminator"] = state.discriminator.variables
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         saves["model"] = ocp.args.JsonSave(model)
+        if metrics is None:  # ranks below every score; without any, Orbax warns
+            metrics = {BEST_METRIC: math.nan}
         self._manager.save(step, args=ocp.args.Composite(**saves), metrics=metrics)
 
     def steps(self) -> list[int]:

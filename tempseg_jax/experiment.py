@@ -53,7 +53,7 @@ def train(
     train_split = parts.load_split(config, config.data.train_split)
     val_split = parts.load_split(config, config.data.val_split)
     plan = parts.Plan.of(config, images=len(train_split.examples))
-    devices = mesh.data_mesh(batch_size=config.data.batch_size // config.accumulate)
+    devices = mesh.data_mesh(batch_size=parts.images_at_once(config))
     hyper = mesh.replicate(parts.hyperparameters(config, plan), devices)
     checkpoints = Checkpoints(folder)
     last = checkpoints.resolve("latest") if checkpoints.steps() else None
@@ -151,26 +151,16 @@ def train(
 
 
 def _step_of(config: ConfigDict, networks: parts.Networks) -> Callable:
-    """Choose the step: a whole batch at once, or in `accumulate` parts.
-
-    Raises:
-        ValueError: the batch does not divide into so many parts.
-    """
-    step = functools.partial(
-        TRAIN_STEP if config.accumulate == 1 else ACCUMULATED_STEP,
-        segmenter=networks.segmenter,
-        discriminator=networks.discriminator,
-        gan=config.objective.gan,
-        mask_void=config.objective.mask_void,
-    )
+    """Choose the step: a whole batch at once, or in `accumulate` parts."""
+    fixed = {
+        "segmenter": networks.segmenter,
+        "discriminator": networks.discriminator,
+        "gan": config.objective.gan,
+        "mask_void": config.objective.mask_void,
+    }
     if config.accumulate == 1:
-        return step
-    if config.accumulate < 1 or config.data.batch_size % config.accumulate:
-        raise ValueError(
-            f"accumulate: a batch of {config.data.batch_size} does not divide into "
-            f"{config.accumulate} parts; choose a divisor"
-        )
-    return functools.partial(step, rounds=config.accumulate)
+        return functools.partial(TRAIN_STEP, **fixed)
+    return functools.partial(ACCUMULATED_STEP, rounds=config.accumulate, **fixed)
 
 
 def describe(config: ConfigDict) -> str:

@@ -117,6 +117,21 @@ class Plan(NamedTuple):
         )
 
 
+def images_at_once(config: ConfigDict) -> int:
+    """Return how many images of a batch are played together.
+
+    Raises:
+        ValueError: the batch does not divide into `accumulate` equal parts.
+    """
+    size, rounds = config.data.batch_size, config.accumulate
+    if rounds < 1 or size % rounds:
+        raise ValueError(
+            f"accumulate: a batch of {size} does not divide into {rounds} parts; "
+            "choose a divisor of data.batch_size"
+        )
+    return size // rounds
+
+
 def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
     """Collect the numbers that the step traces."""
     objective, optimizer = config.objective, config.optimizer
