@@ -153,6 +153,8 @@ def _write(
             segmenter_name=segment.name,
             preprocessing=segment.segmenter.preprocessing,
         )
+    for path in folder.iterdir():  # safetensors lets nobody else read its files
+        path.chmod((folder / "model.json").stat().st_mode)
 
 
 def _at_least_one(text: str) -> list[str]:

@@ -71,7 +71,10 @@ def find(paths: list[str | Path]) -> list[tuple[Path, Path]]:
             found.append((path, Path(path.name)))
             continue
         inside = sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in ENDINGS
+            file
+            for file in path.rglob("*")
+            # Hidden files are half-written, or another system's notes.
+            if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
         )
         if not inside:
             raise FileNotFoundError(f"{path}: holds no image ({', '.join(ENDINGS)})")

@@ -37,6 +37,11 @@ def export_onnx(segment: Segment, path: Path, *, shape: Shape) -> float:
             f"ONNX needs {error.name}, which is not installed; in an environment of "
             "its own (it wants an older Orbax), pip install -e '.[onnx]'"
         ) from error
+    if segment.segmenter.dtype != jnp.float32:
+        raise ValueError(
+            f"onnxruntime lacks {jnp.dtype(segment.segmenter.dtype)} on a CPU; pass "
+            "--precision=float32"
+        )
     weights = jax.tree.map(jnp.asarray, weights_of(segment))
     probabilities = programs(segment)["probabilities"]
 
@@ -71,5 +76,6 @@ def export_onnx(segment: Segment, path: Path, *, shape: Shape) -> float:
                 f"{difference}; not written. Report the versions of both"
             )
         for file in sorted(Path(folder).iterdir(), reverse=True):  # the weights first
+            file.chmod(partial.stat().st_mode)
             file.replace(path.parent / file.name)
     return difference

@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from tempseg_jax import assess, command, metrics
+from tempseg_jax import assess, calibration, command, metrics, scoring
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.labels import CITYSCAPES_CLASSES
+from tempseg_jax.evaluate import Sums
 from tempseg_jax.sliding import WHOLE, Views
 
 
@@ -49,6 +52,23 @@ def test_views_and_split_are_as_asked(config, saved_run, capsys):
     assert report["views"]["flip"] is True and "fitted" not in report["calibration"]
     with pytest.raises(ValueError, match="'tset'"):
         run(config, saved_run, split_name="tset")
+
+
+def test_cityscapes_gets_both_numbers_by_name():
+    confusion = np.random.default_rng(0).integers(1, 9, (19, 19))
+    bins = (1, calibration.BINS)
+    tally = calibration.Tally(
+        *np.zeros((2, 1)), *np.zeros((2, *bins), np.int64), np.zeros(bins)
+    )
+    result = scoring.Result(Sums(1, confusion, tally), {"one": 1.0}, [])
+    split = Split(
+        "cityscapes", "val", [], CITYSCAPES_CLASSES, np.zeros((19, 3), np.uint8)
+    )
+    numbers = assess._numbers(result, split, np.full(19, np.nan))
+    assert numbers["cityscapes_official_miou"] == pytest.approx(numbers["miou"])
+    assert np.isnan(numbers["boundary_iou"])
+    (_, line) = assess._more_lines(numbers)
+    assert "official rule (labelIds)" in line and "plain one (trainIds)" in line
 
 
 def test_json_knows_no_nan():

@@ -100,7 +100,7 @@ def test_broken_files_are_named(tmp_path):
 def test_a_folder_gives_its_images_in_order_and_an_empty_one_is_refused(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "c").mkdir()
-    for name in ("b/2.JPG", "1.png", "notes.txt"):
+    for name in ("b/2.JPG", "1.png", "notes.txt", "b/.2.png"):
         (tmp_path / name).touch()
     found = image_files.find([tmp_path, tmp_path / "1.png"])
     names = [str(name) for _, name in found]
