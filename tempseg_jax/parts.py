@@ -101,8 +101,13 @@ class Plan(NamedTuple):
         """`config.steps` shortens the whole schedule in proportion.
 
         Raises:
-            ValueError: there are fewer images than one batch holds.
+            ValueError: `steps` is none, or there are fewer images than one batch holds.
         """
+        if config.steps is not None and config.steps < 1:
+            raise ValueError(
+                f"steps: {config.steps} is too few; give 1 or more, or leave it out "
+                "to train for `epochs`"
+            )
         per_epoch = images // config.data.batch_size
         if not per_epoch:
             raise ValueError(

@@ -1,0 +1,123 @@
+"""What a user sees who types something wrong, and what `--mode=describe` prints."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+MISTAKES = {
+    # what is typed after --config=configs/demo.py: what the one line says
+    "--config.objective.temprature_g=1": "--config.objective.temprature_g: the config "
+    "has no field 'temprature_g'; did you mean 'temperature_g'?",
+    "--config.objctive.alpha=1": "--config.objctive.alpha: the config has no field "
+    "'objctive'; did you mean 'objective'?",
+    "--config.zzz=1": "--config.zzz: the config has no field 'zzz'; --mode=describe",
+    "--config.data.batch_size=many": "--config.data.batch_size=many: invalid literal",
+    "--config=configs/fcn_vok.py": "No such file or directory: 'configs/fcn_vok.py'",
+    "--mode=tran": "--mode=tran: value should be one of <train|eval|describe>",
+    "--wokdir=x": "Unknown command line flag 'wokdir'. Did you mean: workdir",
+    "": "--workdir: missing; for example --workdir=runs/demo",
+    "--workdir={workdir} extra": "'extra': unexpected argument; options start with --",
+    "--workdir={workdir} --mode=eval": "{workdir}/checkpoints: no checkpoint 'best' "
+    "(there are: none); train with this workdir first",
+    "--workdir={workdir} --config.objective.temperature_d=0": "objective.temperature_d:"
+    " 0.0 is not a temperature; it divides the logits, so give a positive number",
+    "--workdir={workdir} --config.objective.gan=wgan": "objective.gan: 'wgan' is not "
+    "one of lsgan, dcgan",
+    "--workdir={workdir} --config.data.batch_size=513": "data.batch_size: 513 is more "
+    "than the 512 images of data.train_split 'train'; choose a smaller batch",
+    "--workdir={workdir} --config.data.val_split=test": "scenes has no split 'test'; "
+    "it has train, val",
+    "--workdir={workdir} --config.accumulate=0": "accumulate: a batch of 16 does not "
+    "divide into 0 parts; choose a divisor",
+    "--workdir={workdir} --config.steps=0": "steps: 0 is too few; give 1 or more",
+    "--workdir={workdir} --config.optimizer.cycles=0": "optimizer.cycles",
+}
+# Starts every command in a process of its own, for the price of one import.
+LAUNCHER = """
+import json, os, sys
+from absl import app
+from tempseg_jax import main
+from tempseg_jax.data import prepared
+for i, arguments in enumerate(json.load(sys.stdin)):
+    child = os.fork()
+    if not child:
+        sys.stdout.flush()
+        output = os.open(f"{sys.argv[1]}/{i}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(output, 1), os.dup2(output, 2)
+        sys.argv = ["main", *arguments]
+        app.run(main._main, flags_parser=main._parse)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def launch(commands, folder):
+    """Return the exit code and the output of each command."""
+    folder.mkdir()
+    process = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    codes = map(int, process.stdout.split())
+    outputs = [(folder / str(i)).read_text() for i in range(len(commands))]
+    return list(zip(codes, outputs, strict=True))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("workdir")
+
+
+@pytest.fixture(scope="module")
+def outcomes(data_dir, workdir, tmp_path_factory):
+    demo = ["--config=configs/demo.py", f"--config.data.data_dir={data_dir}"]
+    commands = []
+    for typed in MISTAKES:
+        words = typed.format(workdir=workdir).split()
+        replaced = any(word.startswith("--config=") for word in words)
+        commands.append(words if replaced else demo + words)
+    found = launch(commands, tmp_path_factory.mktemp("main") / "outputs")
+    return dict(zip(MISTAKES, found, strict=True))
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistake_gets_one_line_and_an_exit_code(outcomes, workdir, typed):
+    code, output = outcomes[typed]
+    assert code == 1, output
+    assert MISTAKES[typed].format(workdir=workdir) in output
+    lines = [x for x in output.splitlines() if x and not x.startswith("Pass --help")]
+    assert len(lines) == 1, output
+    assert lines[0].startswith(("error: ", "FATAL Flags parsing error: "))
+
+
+def test_mistakes_leave_nothing_on_disk(outcomes, workdir):
+    assert list(workdir.iterdir()) == []
+
+
+def test_describe_prints_the_parameters_of_table_4_and_debug_the_place(tmp_path):
+    (code, described), (failed, traced), (missing, said) = launch(
+        [
+            ["--config=configs/fcn_voc.py", "--mode=describe"],
+            ["--config=configs/demo.py", "--debug"],
+            ["--mode=describe"],
+        ],
+        tmp_path / "outputs",
+    )
+    assert code == 0, described
+    lines = described.splitlines()
+    assert "segmenter parameters: 134475647" in lines
+    assert "discriminator parameters: 2785089" in lines
+    assert any(line.strip() == "name: fcn8s" for line in lines)
+    assert failed == 1
+    assert "Traceback" in traced
+    assert "--workdir: missing" in traced
+    assert missing == 1
+    assert said == "error: --config: missing; for example --config=configs/demo.py\n"
