@@ -92,7 +92,7 @@ def test_sums_do_not_depend_on_how_images_are_batched():
 
 
 def test_millions_of_pixels_do_not_drift():
-    """One float32 sum over them would be wrong in the second digit."""
+    """float32 added up one by one would be wrong in the second digit."""
     log_p = jnp.full((1, 2048, 2048, 2), jnp.log(jnp.array([0.95, 0.05])))
     (found,) = measured(log_p, np.zeros((1, 2048, 2048), np.uint8))
     assert found.count.sum() == 2048**2
