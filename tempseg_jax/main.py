@@ -6,9 +6,11 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from tempseg_jax import assess, command, distributed, experiment, sliding
+from tempseg_jax import assess, command, distributed, experiment, sliding, workdir
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="A file of configs/; --mode=eval has the workdir's own."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; resumed from.")
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -47,16 +49,19 @@ def main(argv: list[str]) -> None:
     """Do what `--mode` says."""
     if len(argv) > 1:
         raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
-    if _CONFIG.value is None:
+    config = _CONFIG.value
+    if config is None and _MODE.value == "eval" and _WORKDIR.value is not None:
+        config = workdir.read_config(_WORKDIR.value)
+    if config is None:
         raise ValueError("--config: missing; for example --config=configs/demo.py")
     if _MODE.value == "describe":
-        print(experiment.describe(_CONFIG.value))
+        print(experiment.describe(config))
         return
     if _WORKDIR.value is None:
         raise ValueError("--workdir: missing; for example --workdir=runs/demo")
     if _MODE.value == "eval":
         assess.assess(
-            _CONFIG.value,
+            config,
             _WORKDIR.value,
             checkpoint=_CHECKPOINT.value,
             split_name=_SPLIT.value,
@@ -69,9 +74,7 @@ def main(argv: list[str]) -> None:
             fit=_FIT.value,
         )
     else:
-        experiment.train(
-            _CONFIG.value, _WORKDIR.value, allow_change=_ALLOW_CHANGE.value
-        )
+        experiment.train(config, _WORKDIR.value, allow_change=_ALLOW_CHANGE.value)
 
 
 def _main(argv: list[str]) -> None:

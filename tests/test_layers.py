@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "command": "sliding inference",
     "evidence": "evidence types data metrics calibration steps evaluate mesh "
     "checkpoint writer workdir pictures parts experiment",
-    "main": "assess command distributed experiment sliding",
+    "main": "assess command distributed experiment sliding workdir",
     "__init__": "inference",
 }
 READS_THE_CONFIG = {"parts", "experiment", "assess", "workdir", "main", "evidence"}
