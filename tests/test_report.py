@@ -38,7 +38,6 @@ def write_sweep(folder, *, tables=("3",), seeds=3, runs=None, config=None):
         "dataset": "scenes",
         "class_names": NAMES,
         "palette": PALETTE.tolist(),
-        "provenance": {"commit": "0123456789ab", "device": "1 × none"},
     }
     store.write_json(folder / "sweep.json", about)
     for run in Evidence(folder).runs if runs is None else runs:
@@ -57,6 +56,7 @@ def write_run(folder, run):
         "images_per_epoch": 512,
         "parameters": {"segmenter": 23_600_000},
         "splits": {},
+        "provenance": {"commit": "0123456789ab", "date": f"2020-01-0{run.seed + 1}"},
     }
     for split in ("train", "val", "test"):
         found = make_measurement(rng, right=0.7 + GAIN.get(run.cell, 0))
@@ -232,6 +232,13 @@ def test_a_full_sweep_misses_nothing(full, full_report):
     for title in ("Table 1", "Table 2", "Table 3", "Table 4", "Controls", "Train–val"):
         assert title in text
     assert full_report.comparison.first == "Baseline (α = 0)"
+
+
+def test_the_facts_say_where_when_and_for_how_long(full_report):
+    facts = dict(full_report.facts)
+    assert facts["commit"] == "0123456789ab"
+    assert facts["finished"] == "2020-01-01; 2020-01-03"
+    assert facts["time"] == "1 h 15 min"  # 45 runs of 100 s
 
 
 def test_a_partial_sweep_names_what_is_missing_and_shows_the_rest(tmp_path):

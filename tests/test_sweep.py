@@ -234,6 +234,7 @@ def test_a_sweep_leaves_what_the_report_reads_and_no_checkpoints(swept):
         assert logged == (4, pytest.approx(again))
         (ending,) = evidence.finished(cell).values()
         assert ending["splits"]["train"]["images"] == 3
+        assert "commit" in ending["provenance"] or not (ROOT / ".git").exists()
         assert ("discriminator_change" in ending) == (cell != "baseline")
         assert evidence.predictions(cell, 0).keys() == evidence.examples("label").keys()
     assert read_scope(swept[0])[0] == SCOPE
@@ -306,7 +307,7 @@ def test_time_left_is_that_of_finished_runs_of_the_same_kind(config, tmp_path):
     (Run("tg2", 1).folder(tmp_path) / "checkpoints" / "3").mkdir(parents=True)
     assert progress.seconds_left(tmp_path, runs, steps=6) == 60 + 4.5 * 100
     shown = progress.view(tmp_path, runs, mine=runs, steps=6)
-    assert "2 done, 6 to do; about 0 h 08 min left" in shown.replace("0 h 09", "0 h 08")
+    assert "2 done, 6 to do; about 0 h 08 min left" in shown
 
 
 def test_a_test_split_is_scored_beside_val(config, tmp_path):
@@ -362,4 +363,5 @@ def test_a_killed_sweep_goes_on_and_gives_the_same_table(config, swept, tmp_path
     for cell in ("baseline", "adversarial"):
         a, b = (x.measurements(cell, "val")[0] for x in (whole, found))
         np.testing.assert_array_equal(a.confusion, b.confusion)
-        np.testing.assert_array_equal(a.nats, b.nats)
+        # Another process may add in another order.
+        np.testing.assert_allclose(a.nats, b.nats, rtol=1e-5)

@@ -35,13 +35,25 @@ class Evidence:
         self.dataset: str = about["dataset"]
         self.class_names: list[str] = about["class_names"]
         self.palette = np.array(about["palette"], np.uint8)
-        self.provenance: dict[str, str] = about["provenance"]
         self.runs = self.scope.runs(self.config)
         finals = {x: _final(x.folder(self.folder)) for x in self.runs}
         self.finals = {x: f for x, f in finals.items() if f and "diverged" not in f}
         self.diverged = {
             x: f["diverged"] for x, f in finals.items() if f and "diverged" in f
         }
+
+    def provenance(self) -> dict[str, str]:
+        """Return where and with what the finished runs were made: each thing once."""
+        found: dict[str, dict[str, None]] = {}
+        for final in self.finals.values():
+            for name, value in final.get("provenance", {}).items():
+                found.setdefault(name, {})[value] = None
+        dates = sorted(found.pop("date", ()))
+        if dates:
+            found["finished"] = dict.fromkeys([dates[0], dates[-1]])
+        joined = {name: "; ".join(values) for name, values in found.items()}
+        seconds = [final["seconds"] for final in self.finals.values()]
+        return joined | {"time": progress.hours(float(sum(seconds)))}
 
     def cell(self, name: str) -> str:
         """Return the cell whose runs stand for this one."""

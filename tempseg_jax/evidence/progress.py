@@ -54,7 +54,9 @@ def view(
     left = len(runs) - sum(count.values())
     shown = [f"{number} {name}" for name, number in count.items() if number]
     seconds = seconds_left(sweep, mine, steps=steps)
-    when = "time left not known yet" if seconds is None else f"{_hours(seconds)} left"
+    when = (
+        "time left not known yet" if seconds is None else f"about {hours(seconds)} left"
+    )
     rows.append(f"{len(runs)} runs: {', '.join([*shown, f'{left} to do'])}; {when}")
     return "\n".join(rows)
 
@@ -126,6 +128,7 @@ def _final(sweep: Path, run: Run) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _hours(seconds: float) -> str:
+def hours(seconds: float) -> str:
+    """Return a length of time, to the minute."""
     minutes = round(seconds / 60)
-    return f"about {minutes // 60} h {minutes % 60:02d} min" if minutes else "seconds"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes else "seconds"

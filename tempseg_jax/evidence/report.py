@@ -1,6 +1,7 @@
 """The report: which tables and figures, in which order, and what is missing."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tempseg_jax.evidence import diagnostics, examples, figures, tables
@@ -91,7 +92,8 @@ def to_markdown(report: Report) -> str:
 
 def _title(evidence: Evidence) -> str:
     data = evidence.config.data
-    name = evidence.dataset if data.name != "folder" else "your own images"
+    folder = Path(data.manual_dir or "").name
+    name = folder if data.name == "folder" else evidence.dataset
     return f"Temperatures: {evidence.config.model.name} on {name}"
 
 
@@ -119,7 +121,7 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
         ("scored", ", ".join(f"{n} {name}" for name, n in splits.items()) or "nothing"),
         ("seeds planned", str(scope.seeds)),
         ("runs finished", f"{len(evidence.finals)} of {len(evidence.runs)}"),
-        *evidence.provenance.items(),
+        *evidence.provenance().items(),
     ]
 
 

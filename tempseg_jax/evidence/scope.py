@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evidence import cells, store
-from tempseg_jax.evidence.provenance import provenance
 from tempseg_jax.evidence.store import Run
 
 
@@ -64,6 +63,5 @@ def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
         "dataset": val.dataset,
         "class_names": val.class_names,
         "palette": val.palette.tolist(),
-        "provenance": provenance(),
     }
     store.write_json(path, saved)

@@ -11,6 +11,7 @@ from tempseg_jax import experiment, parts, workdir
 from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.evidence import cells, progress, store
 from tempseg_jax.evidence.final import Splits, finish
+from tempseg_jax.evidence.provenance import provenance
 from tempseg_jax.evidence.scope import Scope, claim
 from tempseg_jax.evidence.store import Run
 
@@ -92,6 +93,7 @@ def _train(
         final["seconds"] = time.perf_counter() - trained
         if first < steps:
             final["seconds"] += (trained - start) * steps / (steps - first)
+    final["provenance"] = provenance()
     store.write_json(folder / "final.json", final)
     if not keep:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
