@@ -149,9 +149,7 @@ def test_mirrored_views_make_the_answer_mirror_with_the_image(network):
 
 def test_several_views_are_the_mean_of_each_alone(network):
     image, log_p = network
-    every = [
-        np.exp(log_p(image, scales=(scale,), flip=True)) for scale in (0.5, 1.0)
-    ]
+    every = [np.exp(log_p(image, scales=(scale,), flip=True)) for scale in (0.5, 1.0)]
     found = np.exp(log_p(image, scales=(0.5, 1.0), flip=True))
     np.testing.assert_allclose(found, np.mean(every, axis=0), atol=1e-5)
     assert found.shape == (*image.shape[:3], 3)
