@@ -1,0 +1,55 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import benchmark_train  # noqa: E402
+
+
+def test_training_is_measured_without_data_and_without_its_libraries():
+    program = (
+        "import runpy, sys; sys.argv = ['benchmark.py', 'train', '--model=resnet50',"
+        " '--mode=supervised', '--dtype=float32', '--size=32', '--batch=1',"
+        " '--steps=5', '--warmup=1']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "unwanted = {'grain', 'tensorflow_datasets', 'tensorflow', 'torch'}\n"
+        "assert not unwanted & sys.modules.keys()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=SCRIPTS,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    result = json.loads(done.stdout)
+    assert (result["model"], result["mode"]) == ("resnet50", "supervised")
+    assert result["segmenter_params"] == 23_577_621
+    assert result["images_per_s"] == pytest.approx(1e3 / result["ms_per_step"], 0.1)
+    # Three forward passes of one convolution-bound network, by hand for its first
+    # layer alone: 16 x 16 outputs of 64 channels, 7 x 7 x 3 products each.
+    assert result["model_tflop_per_step"] * 1e12 > 3 * 2 * 16 * 16 * 64 * 147
+    low, high = result["spread_ms"]
+    assert low <= result["ms_per_step"] <= high
+
+
+def test_the_table_compares_with_the_faster_peer_of_the_same_work():
+    def result(framework, mode, ms, **more):
+        return dict(framework=framework, model="fcn8s", mode=mode, ms_per_step=ms)
+
+    table = benchmark_train.table(
+        [
+            result("jax 0", "adversarial", 10.0),
+            result("torch 2", "adversarial", 15.0),
+            result("torch 2", "adversarial", 12.0),
+            result("torch 2", "supervised", 1.0),
+        ]
+    )
+    ours = table.splitlines()[1]
+    assert ours.split()[-1] == "1.20"
