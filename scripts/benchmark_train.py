@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
         "peak_gib": round(_peak_bytes(compiled) / 2**30, 2),
         "spread_ms": [round(1e3 * min(times), 3), round(1e3 * max(times), 3)],
         "compile_s": round(compile_s, 1),
-        "model_tflop_per_step": round(flops / 1e12, 3),
+        "model_tflop_per_step": round(flops / 1e12, 6),
         "utilisation": round(flops / seconds / (ceiling * jax.device_count()), 3),
         "ceiling_tflops": round(ceiling / 1e12, 2),
         "remat": args.remat,
