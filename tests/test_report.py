@@ -241,6 +241,16 @@ def test_the_facts_say_where_when_and_for_how_long(full_report):
     assert facts["time"] == "1 h 15 min"  # 45 runs of 100 s
 
 
+def test_the_examples_are_those_that_differ_most_in_each_quarter(full, full_report):
+    first, second = (full.predictions(x, 0) for x in ("baseline", "tg0.5"))
+    differ = {id_: float(np.mean(first[id_] != second[id_])) for id_ in first}
+    ids = sorted(differ)
+    expected = {max(ids[i : i + 3], key=differ.get) for i in range(0, 12, 3)}
+    shown = full_report.comparison.examples
+    assert {x.id for x in shown} == expected
+    assert [x.fraction for x in shown] == sorted(map(differ.get, expected))[::-1]
+
+
 def test_a_partial_sweep_names_what_is_missing_and_shows_the_rest(tmp_path):
     done = [Run("baseline", 0), Run("baseline", 1), Run("tg0.5", 0), Run("tg0.5", 1)]
     evidence = write_sweep(tmp_path, runs=done)

@@ -1,4 +1,4 @@
-"""Images on which two settings disagree most."""
+"""Images on which two settings disagree most, one from each part of the split."""
 
 import base64
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from tempseg_jax.pictures import colour_labels
 from tempseg_jax.types import IGNORE_LABEL
 
 COUNT = 4
+"""Parts of the split, each of which shows one image."""
 FIRST_RIGHT, SECOND_RIGHT, BOTH_WRONG = (0, 114, 178), (230, 159, 0), (204, 121, 167)
 
 
@@ -64,9 +65,12 @@ def _compare(evidence: Evidence, first: str, second: str) -> Comparison | None:
         scored = labels[id_] != IGNORE_LABEL
         if scored.any():
             fraction[id_] = float(np.mean((a[id_] != b[id_])[scored]))
-    chosen = sorted(fraction, key=lambda id_: (-fraction[id_], id_))[:COUNT]
-    if not chosen:
+    if not fraction:
         return None
+    # Neighbours may be frames of one film: one from each part of the split.
+    parts = np.array_split(sorted(fraction), min(COUNT, len(fraction)))
+    chosen = [str(max(part, key=fraction.get)) for part in parts]
+    chosen.sort(key=fraction.get, reverse=True)
     examples = []
     for id_ in chosen:
         pictures = {

@@ -179,8 +179,9 @@ def _comparison(comparison: Comparison | None, evidence: Evidence) -> str:
         )
     return (
         f"<section>{heading}<p>{first} and {second}, seed {comparison.seed}, on "
-        f'val.</p><p class="legend">{legend}</p><p class="legend">Who is right: {who}'
-        f"</p>{''.join(shown)}</section>"
+        "val: of each part of the split, the image on which they differ most.</p>"
+        f'<p class="legend">{legend}</p><p class="legend">Who is right: {who}</p>'
+        f"{''.join(shown)}</section>"
     )
 
 

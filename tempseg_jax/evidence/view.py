@@ -37,7 +37,8 @@ def spread(values: dict[int, float], *, digits: int = 2) -> str:
     if not values:
         return NONE
     found = statistics.spread(list(values.values()))
-    mean = f"{found.mean:.{digits}f}".replace("-", "−")
+    rounded = round(found.mean, digits) + 0.0  # no minus sign before zero
+    mean = f"{rounded:.{digits}f}".replace("-", "−")
     return mean if math.isnan(found.sd) else f"{mean} ± {found.sd:.{digits}f}"
 
 
