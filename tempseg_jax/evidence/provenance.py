@@ -10,7 +10,7 @@ import jax
 
 
 def provenance() -> dict[str, str]:
-    """Return commit, machine, versions and date; what cannot be told is left out."""
+    """Return commit, machine and versions; what cannot be told is left out."""
     devices = jax.devices()
     found = {
         "commit": _commit(),
@@ -18,9 +18,13 @@ def provenance() -> dict[str, str]:
         "processor": f"{_processor()}, {os.cpu_count()} threads",
         "python": platform.python_version(),
         "jax": jax.__version__,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def now() -> str:
+    """Return date and time, to the minute."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _commit() -> str:

@@ -11,7 +11,7 @@ from tempseg_jax import experiment, parts, workdir
 from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.evidence import cells, progress, store
 from tempseg_jax.evidence.final import Splits, finish
-from tempseg_jax.evidence.provenance import provenance
+from tempseg_jax.evidence.provenance import now, provenance
 from tempseg_jax.evidence.scope import Scope, claim
 from tempseg_jax.evidence.store import Run
 
@@ -50,6 +50,7 @@ def run(
     plan = parts.Plan.of(config, images=splits.images_per_epoch)
     workdir.claim(folder, config, allow_change=False)
     claim(folder, scope, val=splits["val"], steps=plan.steps)
+    made = provenance()  # now: the files may change while the program runs
     index, count = shard
     mine = [x for x in runs[index - 1 :: count] if not only or x.cell in only]
     for current in mine:
@@ -59,9 +60,11 @@ def run(
         with progress.claimed(current.folder(folder)) as free:
             if free and not current.finished(folder):
                 print(f"\n{current.cell}, seed {current.seed}", flush=True)
-                keep = keep_checkpoints
-                if not _train(config, folder, current, splits, plan.steps, keep=keep):
+                if not _train(config, folder, current, splits, plan.steps, made=made):
                     return False
+                if not keep_checkpoints:
+                    checkpoints = current.folder(folder) / "checkpoints"
+                    shutil.rmtree(checkpoints, ignore_errors=True)
     print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
     return all(x.finished(folder) for x in mine)
 
@@ -73,7 +76,7 @@ def _train(
     splits: Splits,
     steps: int,
     *,
-    keep: bool,
+    made: dict[str, str],
 ) -> bool:
     """Train and measure one run; return whether it was not interrupted."""
     own = cells.configure(config, current.cell, seed=current.seed)
@@ -93,10 +96,8 @@ def _train(
         final["seconds"] = time.perf_counter() - trained
         if first < steps:
             final["seconds"] += (trained - start) * steps / (steps - first)
-    final["provenance"] = provenance()
+    final["provenance"] = made | {"date": now()}
     store.write_json(folder / "final.json", final)
-    if not keep:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return True
 
 
