@@ -98,8 +98,9 @@ def test_a_later_start_still_knows_the_best(save):
 
 
 def test_the_best_of_none_that_was_scored_is_the_latest(save):
-    checkpoints = save((1, None), (2, None))
-    assert checkpoints.resolve("best") == 2
+    checkpoints = save((1, None), (2, None), (3, None))
+    assert checkpoints.steps() == [3]
+    assert checkpoints.resolve("best") == 3
 
 
 def test_a_score_of_nothing_is_never_the_best(save):

@@ -52,8 +52,7 @@ def make_images():
 IMAGES = list(make_images())
 
 
-@pytest.fixture(scope="module")
-def split():
+def make_split():
     records = [
         {
             "id": f"image_{i}",
@@ -64,6 +63,11 @@ def split():
     ]
     names = tuple(f"class {i}" for i in range(CLASSES))
     return Split("tiny", "val", records, names, np.zeros((CLASSES, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def split():
+    return make_split()
 
 
 def run(split, *, batch_size, process=(0, 1), views=sliding.WHOLE):
@@ -89,8 +93,7 @@ def run(split, *, batch_size, process=(0, 1), views=sliding.WHOLE):
     return sums, seen
 
 
-@pytest.fixture(scope="module")
-def expected():
+def count():
     """Count one pixel at a time."""
     confusion = np.zeros((CLASSES, CLASSES), np.int64)
     for image, label in IMAGES:
@@ -98,6 +101,11 @@ def expected():
             if truth != IGNORE_LABEL:
                 confusion[truth, guess] += 1
     return confusion
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return count()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])

@@ -275,21 +275,3 @@ def test_a_killed_run_goes_on_to_the_same_end(run, command, config, tmp_path):
         np.testing.assert_array_equal, state_of(config, folder), state_of(config, run)
     )
     assert_same_lines(read_metrics(folder), read_metrics(run))
-
-
-def test_two_devices_give_the_answer_of_one(run, command, config, tmp_path):
-    devices = "--xla_force_host_platform_device_count=2"
-    flags = f"{os.environ['XLA_FLAGS']} {devices}"
-    process = start(command, tmp_path, XLA_FLAGS=flags)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    assert "2 cpu device(s)" in output
-    for found, expected in zip(read_metrics(tmp_path), read_metrics(run), strict=True):
-        assert numbers_of(found) == pytest.approx(numbers_of(expected), rel=1e-4)
-    # Of D the lines tell more: what Adam does with a bias before BatchNorm, whose
-    # gradient is zero but for rounding, differs.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max()),
-        state_of(config, tmp_path).segmenter,
-        state_of(config, run).segmenter,
-    )

@@ -29,12 +29,7 @@ MISTAKES = {
     "one of lsgan, dcgan",
     "--workdir={workdir} --config.data.batch_size=513": "data.batch_size: 513 is more "
     "than the 512 images of data.train_split 'train'; choose a smaller batch",
-    "--workdir={workdir} --config.data.val_split=test": "scenes has no split 'test'; "
-    "it has train, val",
-    "--workdir={workdir} --config.accumulate=0": "accumulate: a batch of 16 does not "
-    "divide into 0 parts; choose a divisor",
     "--workdir={workdir} --config.steps=0": "steps: 0 is too few; give 1 or more",
-    "--workdir={workdir} --config.optimizer.cycles=0": "optimizer.cycles",
 }
 # Starts every command in a process of its own, for the price of one import.
 LAUNCHER = """

@@ -79,13 +79,18 @@ ADVERSARIAL = dict(
 SUPERVISED = ADVERSARIAL | dict(discriminator=None)
 
 
-@pytest.fixture(scope="module")
-def batch():
+def make_batch():
+    """Four random images, a quarter of their labels void."""
     rng = np.random.default_rng(0)
     label = rng.integers(0, CLASSES, (4, 8, 8)).astype(np.uint8)
     label[:, :2] = IGNORE_LABEL
     image = rng.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
     return {"image": jnp.array(image), "label": jnp.array(label)}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return make_batch()
 
 
 @functools.cache
