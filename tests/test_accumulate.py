@@ -123,7 +123,9 @@ def test_an_overflow_in_one_part_skips_the_step_of_that_player(batch):
     state = initial_state(Judge(), scale=2.0**10)
     bad = state.replace(
         discriminator=state.discriminator.replace(
-            loss_scale=state.discriminator.loss_scale.replace(scale=jnp.float32(jnp.inf))
+            loss_scale=state.discriminator.loss_scale.replace(
+                scale=jnp.float32(jnp.inf)
+            )
         )
     )
     moved, metrics = step(accumulated_step, Judge(), rounds=2)(bad, batch, hyper())
