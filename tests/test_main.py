@@ -31,20 +31,30 @@ MISTAKES = {
     "than the 512 images of data.train_split 'train'; choose a smaller batch",
     "--workdir={workdir} --config.steps=0": "steps: 0 is too few; give 1 or more",
 }
-# Starts every command in a process of its own, for the price of one import.
+# Starts every command in a process of its own, for the price of one import and, as
+# Python would take a second to clean up after each, of one end.
 LAUNCHER = """
-import json, os, sys
+import json, os, sys, traceback
 from absl import app
 from tempseg_jax import main
 from tempseg_jax.data import prepared
 for i, arguments in enumerate(json.load(sys.stdin)):
     child = os.fork()
     if not child:
-        sys.stdout.flush()
         output = os.open(f"{sys.argv[1]}/{i}", os.O_WRONLY | os.O_CREAT)
         os.dup2(output, 1), os.dup2(output, 2)
         sys.argv = ["main", *arguments]
-        app.run(main._main, flags_parser=main._parse)
+        try:
+            app.run(main._main, flags_parser=main._parse)
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+            code = int(end.code or 0) if not isinstance(end.code, str) else 1
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
