@@ -56,7 +56,7 @@ def assess(
     networks = parts.build_networks(
         config,
         num_classes=len(split.class_names),
-        preprocessing=checkpoints.preprocessing(step),
+        preprocessing=checkpoints.trained_with(step),
     )
     shapes = parts.abstract_state(config, networks).segmenter.variables
     variables = checkpoints.restore_segmenter(

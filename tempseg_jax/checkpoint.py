@@ -104,8 +104,8 @@ class Checkpoints:
         )
         return restored["model"]
 
-    def preprocessing(self, step: int) -> Preprocessing:
-        """Return what the segmenter was trained with, whatever its config says now."""
+    def trained_with(self, step: int) -> Preprocessing:
+        """Return the preprocessing of training, whatever the config says by now."""
         return Preprocessing.restored(self.model(step)["preprocessing"])
 
     def restore(self, like: TrainState, model: dict, *, step: int) -> TrainState:

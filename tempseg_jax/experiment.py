@@ -60,7 +60,7 @@ def train(
     networks = parts.build_networks(
         config,
         num_classes=len(train_split.class_names),
-        preprocessing=None if last is None else checkpoints.preprocessing(last),
+        preprocessing=None if last is None else checkpoints.trained_with(last),
     )
     model = parts.describe_model(config, networks, train_split)
     if last is not None and not allow_change:

@@ -188,4 +188,4 @@ def test_the_model_item_says_what_was_saved(save):
     checkpoints = save((7, 0.5))
     saved = checkpoints.model(7)
     assert saved["class_names"] == ["ground", "stone", "brick"]
-    assert checkpoints.preprocessing(7) == TORCHVISION
+    assert checkpoints.trained_with(7) == TORCHVISION

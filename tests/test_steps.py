@@ -275,8 +275,8 @@ def test_the_metrics_add_up(batch):
         0,
         gan="lsgan",
     )
-    np.testing.assert_allclose(m["grad_norm_g"], optax.global_norm(grads_g), rtol=1e-5)
-    np.testing.assert_allclose(m["grad_norm_d"], optax.global_norm(grads_d), rtol=1e-5)
+    np.testing.assert_allclose(m["grad_norm_g"], optax.tree.norm(grads_g), rtol=1e-5)
+    np.testing.assert_allclose(m["grad_norm_d"], optax.tree.norm(grads_d), rtol=1e-5)
 
 
 def test_without_a_discriminator_the_step_is_supervised_training(batch):
