@@ -100,6 +100,30 @@ class PatchConv(nn.Module):
         return patches @ matrix + bias[None, None, None]
 
 
+class PointwiseConv(nn.Module):
+    """A 1x1 convolution as the matrix product it is; a stride drops pixels before.
+
+    XLA's convolution gradients on a CPU reach a third of the speed of its products.
+    """
+
+    channels: int
+    stride: int
+    use_bias: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
+        """Equal `nn.Conv` of the same parameters."""
+        shape = (1, 1, x.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        return y + bias.astype(y.dtype)[None, None, None]
+
+
 class LearnedUpsample(nn.Module):
     """Transposed convolution, kernel 2s, stride s, computed in its sub-pixel form.
 

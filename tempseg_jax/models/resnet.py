@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.layers import (
     OUTPUT_STRIDE,
+    PointwiseConv,
     max_pool_3x3,
     normalise_and_pad,
     upsample_bilinear,
@@ -48,15 +49,16 @@ class Bottleneck(nn.Module):
             epsilon=self.batch_norm_epsilon,
             dtype=self.dtype,
         )
+        pointwise = partial(PointwiseConv, use_bias=self.conv_bias, dtype=self.dtype)
         first, middle = (1, self.stride) if self.stride_in_3x3 else (self.stride, 1)
-        y = conv(self.channels, (1, 1), strides=first, name="conv1")(x)
+        y = pointwise(self.channels, first, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y))
         # (1, 1), not "SAME": with stride 2 the published weights expect a left border.
         y = conv(self.channels, (3, 3), strides=middle, padding=1, name="conv2")(y)
         y = nn.relu(norm(name="bn2")(y))
-        y = norm(name="bn3")(conv(4 * self.channels, (1, 1), name="conv3")(y))
+        y = norm(name="bn3")(pointwise(4 * self.channels, 1, name="conv3")(y))
         if self.project:
-            x = conv(4 * self.channels, (1, 1), strides=self.stride, name="conv0")(x)
+            x = pointwise(4 * self.channels, self.stride, name="conv0")(x)
             x = norm(name="bn0")(x)
         return nn.relu(x + y)
 
