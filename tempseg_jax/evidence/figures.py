@@ -174,7 +174,10 @@ def _curves(
         steps, mean, sd = _band(list(seeds.values()))
         colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
         label_ = f"{_title(cell)}, n = {len(seeds)}"
-        axes.plot(steps, scale * mean, color=colour, ls=style, label=label_, lw=1.4)
+        look = {"color": colour, "ls": style, "lw": 1.4}
+        if len(steps) == 1:  # a line of one point would not show
+            look["marker"] = "o"
+        axes.plot(steps, scale * mean, label=label_, **look)
         low, high = scale * (mean - sd), scale * (mean + sd)
         axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
         drawn.append(CELLS[cell].title)
