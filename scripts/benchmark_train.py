@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tempseg_jax import mesh, optim, precision, steps
+from tempseg_jax import huge_pages, mesh, optim, precision, steps
 from tempseg_jax.models import SEGMENTERS, Discriminator
 from tempseg_jax.models.preprocessing import TORCHVISION
 
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure every case, then print the table."""
+    huge_pages.restart_with_them()  # as training does, and for the peer too
     if len(args.model) == len(args.mode) == 1 and not args.peer:
         print(json.dumps(measure(args, args.model[0], args.mode[0])), flush=True)
         return 0

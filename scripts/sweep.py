@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tempseg_jax import command
+from tempseg_jax import command, huge_pages
 from tempseg_jax.evidence import cells, progress, sweep
 from tempseg_jax.evidence.scope import Scope, read_scope
 
@@ -83,6 +83,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _main(argv: list[str]) -> None:
+    if not _STATUS.value:
+        huge_pages.restart_with_them()
     command.prepare()
     with command.one_line_errors(debug=_DEBUG.value):
         done = main(argv)

@@ -6,7 +6,15 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from tempseg_jax import assess, command, distributed, experiment, sliding, workdir
+from tempseg_jax import (
+    assess,
+    command,
+    distributed,
+    experiment,
+    huge_pages,
+    sliding,
+    workdir,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file of configs/; --mode=eval has the workdir's own."
@@ -78,6 +86,8 @@ def main(argv: list[str]) -> None:
 
 
 def _main(argv: list[str]) -> None:
+    if _MODE.value == "train":
+        huge_pages.restart_with_them()
     command.prepare()
     with command.one_line_errors(debug=_DEBUG.value):
         distributed.join(

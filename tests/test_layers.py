@@ -48,9 +48,10 @@ MAY_IMPORT = {
     "onnx_file": "inference export",
     "page": "calibration image_files inference overlays",
     "command": "sliding inference",
+    "huge_pages": "",
     "evidence": "evidence types data metrics calibration steps evaluate mesh "
     "checkpoint writer workdir pictures parts experiment",
-    "main": "assess command distributed experiment sliding workdir",
+    "main": "assess command distributed experiment huge_pages sliding workdir",
     "__init__": "inference",
 }
 READS_THE_CONFIG = {"parts", "experiment", "assess", "workdir", "main", "evidence"}

@@ -187,16 +187,29 @@ def test_pooling_is_the_librarys_in_values_and_gradients(ours, library):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kernel_size", [1, 3, 7])
-def test_patch_convolution_is_the_librarys_in_values_and_gradients(kernel_size):
+@pytest.mark.parametrize("channels", [3, 40])  # fewer and more than there are pixels
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "use_bias"),
+    [(1, 1, True), (3, 1, True), (7, 1, True), (3, 2, False), (7, 2, True)],
+)
+def test_same_conv_is_the_librarys_in_values_and_gradients(
+    channels, kernel_size, stride, use_bias
+):
     rng = np.random.default_rng(0)
-    x = jnp.array(rng.normal(size=(2, 4, 5, 3)), jnp.float32)
-    weights = jnp.array(rng.normal(size=(2, 4, 5, 6)), jnp.float32)
-    ours = layers.PatchConv(6, kernel_size, jnp.float32)
-    library = nn.Conv(6, (kernel_size, kernel_size))
+    x = jnp.array(rng.normal(size=(2, 4, 6, channels)), jnp.float32)
+    shape = (2, 4 // stride, 6 // stride, 6)
+    weights = jnp.array(rng.normal(size=shape), jnp.float32)
+    ours = layers.SameConv(6, kernel_size, jnp.float32, stride, use_bias)
+    library = nn.Conv(
+        6,
+        (kernel_size, kernel_size),
+        strides=stride,
+        padding=kernel_size // 2,
+        use_bias=use_bias,
+    )
     variables = ours.init(jax.random.key(0), x)
-    bias = jnp.arange(6.0)
-    variables = {"params": {**variables["params"], "bias": bias}}
+    if use_bias:
+        variables = {"params": {**variables["params"], "bias": jnp.arange(6.0)}}
 
     assert_same_values_and_gradients(ours, library, variables, x, weights)
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, UInt8
 from tempseg_jax.models.layers import (
     OUTPUT_STRIDE,
     PointwiseConv,
+    SameConv,
     max_pool_3x3,
     normalise_and_pad,
     upsample_bilinear,
@@ -36,12 +37,6 @@ class Bottleneck(nn.Module):
         self, x: Float[Array, "b h w c"], train: bool
     ) -> Float[Array, "b h_out w_out d"]:
         """Return ReLU(shortcut + residual). `train` is positional for `nn.remat`."""
-        conv = partial(
-            nn.Conv,
-            use_bias=self.conv_bias,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.he_normal(),
-        )
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
@@ -53,8 +48,14 @@ class Bottleneck(nn.Module):
         first, middle = (1, self.stride) if self.stride_in_3x3 else (self.stride, 1)
         y = pointwise(self.channels, first, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y))
-        # (1, 1), not "SAME": with stride 2 the published weights expect a left border.
-        y = conv(self.channels, (3, 3), strides=middle, padding=1, name="conv2")(y)
+        y = SameConv(
+            self.channels,
+            3,
+            self.dtype,
+            stride=middle,
+            use_bias=self.conv_bias,
+            name="conv2",
+        )(y)
         y = nn.relu(norm(name="bn2")(y))
         y = norm(name="bn3")(pointwise(4 * self.channels, 1, name="conv3")(y))
         if self.project:
@@ -81,14 +82,12 @@ class ResNet50(nn.Module):
         h, w = image.shape[1:3]
         epsilon = self.preprocessing.batch_norm_epsilon
         x = normalise_and_pad(image, self.preprocessing, dtype=self.dtype)
-        x = nn.Conv(
+        x = SameConv(
             round(64 * self.width),
-            (7, 7),
-            strides=2,
-            padding=3,
+            7,
+            self.dtype,
+            stride=2,
             use_bias=not self.v15,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.he_normal(),
             name="conv1",
         )(x)
         x = nn.BatchNorm(
