@@ -3,9 +3,11 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tempseg_jax import (
@@ -19,6 +21,7 @@ from tempseg_jax import (
     workdir,
 )
 from tempseg_jax.checkpoint import Checkpoints
+from tempseg_jax.data.catalog import Split
 from tempseg_jax.steps import TrainState
 from tempseg_jax.writer import Silent, Writer
 
@@ -56,32 +59,17 @@ def train(
     devices = mesh.data_mesh(batch_size=parts.images_at_once(config))
     hyper = mesh.replicate(parts.hyperparameters(config, plan), devices)
     checkpoints = Checkpoints(folder)
-    last = checkpoints.resolve("latest") if checkpoints.steps() else None
-    networks = parts.build_networks(
+    networks, state, model = _start(
         config,
-        num_classes=len(train_split.class_names),
-        preprocessing=None if last is None else checkpoints.trained_with(last),
+        folder,
+        checkpoints,
+        split=train_split,
+        devices=devices,
+        allow_change=allow_change,
     )
-    model = parts.describe_model(config, networks, train_split)
-    if last is not None and not allow_change:
-        workdir.check(folder, config)
-    if last is None:
-        state = mesh.replicate(parts.initial_state(config, networks), devices)
-    else:
-        shapes = parts.abstract_state(config, networks)
-        like = mesh.replicated_shapes(shapes, devices)
-        state = checkpoints.restore(like, model, step=last)
-    # Only now: what could not be restored still belongs to the config that saved it.
-    workdir.claim(folder, config, allow_change=True)
-    first_step = int(state.step)
+    first_step, scores = int(state.step), {}
     step = _step_of(config, networks)
-    scores = {}
-    first_process = jax.process_index() == 0
-    with (
-        Writer(folder, first_step=first_step, last_step=plan.steps)
-        if first_process
-        else Silent()
-    ) as writer:
+    with _writer(folder, first_step=first_step, last_step=plan.steps) as writer:
         writer.message(
             f"{'Resuming at' if first_step else 'Starting at'} step {first_step} of "
             f"{plan.steps}: {len(train_split.examples)} images, "
@@ -94,33 +82,9 @@ def train(
             writer.progress(number, named)
 
         def evaluate_and_save(state: TrainState) -> None:
-            result = scoring.score(
-                state.segmenter.variables,
-                val_split,
-                segmenter=networks.segmenter,
-                batch_size=config.eval_batch_size,
-                num_workers=config.data.num_workers,
-                views=sliding.WHOLE,
-                temperatures={"one": 1.0, "t_g": parts.training_temperature(config)},
-                num_examples=scoring.PANELS,
-                visit=lambda example: None,
-            )
-            writer.message(scoring.table(result, val_split))
-            writer.write(int(state.step), result.named(prefix="val/"))
-            if first_process:
-                scoring.save_pictures(result, val_split, folder)
-            checkpoints.save(state, model, metrics=result.scores)
-            scores.update(result.scores)
-
-        def diverged(number: int, reason: str) -> Diverged:
-            checkpoints.wait()
-            good = checkpoints.steps()
-            return Diverged(
-                f"step {number}: {reason}; the last good checkpoint is "
-                f"{'step ' + str(good[-1]) if good else 'none'}; lower "
-                "optimizer.learning_rate_g, or use precision=float32, and go on with "
-                "--allow_config_change"
-            )
+            found = _evaluate(config, networks, state, val_split, folder, writer)
+            checkpoints.save(state, model, metrics=found)
+            scores.update(found)
 
         try:
             state = loop.train(
@@ -137,7 +101,7 @@ def train(
                     evaluate_every=plan.evaluate_every,
                     save=lambda state: checkpoints.save(state, model, metrics=None),
                     save_every=config.save_every_steps,
-                    diverged=diverged,
+                    diverged=functools.partial(_diverged, checkpoints),
                 ),
             )
         finally:
@@ -148,6 +112,84 @@ def train(
                 "the same command goes on from there"
             )
     return scores
+
+
+def _start(
+    config: ConfigDict,
+    folder: str | Path,
+    checkpoints: Checkpoints,
+    *,
+    split: Split,
+    devices: Mesh,
+    allow_change: bool,
+) -> tuple[parts.Networks, TrainState, dict[str, Any]]:
+    """Return networks, first state and description, anew or from the last checkpoint.
+
+    From here on the workdir belongs to this config.
+    """
+    last = checkpoints.resolve("latest") if checkpoints.steps() else None
+    networks = parts.build_networks(
+        config,
+        num_classes=len(split.class_names),
+        preprocessing=None if last is None else checkpoints.trained_with(last),
+    )
+    model = parts.describe_model(config, networks, split)
+    if last is None:
+        state = mesh.replicate(parts.initial_state(config, networks), devices)
+    else:
+        if not allow_change:
+            workdir.check(folder, config)
+        shapes = parts.abstract_state(config, networks)
+        like = mesh.replicated_shapes(shapes, devices)
+        state = checkpoints.restore(like, model, step=last)
+    # Only now: what could not be restored still belongs to the config that saved it.
+    workdir.claim(folder, config, allow_change=True)
+    return networks, state, model
+
+
+def _writer(folder: str | Path, *, first_step: int, last_step: int) -> Writer | Silent:
+    if jax.process_index():
+        return Silent()
+    return Writer(folder, first_step=first_step, last_step=last_step)
+
+
+def _evaluate(
+    config: ConfigDict,
+    networks: parts.Networks,
+    state: TrainState,
+    split: Split,
+    folder: str | Path,
+    writer: Writer | Silent,
+) -> dict[str, float]:
+    """Score the segmenter; write the numbers, their table and the pictures."""
+    result = scoring.score(
+        state.segmenter.variables,
+        split,
+        segmenter=networks.segmenter,
+        batch_size=config.eval_batch_size,
+        num_workers=config.data.num_workers,
+        views=sliding.WHOLE,
+        temperatures={"one": 1.0, "t_g": parts.training_temperature(config)},
+        num_examples=scoring.PANELS,
+        visit=lambda example: None,
+    )
+    writer.message(scoring.table(result, split))
+    writer.write(int(state.step), result.named(prefix="val/"))
+    if not jax.process_index():
+        scoring.save_pictures(result, split, folder)
+    return result.scores
+
+
+def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:
+    """Say what is not finite since step `number`, and how to go on."""
+    checkpoints.wait()
+    good = checkpoints.steps()
+    return Diverged(
+        f"step {number}: {reason}; the last good checkpoint is "
+        f"{'step ' + str(good[-1]) if good else 'none'}; lower "
+        "optimizer.learning_rate_g, or use precision=float32, and go on with "
+        "--allow_config_change"
+    )
 
 
 def _step_of(config: ConfigDict, networks: parts.Networks) -> Callable:

@@ -34,8 +34,8 @@ MAY_IMPORT = {
     "pictures": "types evaluate",
     "scoring": "data metrics calibration evaluate sliding mesh pictures writer",
     "parts": "types data models losses optim precision steps",
-    "experiment": "accumulate checkpoint loop mesh parts scoring sliding steps workdir "
-    "writer",
+    "experiment": "accumulate checkpoint data loop mesh parts scoring sliding steps "
+    "workdir writer",
     "assess": "data metrics boundary calibration checkpoint cityscapes_score diagrams "
     "mesh parts scoring sliding",
     "image_files": "",

@@ -65,7 +65,7 @@ def launch(commands, folder):
     process = subprocess.run(
         [sys.executable, "-c", LAUNCHER, str(folder)],
         cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "GLIBC_TUNABLES": ""},  # no restart
         input=json.dumps(commands),
         capture_output=True,
         text=True,
