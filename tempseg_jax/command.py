@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +30,14 @@ def one_line_errors(*, debug: bool) -> Iterator[None]:
     """Turn what a user can mend into one line on stderr and exit code 1.
 
     Code below raises ValueError, or OSError, with a message that names the file or the
-    field, its value, and the remedy. With `debug` the traceback stays.
+    field, its value, and the remedy. With `debug` the traceback stays. Ctrl-C is exit
+    code 130, as of any program that it ends.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (ValueError, OSError) as error:
         if debug:
             raise

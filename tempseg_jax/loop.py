@@ -1,6 +1,7 @@
 """The for-loop. Saving, writing and evaluating are callables that it is given."""
 
 import math
+import os
 import signal
 import threading
 import time
@@ -43,7 +44,8 @@ def train(
     last_step: int,
     callbacks: Callbacks,
 ) -> TrainState:
-    """Take the steps after `first_step` up to `last_step`, or until SIGTERM.
+    """Take the steps after `first_step` up to `last_step`, or until SIGTERM or
+    Ctrl-C.
 
     The device always has work queued; losses are read `IN_FLIGHT` steps late. Before
     anything is evaluated or saved, every loss so far has been read and was finite, and
@@ -94,24 +96,34 @@ def _all_finite(state: TrainState) -> Bool[Array, ""]:
 
 
 class _Interruption:
-    """Tells after which step to stop because of SIGTERM, so that it can be saved.
+    """Tells after which step to stop because of SIGTERM or Ctrl-C, so that it is saved.
 
-    Of several processes all must stop after the same step, whenever the signal reached
-    each: JAX's preemption service agrees on one.
+    A second signal ends the program at once. Of several processes all must stop after
+    the same step, whenever SIGTERM reached each: JAX's preemption service agrees on it.
     """
 
     def __enter__(self) -> Callable[[int], bool]:
-        self._restore = lambda: None
+        self._before = {}
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point
         event = threading.Event()
+
+        def stop(*_: object) -> None:
+            event.set()
+            self._restore()
+            os.write(2, b"\nStopping after this step; once more, and it is now.\n")
+
         if threading.current_thread() is threading.main_thread():
-            before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-            self._restore = lambda: signal.signal(signal.SIGTERM, before)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, stop)
         return lambda number: event.is_set()
 
     def __exit__(self, *_: object) -> None:
         self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 class _Meter:

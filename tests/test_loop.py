@@ -129,20 +129,34 @@ def test_parameters_that_are_not_finite_are_never_saved(every):
     assert run.events == []
 
 
-def test_sigterm_saves_after_the_step_and_returns():
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_after_the_step_and_returns(sent):
     run = Run(log_every=1)
 
     def terminate(number):
         if number == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), sent)
 
     run.during_step = terminate
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(sent)
     state = run.train(last_step=10)
     assert int(state.step) == 4
     assert run.events == [("save", 4)]
     assert [number for number, _ in run.logged] == [1, 2, 3, 4]
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(sent) is before
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    run = Run()
+
+    def interrupt_twice(number):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run.during_step = interrupt_twice
+    with pytest.raises(KeyboardInterrupt):
+        run.train(last_step=10)
+    assert run.events == []
 
 
 def test_sigterm_during_an_evaluation_stops_after_the_next_step():

@@ -25,7 +25,7 @@ def run(
     shard: tuple[int, int],
     keep_checkpoints: bool,
 ) -> bool:
-    """Train what is not finished; return whether it all is, or SIGTERM came between.
+    """Train what is not finished; return whether it all is, or a signal came.
 
     Seeds are in the outer loop, so that a sweep cut short has whole comparisons. All
     runs share the compiled step: cells differ in numbers, which it traces. A run that
