@@ -5,15 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from tempseg_jax.steps import (
-    Direction,
-    Hyperparameters,
-    Player,
-    TrainState,
-    dropout_key,
-    move,
-    play,
-)
+from tempseg_jax.players import Player, TrainState
+from tempseg_jax.steps import Direction, Hyperparameters, dropout_key, move, play
 from tempseg_jax.types import IGNORE_LABEL, Batch, Metrics
 
 

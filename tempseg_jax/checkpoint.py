@@ -12,7 +12,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from tempseg_jax import precision
 from tempseg_jax.models.preprocessing import Preprocessing
-from tempseg_jax.steps import Player, TrainState
+from tempseg_jax.players import Player, TrainState
 
 BEST_METRIC = "miou"
 Step = int | str

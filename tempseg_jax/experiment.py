@@ -22,7 +22,7 @@ from tempseg_jax import (
 )
 from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.steps import TrainState
+from tempseg_jax.players import TrainState
 from tempseg_jax.writer import Silent, Writer
 
 TRAIN_STEP = jax.jit(

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
-from tempseg_jax import losses, optim, precision, steps
+from tempseg_jax import losses, optim, players, precision, steps
 from tempseg_jax.data import catalog, labels, pipeline, scenes
 from tempseg_jax.models import SEGMENTERS, Discriminator
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.pretrained import load_pretrained, preprocessing_of
-from tempseg_jax.steps import TrainState
+from tempseg_jax.players import TrainState
 from tempseg_jax.types import Batch
 
 CLASS_NAMES = {
@@ -78,12 +78,12 @@ def initial_state(config: ConfigDict, networks: Networks) -> TrainState:
     scale = precision.loss_scale(config.precision)
     # Their state is the same for all values, which the step traces.
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
-    segmenter = steps.init_player(variables, sgd, loss_scale=scale)
+    segmenter = players.init_player(variables, sgd, loss_scale=scale)
     discriminator = None
     if networks.discriminator is not None:
         p = jnp.zeros((1, 64, 64, networks.segmenter.num_classes))
         adam = optim.adam(learning_rate=0.0)
-        discriminator = steps.init_player(
+        discriminator = players.init_player(
             _init(key_d, p, network=networks.discriminator), adam, loss_scale=scale
         )
     return TrainState(jnp.int32(0), segmenter, discriminator)

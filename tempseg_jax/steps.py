@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,6 +15,7 @@ from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import losses, optim
+from tempseg_jax.players import Player, TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
 
 
@@ -32,44 +32,6 @@ class Hyperparameters(NamedTuple):
     temperature_adv: Scalar  # T_G where it acts on L_adv
     temperature_d: Scalar  # T_D
     alpha: Scalar
-
-
-class Player(flax.struct.PyTreeNode):
-    """A network's parameters and all that training moves with them."""
-
-    params: PyTree
-    batch_stats: PyTree
-    opt_state: PyTree
-    loss_scale: DynamicScale | None  # with float16 alone
-
-    @property
-    def variables(self) -> dict[str, PyTree]:
-        """What `Module.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
-
-
-class TrainState(flax.struct.PyTreeNode):
-    """All that a checkpoint must hold for training to go on exactly."""
-
-    step: PyTree  # Int[Array, ""]
-    segmenter: Player
-    discriminator: Player | None  # none with α = 0
-
-
-def init_player(
-    variables: dict[str, PyTree],
-    optimizer: optax.GradientTransformation,
-    *,
-    loss_scale: DynamicScale | None,
-) -> Player:
-    """Start a player from its network's variables."""
-    params = variables["params"]
-    return Player(
-        params=params,
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(params),
-        loss_scale=loss_scale,
-    )
 
 
 class Direction(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax.training.dynamic_scale import DynamicScale
 
-from tempseg_jax import optim, steps
+from tempseg_jax import optim, players, steps
 from tempseg_jax.accumulate import accumulated_step
 from tempseg_jax.types import IGNORE_LABEL
 
@@ -62,15 +62,15 @@ def initial_state(judge, *, scale=None):
     scale = scale and DynamicScale(fin_steps=jnp.int32(0), scale=jnp.float32(scale))
     image, p = jnp.zeros((1, 8, 8, 3), jnp.uint8), jnp.zeros((1, 8, 8, CLASSES))
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
-    player_g = steps.init_player(
+    player_g = players.init_player(
         Segmenter().init(key, image, train=False), sgd, loss_scale=scale
     )
     if judge is None:
-        return steps.TrainState(jnp.int32(0), player_g, None)
+        return players.TrainState(jnp.int32(0), player_g, None)
     variables = judge.init(key, p, train=False)
     adam = optim.adam(learning_rate=0.0)
-    player_d = steps.init_player(variables, adam, loss_scale=scale)
-    return steps.TrainState(jnp.int32(0), player_g, player_d)
+    player_d = players.init_player(variables, adam, loss_scale=scale)
+    return players.TrainState(jnp.int32(0), player_g, player_d)
 
 
 @pytest.fixture(scope="module")

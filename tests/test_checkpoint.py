@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax import optim, precision, steps
+from tempseg_jax import optim, players, precision
 from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
 
@@ -29,10 +29,10 @@ def make_state(step, *, adversarial=True, numbers="float32", channels=4):
     scale = precision.loss_scale(numbers)
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
     adam = optim.adam(learning_rate=0.0)
-    state = steps.TrainState(
+    state = players.TrainState(
         jnp.int32(0),
-        steps.init_player(variables, sgd, loss_scale=scale),
-        steps.init_player(variables, adam, loss_scale=scale) if adversarial else None,
+        players.init_player(variables, sgd, loss_scale=scale),
+        players.init_player(variables, adam, loss_scale=scale) if adversarial else None,
     )
     leaves, tree = jax.tree.flatten(state)
     numbered = [
