@@ -89,7 +89,7 @@ def get_config() -> ConfigDict:
     config.optimizer.cycles = 1
 
     config.log_every_steps = 20
-    config.evaluate_every_epochs = 1.0
+    config.evaluate_every_epochs = 1.0  # 0: never
     config.save_every_steps = 500
     config.eval_batch_size = 8
     return config

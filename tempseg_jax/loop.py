@@ -28,7 +28,7 @@ class Callbacks(NamedTuple):
     log: Callable[[int, dict[str, float]], None]  # step, means since the last call
     log_every: int
     evaluate: Callable[[TrainState], None]  # saves too: a score belongs to a checkpoint
-    evaluate_every: int
+    evaluate_every: int  # 0: not even at the end
     save: Callable[[TrainState], None]
     save_every: int
     diverged: Callable[[int, str], Exception]  # step, what is not finite
@@ -73,7 +73,8 @@ def train(
             read_losses(leave=IN_FLIGHT)
 
             stop = interrupted(number) or number == last_step
-            evaluate = number == last_step or number % callbacks.evaluate_every == 0
+            every = callbacks.evaluate_every
+            evaluate = every and (number == last_step or number % every == 0)
             save = evaluate or stop or number % callbacks.save_every == 0
             if save or number % callbacks.log_every == 0:
                 read_losses(leave=0)

@@ -94,7 +94,7 @@ class Plan(NamedTuple):
 
     steps: int
     warmup_steps: int
-    evaluate_every: int
+    evaluate_every: int  # 0: not even at the end
 
     @classmethod
     def of(cls, config: ConfigDict, *, images: int) -> "Plan":
@@ -117,9 +117,9 @@ class Plan(NamedTuple):
             )
         total = config.steps or config.epochs * per_epoch
         warmup = round(total * config.optimizer.warmup_epochs / config.epochs)
-        return cls(
-            total, warmup, max(1, round(config.evaluate_every_epochs * per_epoch))
-        )
+        epochs = config.evaluate_every_epochs
+        every = max(1, round(epochs * per_epoch)) if epochs > 0 else 0
+        return cls(total, warmup, every)
 
 
 def images_at_once(config: ConfigDict) -> int:

@@ -146,6 +146,12 @@ def test_a_signal_saves_after_the_step_and_returns(sent):
     assert signal.getsignal(sent) is before
 
 
+def test_without_evaluation_the_last_step_is_saved():
+    run = Run(evaluate_every=0)
+    run.train(last_step=3)
+    assert run.events == [("save", 3)]
+
+
 def test_a_second_ctrl_c_ends_at_once():
     run = Run()
 

@@ -47,6 +47,8 @@ def test_evaluation_follows_epochs_and_is_at_least_every_step_once(config):
     assert Plan.of(config, images=512).evaluate_every == 80
     config.evaluate_every_epochs = 1e-6
     assert Plan.of(config, images=512).evaluate_every == 1
+    config.evaluate_every_epochs = 0.0
+    assert Plan.of(config, images=512).evaluate_every == 0
 
 
 def test_a_batch_larger_than_the_data_is_refused(config):

@@ -322,7 +322,11 @@ def test_time_left_is_that_of_finished_runs_of_the_same_kind(config, tmp_path):
 def test_a_test_split_is_scored_beside_val(config, tmp_path):
     splits = final.Splits.load(config, test_split="train", train_images=5)
     assert list(splits) == ["val", "train", "test"]
-    assert len(splits["train"].examples) == 5 == len(list(splits["train"].examples))
+    train = parts.load_split(config, config.data.train_split).examples
+    last = len(train) - 1  # the first and the last are among them
+    assert [x["id"] for x in splits["train"].examples] == [
+        train[round(i * last / 4)]["id"] for i in range(5)
+    ]
     with pytest.raises(ValueError, match="nowhere"):
         final.Splits.load(config, test_split="nowhere", train_images=5)
 

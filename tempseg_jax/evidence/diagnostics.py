@@ -42,7 +42,7 @@ def gap(evidence: Evidence, cells: Sequence[str]) -> View:
         "Train–val gap",
         ("setting", "mIoU train", "mIoU val", "gap", "Δ gap (seeds)"),
         rows,
-        "Train: always the same first images of the training split, whole and without "
+        "Train: always the same images, evenly spaced over the split, whole, without "
         "augmentation, scored as val is. A regularizer should make the gap smaller: "
         "Δ gap below zero.",
     )

@@ -31,7 +31,9 @@ class Splits(dict[str, Split]):
     def load(
         cls, config: ConfigDict, *, test_split: str, train_images: int | None
     ) -> "Splits":
-        """Read them; of train the first images, by default as many as val has.
+        """Read them; of train evenly spaced images, by default as many as val has.
+
+        Not its first ones: frames of one drive, say, that all look alike.
 
         Raises:
             ValueError, FileNotFoundError: the dataset has no such split.
@@ -42,8 +44,8 @@ class Splits(dict[str, Split]):
         splits = cls(val=val)
         splits.images_per_epoch = len(train.examples)
         if count:
-            first = _First(train.examples, count)
-            splits["train"] = dataclasses.replace(train, examples=first)
+            examples = _Spaced(train.examples, count)
+            splits["train"] = dataclasses.replace(train, examples=examples)
         if test_split:
             splits["test"] = parts.load_split(config, test_split)
         return splits
@@ -104,19 +106,22 @@ def finish(
     return final
 
 
-class _First(Sequence[Record]):
-    """The first examples of a split, still undecoded."""
+class _Spaced(Sequence[Record]):
+    """So many examples of a split, from its first to its last, still undecoded."""
 
     def __init__(self, examples: Sequence[Record], count: int):
-        self._examples, self._count = examples, min(count, len(examples))
+        self._examples = examples
+        self._indices = _spaced(len(examples), min(count, len(examples)))
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._indices)
 
     def __getitem__(self, index: int) -> Record:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return self._examples[index]
+        return self._examples[self._indices[index]]
+
+
+def _spaced(length: int, count: int) -> list[int]:
+    return np.linspace(0, length - 1, count).round().astype(int).tolist()
 
 
 def _training_temperature(config: ConfigDict) -> float:
@@ -127,8 +132,8 @@ def _training_temperature(config: ConfigDict) -> float:
 
 def _spaced_ids(split: Split) -> frozenset[str]:
     count = len(split.examples)
-    indices = np.linspace(0, count - 1, min(EXAMPLES, count)).round().astype(int)
-    return frozenset(split.examples[int(i)]["id"] for i in indices)
+    indices = _spaced(count, min(EXAMPLES, count))
+    return frozenset(split.examples[i]["id"] for i in indices)
 
 
 def _summary(found: Measurement) -> dict[str, Any]:
