@@ -44,10 +44,11 @@ class Diverged(ValueError):
     """A loss, or what it made of the parameters, is not finite."""
 
 
-def train(
-    config: ConfigDict, folder: str | Path, *, allow_change: bool
-) -> dict[str, float]:
-    """Train, from the workdir's latest checkpoint if it has one; return last scores.
+def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool:
+    """Train, from the workdir's latest checkpoint if it has one.
+
+    Returns:
+        Whether SIGTERM or Ctrl-C came: what it did is saved, to be gone on with.
 
     Raises:
         ValueError, OSError: the config, the data, or what the workdir holds is bad.
@@ -67,7 +68,7 @@ def train(
         devices=devices,
         allow_change=allow_change,
     )
-    first_step, scores = int(state.step), {}
+    first_step = int(state.step)
     step = _step_of(config, networks)
     with _writer(folder, first_step=first_step, last_step=plan.steps) as writer:
         writer.message(
@@ -82,12 +83,11 @@ def train(
             writer.progress(number, named)
 
         def evaluate_and_save(state: TrainState) -> None:
-            found = _evaluate(config, networks, state, val_split, folder, writer)
-            checkpoints.save(state, model, metrics=found)
-            scores.update(found)
+            scores = _evaluate(config, networks, state, val_split, folder, writer)
+            checkpoints.save(state, model, metrics=scores)
 
         try:
-            state = loop.train(
+            state, interrupted = loop.train(
                 state,
                 parts.training_batches(config, train_split, first_step=first_step),
                 step=lambda state, batch: step(state, batch, hyper),
@@ -111,7 +111,7 @@ def train(
                 f"Stopped and saved after step {int(state.step)} of {plan.steps}; "
                 "the same command goes on from there"
             )
-    return scores
+    return interrupted
 
 
 def _start(

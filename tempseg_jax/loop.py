@@ -43,9 +43,10 @@ def train(
     first_step: int,
     last_step: int,
     callbacks: Callbacks,
-) -> TrainState:
-    """Take the steps after `first_step` up to `last_step`, or until SIGTERM or
-    Ctrl-C.
+) -> tuple[TrainState, bool]:
+    """Take the steps after `first_step`; return the state, and whether a signal came.
+
+    They end with `last_step`, or with the one during which SIGTERM or Ctrl-C came.
 
     The device always has work queued; losses are read `IN_FLIGHT` steps late. Before
     anything is evaluated or saved, every loss so far has been read and was finite, and
@@ -65,14 +66,14 @@ def train(
                 raise callbacks.diverged(number, f"the loss is not finite ({values})")
             meter.add(metrics)
 
-    with _Interruption() as interrupted:
+    with _Interruption() as interruption:
         for number in range(first_step + 1, last_step + 1):
             batch = meter.waiting(lambda: next(batches))
             state, metrics = step(state, place(batch))
             queue.append((number, metrics))
             read_losses(leave=IN_FLIGHT)
 
-            stop = interrupted(number) or number == last_step
+            stop = interruption.came_by(number) or number == last_step
             every = callbacks.evaluate_every
             evaluate = every and (number == last_step or number % every == 0)
             save = evaluate or stop or number % callbacks.save_every == 0
@@ -87,7 +88,7 @@ def train(
                 meter.restart()
             if stop:
                 break
-    return state
+        return state, interruption.came  # perhaps while the last step was evaluated
 
 
 @jax.jit
@@ -103,24 +104,30 @@ class _Interruption:
     the same step, whenever SIGTERM reached each: JAX's preemption service agrees on it.
     """
 
-    def __enter__(self) -> Callable[[int], bool]:
-        self._before = {}
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point
-        event = threading.Event()
+    def __init__(self):
+        self.came, self._before = False, {}
 
-        def stop(*_: object) -> None:
-            event.set()
-            self._restore()
-            os.write(2, b"\nStopping after this step; once more, and it is now.\n")
-
-        if threading.current_thread() is threading.main_thread():
+    def __enter__(self) -> "_Interruption":
+        if jax.process_count() == 1 and (
+            threading.current_thread() is threading.main_thread()
+        ):
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, stop)
-        return lambda number: event.is_set()
+                self._before[number] = signal.signal(number, self._note)
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
+
+    def came_by(self, step: int) -> bool:
+        """Return whether this step is the one to stop after."""
+        if jax.process_count() > 1:
+            self.came = multihost_utils.reached_preemption_sync_point(step)
+        return self.came
+
+    def _note(self, *_: object) -> None:
+        self.came = True
+        self._restore()
+        os.write(2, b"\nStopping after this step; once more, and it is now.\n")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

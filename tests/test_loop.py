@@ -51,7 +51,7 @@ class Run:
             }
             for number in itertools.count(first_step + 1)
         )
-        return loop.train(
+        state, self.interrupted = loop.train(
             make_state(first_step),
             images,
             step=self.step,
@@ -60,6 +60,7 @@ class Run:
             last_step=last_step,
             callbacks=self.callbacks,
         )
+        return state
 
 
 def test_the_last_step_is_evaluated_and_the_others_as_often_as_asked():
@@ -141,9 +142,22 @@ def test_a_signal_saves_after_the_step_and_returns(sent):
     before = signal.getsignal(sent)
     state = run.train(last_step=10)
     assert int(state.step) == 4
-    assert run.events == [("save", 4)]
+    assert run.events == [("save", 4)] and run.interrupted
     assert [number for number, _ in run.logged] == [1, 2, 3, 4]
     assert signal.getsignal(sent) is before
+
+
+def test_a_signal_during_the_last_evaluation_is_not_lost():
+    run = Run()
+    run.train(last_step=2)
+    assert not run.interrupted
+
+    def terminated(state):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    run.callbacks = run.callbacks._replace(evaluate=terminated)
+    run.train(last_step=2)
+    assert run.interrupted
 
 
 def test_without_evaluation_the_last_step_is_saved():

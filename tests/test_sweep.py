@@ -247,11 +247,14 @@ def test_a_finished_run_is_not_trained_again(config, copy, monkeypatch):
 
 def test_a_later_start_may_add_tables_and_seeds(config, copy, monkeypatch):
     trained = []
-    monkeypatch.setattr(
-        experiment, "train", lambda config, folder, **_: trained.append(folder)
-    )
+
+    def interrupted(config, folder, **_):
+        trained.append(folder)
+        return True
+
+    monkeypatch.setattr(experiment, "train", interrupted)
     more = SCOPE._replace(tables=("1",), seeds=2)
-    assert not run(config, copy, scope=more)  # for nothing was trained
+    assert not run(config, copy, scope=more)
     assert trained == [str(Run("lambda1e-4", 0).folder(copy))]
     scope, _ = read_scope(copy)
     assert scope.tables == ("4", "1") and scope.seeds == 2

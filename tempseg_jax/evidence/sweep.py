@@ -83,12 +83,12 @@ def _train(
     folder, start = current.folder(sweep), time.perf_counter()
     first = _last_checkpoint(folder)
     try:
-        experiment.train(own, str(folder), allow_change=False)
+        interrupted = experiment.train(own, str(folder), allow_change=False)
     except experiment.Diverged as error:
         # A result as well: the same again would diverge again.
         final = {"diverged": str(error)}
     else:
-        if _last_checkpoint(folder) < steps:
+        if interrupted:
             print("Stopped; the same command goes on from here.", flush=True)
             return False
         trained = time.perf_counter()
