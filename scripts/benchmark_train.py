@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         for mode in args.mode:
             results += _lines(_own_command(args, model, mode))
         if args.peer:
-            results += _peer_results(args, model)
+            results += _peer_results(args, model, platform=results[-1]["platform"])
     print(table(results), file=sys.stderr)
     return 0
 
@@ -118,6 +118,7 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
         "utilisation": round(flops / seconds / (ceiling * jax.device_count()), 3),
         "ceiling_tflops": round(ceiling / 1e12, 2),
         "remat": args.remat,
+        "platform": jax.devices()[0].platform,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         **counts,
     }
@@ -257,8 +258,14 @@ def _own_command(args: argparse.Namespace, model: str, mode: str) -> list[str]:
     return command
 
 
-def _peer_results(args: argparse.Namespace, model: str) -> list[dict[str, Any]]:
-    device = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+def _peer_results(
+    args: argparse.Namespace, model: str, *, platform: str
+) -> list[dict[str, Any]]:
+    """Run the peer on the platform that a process of ours has found.
+
+    Asking JAX for it here would hold most of a GPU's memory until this process ends.
+    """
+    device = {"gpu": "cuda"}.get(platform, platform)
     command = [args.peer_python, args.peer, f"--model={model}", f"--device={device}"]
     for name in ("dtype", "size", "batch", "classes", "steps", "warmup"):
         command.append(f"--{name}={getattr(args, name)}")

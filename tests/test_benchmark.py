@@ -1,3 +1,4 @@
+import argparse
 import json
 import subprocess
 import sys
@@ -53,3 +54,35 @@ def test_the_table_compares_with_the_faster_peer_of_the_same_work():
     )
     ours = table.splitlines()[1]
     assert ours.split()[-1] == "1.20"
+
+
+@pytest.mark.parametrize(("platform", "device"), [("gpu", "cuda"), ("cpu", "cpu")])
+def test_the_peer_runs_where_ours_did_and_this_process_holds_no_device(
+    platform, device, monkeypatch, capsys
+):
+    started = []
+
+    def lines(command):
+        started.append(command)
+        ours = command[1] != "peer.py"
+        return [
+            {
+                "framework": "jax 0" if ours else "torch 2",
+                "platform": platform,
+                "model": "fcn8s",
+                "mode": "supervised",
+                "ms_per_step": 1.0,
+            }
+        ]
+
+    monkeypatch.setattr(benchmark_train, "_lines", lines)
+    monkeypatch.setattr(benchmark_train.jax, "devices", pytest.fail)
+    monkeypatch.setattr(benchmark_train.jax, "default_backend", pytest.fail)
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # no restart of the tests
+    parser = argparse.ArgumentParser()
+    benchmark_train.add_arguments(parser)
+    words = ["--model", "fcn8s", "--mode", "supervised", "--peer=peer.py"]
+    assert benchmark_train.run(parser.parse_args(words)) == 0
+    assert all(f"--device={device}" in command for command in started[1:])
+    assert len(started) == (3 if device == "cuda" else 2)  # eager, compiled
+    assert "torch 2" in capsys.readouterr().err
