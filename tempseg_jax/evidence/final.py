@@ -70,7 +70,7 @@ def finish(
         parts.describe_model(config, networks, splits["val"]),
         step=step,
     )
-    temperatures = (1.0, _training_temperature(config))
+    temperatures = (1.0, parts.training_temperature(config))
     final = {
         "step": step,
         "temperatures": temperatures,
@@ -122,12 +122,6 @@ class _Spaced(Sequence[Record]):
 
 def _spaced(length: int, count: int) -> list[int]:
     return np.linspace(0, length - 1, count).round().astype(int).tolist()
-
-
-def _training_temperature(config: ConfigDict) -> float:
-    """At which L_seg was trained, so at which the model should be calibrated."""
-    own = config.objective.temperature_seg
-    return config.objective.temperature_g if own is None else own
 
 
 def _spaced_ids(split: Split) -> frozenset[str]:
