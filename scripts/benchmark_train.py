@@ -7,27 +7,14 @@ case runs in a process of its own, so that its peak memory is its own.
 """
 
 import argparse
-import functools
 import json
-import statistics
 import subprocess
 import sys
-import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+import benchmark_step
 
-from tempseg_jax import huge_pages, mesh, optim, players, precision, steps
-from tempseg_jax.models import SEGMENTERS, Discriminator
-from tempseg_jax.models.preprocessing import TORCHVISION
-
-CHUNKS = 5
-"""Steps are queued as in training; the clock is read at the end of each chunk."""
-
-D_PASSES = 8
-"""In forward passes of D: 3 forward; 1 back to p for L_adv; 2 x 2 back for L_D."""
+from tempseg_jax import huge_pages, precision
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure every case, then print the table."""
     huge_pages.restart_with_them()  # as training does, and for the peer too
     if len(args.model) == len(args.mode) == 1 and not args.peer:
-        print(json.dumps(measure(args, args.model[0], args.mode[0])), flush=True)
+        result = benchmark_step.measure(args, args.model[0], args.mode[0])
+        print(json.dumps(result), flush=True)
         return 0
     results = []
     for model in args.model:
@@ -64,181 +52,6 @@ def run(args: argparse.Namespace) -> int:
             results += _peer_results(args, model, platform=results[-1]["platform"])
     print(table(results), file=sys.stderr)
     return 0
-
-
-def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
-    """Time one case on all devices of this machine."""
-    devices = mesh.data_mesh(batch_size=args.batch)
-    dtype = precision.COMPUTE_DTYPES[args.dtype]
-    segmenter = SEGMENTERS[model](
-        num_classes=args.classes,
-        preprocessing=TORCHVISION,
-        width=1.0,
-        dtype=dtype,
-        remat=args.remat,
-    )
-    discriminator = Discriminator(dtype) if mode == "adversarial" else None
-    state, counts = _first_state(args, segmenter, discriminator)
-    state, hyper, batch = (
-        mesh.replicate(state, devices),
-        mesh.replicate(_hyperparameters(args), devices),
-        mesh.split_batch(_batch(args), devices),
-    )
-    step = jax.jit(
-        functools.partial(
-            steps.train_step,
-            segmenter=segmenter,
-            discriminator=discriminator,
-            gan="lsgan",
-            mask_void=True,
-        ),
-        donate_argnums=0,
-    )
-    start = time.perf_counter()
-    compiled = step.lower(state, batch, hyper).compile()
-    compile_s = time.perf_counter() - start
-
-    times = _time(compiled, state, batch, hyper, args)
-    seconds = statistics.median(times)
-    flops = _model_flops(segmenter, discriminator, args)
-    ceiling = matmul_ceiling(dtype)
-    return {
-        "framework": f"jax {jax.__version__}",
-        "model": model,
-        "mode": mode,
-        "dtype": args.dtype,
-        "size": args.size,
-        "batch": args.batch,
-        "ms_per_step": round(1e3 * seconds, 3),
-        "images_per_s": round(args.batch / seconds, 1),
-        "peak_gib": round(_peak_bytes(compiled) / 2**30, 2),
-        "spread_ms": [round(1e3 * min(times), 3), round(1e3 * max(times), 3)],
-        "compile_s": round(compile_s, 1),
-        "model_tflop_per_step": round(flops / 1e12, 6),
-        "utilisation": round(flops / seconds / (ceiling * jax.device_count()), 3),
-        "ceiling_tflops": round(ceiling / 1e12, 2),
-        "remat": args.remat,
-        "platform": jax.devices()[0].platform,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        **counts,
-    }
-
-
-def _first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
-    key = jax.random.key(0)
-    image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
-    scale = precision.loss_scale(args.dtype)
-    variables = jax.jit(functools.partial(segmenter.init, train=False))(key, image)
-    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
-    player_g = players.init_player(variables, sgd, loss_scale=scale)
-    counts, player_d = {"segmenter_params": _count(player_g.params)}, None
-    if discriminator is not None:
-        p = jnp.zeros((1, 64, 64, args.classes))
-        variables = jax.jit(functools.partial(discriminator.init, train=False))(key, p)
-        adam = optim.adam(learning_rate=0.0)
-        player_d = players.init_player(variables, adam, loss_scale=scale)
-        counts["discriminator_params"] = _count(player_d.params)
-    return players.TrainState(jnp.int32(0), player_g, player_d), counts
-
-
-def _count(params: Any) -> int:
-    return sum(x.size for x in jax.tree.leaves(params))
-
-
-def _hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
-    total = args.warmup + args.steps + CHUNKS
-    return steps.Hyperparameters(
-        seed=0,
-        schedule=np.ones(total, np.float32),
-        learning_rate_g=5e-3,
-        learning_rate_d=1e-7,
-        momentum=0.9,
-        weight_decay=0.0,
-        temperature_seg=0.5,
-        temperature_adv=0.5,
-        temperature_d=1.0,
-        alpha=0.05,
-    )
-
-
-def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    shape = (args.batch, args.size, args.size)
-    label = rng.integers(0, args.classes, shape, np.uint8)
-    label[:, :8] = 255  # some void, as every real batch has
-    return {"image": rng.integers(0, 256, (*shape, 3), np.uint8), "label": label}
-
-
-def _time(compiled, state, batch, hyper, args: argparse.Namespace) -> list[float]:
-    """Return seconds a step of each chunk; the results must be finite."""
-    for _ in range(args.warmup):
-        state, metrics = compiled(state, batch, hyper)
-    jax.block_until_ready(state)
-    chunk = max(1, args.steps // CHUNKS)
-    times = []
-    for i in range(CHUNKS):
-        if args.profile and i == CHUNKS - 1:
-            jax.profiler.start_trace(args.profile)
-        start = time.perf_counter()
-        for _ in range(chunk):
-            state, metrics = compiled(state, batch, hyper)
-        jax.block_until_ready(state)
-        times.append((time.perf_counter() - start) / chunk)
-    if args.profile:
-        jax.profiler.stop_trace()
-        times.pop()  # tracing slows a step down
-    values = {name: float(value) for name, value in metrics.items()}
-    if not np.isfinite(list(values.values())).all():
-        raise ValueError(f"the benchmark's step gave a result not finite: {values}")
-    return times
-
-
-def _model_flops(segmenter, discriminator, args: argparse.Namespace) -> float:
-    """Return the multiplications and additions a step needs, without recomputation."""
-    image = jax.ShapeDtypeStruct((args.batch, args.size, args.size, 3), jnp.uint8)
-    p = jax.ShapeDtypeStruct(
-        (args.batch, args.size, args.size, args.classes), "float32"
-    )
-
-    def forward(module, x) -> float:
-        key = jax.random.key(0)
-        init = functools.partial(module.init, train=False)
-        variables = jax.eval_shape(init, key, x)
-        apply = jax.jit(functools.partial(module.apply, train=False))
-        return apply.lower(variables, x).cost_analysis()["flops"]
-
-    total = 3 * forward(segmenter, image)
-    return total + (D_PASSES * forward(discriminator, p) if discriminator else 0)
-
-
-def matmul_ceiling(dtype: jnp.dtype) -> float:
-    """Return the FLOP/s of a large square matrix product on one device."""
-    n = 2048 if jax.devices()[0].platform == "cpu" else 8192
-    a = jax.random.normal(jax.random.key(0), (n, n)).astype(dtype)
-    product = jax.jit(lambda a, b: a @ b)
-    b = jax.block_until_ready(product(a, a))
-    best = float("inf")
-    for _ in range(CHUNKS):
-        start = time.perf_counter()
-        for _ in range(4):
-            b = product(a, a)
-        jax.block_until_ready(b)
-        best = min(best, (time.perf_counter() - start) / 4)
-    return 2 * n**3 / best
-
-
-def _peak_bytes(compiled) -> int:
-    """Return the allocator's peak where the device tells it, else the program's."""
-    stats = jax.devices()[0].memory_stats()
-    if stats:
-        return stats["peak_bytes_in_use"]
-    memory = compiled.memory_analysis()
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
 
 
 def _own_command(args: argparse.Namespace, model: str, mode: str) -> list[str]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -76,8 +77,8 @@ def test_the_peer_runs_where_ours_did_and_this_process_holds_no_device(
         ]
 
     monkeypatch.setattr(benchmark_train, "_lines", lines)
-    monkeypatch.setattr(benchmark_train.jax, "devices", pytest.fail)
-    monkeypatch.setattr(benchmark_train.jax, "default_backend", pytest.fail)
+    monkeypatch.setattr(jax, "devices", pytest.fail)
+    monkeypatch.setattr(jax, "default_backend", pytest.fail)
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # no restart of the tests
     parser = argparse.ArgumentParser()
     benchmark_train.add_arguments(parser)
