@@ -1,5 +1,6 @@
 """Evaluate one split and show the result: scores, table, pictures."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,12 @@ class Result(NamedTuple):
     sums: Sums
     temperatures: Temperatures
     examples: list[Example]
+    seconds: float
+
+    @property
+    def images_per_s(self) -> float:
+        """Decoding, the network and the counting together, on all processes."""
+        return self.sums.images / self.seconds
 
     @property
     def scores(self) -> dict[str, float]:
@@ -53,6 +60,7 @@ class Result(NamedTuple):
         for name, found in self.calibrations.items():
             suffix = "" if name == "one" else f"_{name}"
             named |= {f"nll{suffix}": found.nll, f"ece{suffix}": found.ece}
+        named["images_per_s"] = self.images_per_s
         return {prefix + name: value for name, value in named.items()}
 
 
@@ -73,7 +81,7 @@ def score(
     Each process scores its own share on its own devices and shows it to its own
     `visit`; the sums are then over all.
     """
-    local = mesh.local_mesh()
+    local, start = mesh.local_mesh(), time.perf_counter()
     examples = []
 
     def keep(example: Example) -> None:
@@ -98,7 +106,8 @@ def score(
         devices=local.size,
         visit=keep,
     )
-    return Result(over_processes(sums), temperatures, examples)
+    sums = over_processes(sums)
+    return Result(sums, temperatures, examples, time.perf_counter() - start)
 
 
 def over_processes(tree: PyTree) -> PyTree:
@@ -141,6 +150,10 @@ def table(result: Result, split: Split) -> str:
         lines.append(
             f"  nll {found.nll:.4f} nats  ece {100 * found.ece:.2f} %  at {at}"
         )
+    lines.append(
+        f"  {result.sums.images} images in {result.seconds:.1f} s, "
+        f"{result.images_per_s:.1f} images/s"
+    )
     return "\n".join([f"IoU on {split.dataset} {split.name} (%)", *lines])
 
 

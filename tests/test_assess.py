@@ -60,7 +60,7 @@ def test_cityscapes_gets_both_numbers_by_name():
     tally = calibration.Tally(
         *np.zeros((2, 1)), *np.zeros((2, *bins), np.int64), np.zeros(bins)
     )
-    result = scoring.Result(Sums(1, confusion, tally), {"one": 1.0}, [])
+    result = scoring.Result(Sums(1, confusion, tally), {"one": 1.0}, [], 1.0)
     split = Split(
         "cityscapes", "val", [], CITYSCAPES_CLASSES, np.zeros((19, 3), np.uint8)
     )

@@ -29,7 +29,7 @@ def make_result(*, confusion=CONFUSION, examples=()):
         confidence=0.75 * count,
     )
     sums = Sums(images=1, confusion=confusion, tally=tally)
-    return scoring.Result(sums, {"one": 1.0, "t_g": 0.5}, list(examples))
+    return scoring.Result(sums, {"one": 1.0, "t_g": 0.5}, list(examples), 0.5)
 
 
 def test_scores_have_the_names_of_the_log():
@@ -37,7 +37,9 @@ def test_scores_have_the_names_of_the_log():
     assert set(named) == {
         *("val/pacc", "val/miou", "val/macc", "val/fwiou"),
         *("val/nll", "val/ece", "val/nll_t_g", "val/ece_t_g"),
+        "val/images_per_s",
     }
+    assert named["val/images_per_s"] == 2
     np.testing.assert_allclose(named["val/pacc"], 9 / 12)
     np.testing.assert_allclose(named["val/miou"], (6 / 9 + 3 / 6) / 2)
     np.testing.assert_allclose([named["val/nll"], named["val/nll_t_g"]], [0.5, 0.25])
@@ -53,6 +55,7 @@ def test_the_table_lists_each_class_and_names_the_absent():
         "  absent, left out of the mean: brick",
         "  pacc 75.00  miou 58.33  macc 75.00  fwiou 61.11",
     ]
+    assert lines[-1] == "  1 images in 0.5 s, 2.0 images/s"
 
 
 def test_the_table_of_a_split_with_every_class_names_none():
