@@ -14,9 +14,11 @@ FREE_FIELDS = (
     "data.num_workers",
     "data.cache_bytes",
     "log_every_steps",
+    "evaluate_every_epochs",
+    "save_every_steps",
     "eval_batch_size",
 )
-"""Fields that change where or how fast a run computes, not what."""
+"""Fields that change where or how fast a run computes, or shows it, not what."""
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
@@ -53,8 +55,8 @@ def check(workdir: str | Path, config: ConfigDict) -> None:
         raise ValueError(
             f"{path}: the workdir belongs to another config ("
             + "; ".join(changed)
-            + "); choose another --workdir, or pass --allow_config_change to go on "
-            "from its checkpoint with the new values"
+            + "); choose another --workdir; tempseg_jax.main can also go on from its "
+            "checkpoint with the new values: pass --allow_config_change"
         )
 
 
