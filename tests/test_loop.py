@@ -130,6 +130,15 @@ def test_parameters_that_are_not_finite_are_never_saved(every):
     assert run.events == []
 
 
+@pytest.fixture
+def ctrl_c():
+    """SIGINT as in a terminal; what runs in the background may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_after_the_step_and_returns(sent):
     run = Run(log_every=1)
@@ -166,6 +175,18 @@ def test_without_evaluation_the_last_step_is_saved():
     assert run.events == [("save", 3)]
 
 
+def test_an_ignored_signal_stays_ignored():
+    run = Run()
+    run.during_step = lambda number: os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run.train(last_step=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert run.events == [("evaluate", 2)] and not run.interrupted
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_ends_at_once():
     run = Run()
 
