@@ -229,6 +229,18 @@ def test_pointwise_conv_is_a_1x1_convolution(stride, use_bias):
     assert_same_values_and_gradients(ours, library, variables, x, weights)
 
 
+@pytest.mark.parametrize("size", [(4, 6), (6, 2), (5, 6), (1, 1)])
+def test_halving_conv_is_the_librarys_in_values_and_gradients(size):
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(2, *size, 3)), jnp.float32)
+    shape = (2, -(-size[0] // 2), -(-size[1] // 2), 5)
+    weights = jnp.array(rng.normal(size=shape), jnp.float32)
+    ours, library = layers.HalvingConv(5, jnp.float32), nn.Conv(5, (4, 4), strides=2)
+    variables = ours.init(jax.random.key(0), x)
+    variables = {"params": {**variables["params"], "bias": jnp.arange(5.0)}}
+    assert_same_values_and_gradients(ours, library, variables, x, weights)
+
+
 def assert_same_values_and_gradients(ours, library, variables, x, weights):
     @functools.partial(jax.jit, static_argnums=0)
     def values_and_gradients(module):

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from tempseg_jax.models.layers import HalvingConv
+
 CHANNELS = (64, 128, 256, 512)
 
 
@@ -18,17 +20,9 @@ class Discriminator(nn.Module):
         self, probabilities: Float[Array, "b h w k"], *, train: bool
     ) -> Float[Array, "b h_out w_out 1"]:
         """Return a map of linear scores, high where the input looks like a label."""
-        init = nn.initializers.normal(0.02)
         x = probabilities.astype(self.dtype)
         for i, channels in enumerate(CHANNELS, start=1):
-            x = nn.Conv(
-                channels,
-                (4, 4),
-                strides=2,
-                dtype=self.dtype,
-                kernel_init=init,
-                name=f"conv{i}",
-            )(x)
+            x = HalvingConv(channels, self.dtype, name=f"conv{i}")(x)
             x = nn.BatchNorm(
                 use_running_average=not train,
                 momentum=0.9,
@@ -37,7 +31,5 @@ class Discriminator(nn.Module):
                 name=f"bn{i}",
             )(x)
             x = nn.leaky_relu(x, 0.2)
-        score = nn.Conv(
-            1, (4, 4), strides=2, dtype=self.dtype, kernel_init=init, name="conv5"
-        )
-        return score(x).astype(jnp.float32)
+        score = HalvingConv(1, self.dtype, name="conv5")(x)
+        return score.astype(jnp.float32)
