@@ -10,7 +10,7 @@ def restart_with_them() -> None:
     """Start this command again, its memory in huge pages where the kernel has them.
 
     XLA's CPU client takes a step's memory from malloc and gives it back after the step:
-    with pages of 4 KiB a ResNet-50 step spends a quarter of its time on their faults.
+    with pages of 4 KiB their faults are a tenth to a quarter of a ResNet-50 step.
     glibc takes the setting at a program's start alone. Does nothing where something in
     GLIBC_TUNABLES is set already; `GLIBC_TUNABLES=` keeps small pages.
     """

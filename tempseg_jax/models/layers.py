@@ -76,9 +76,10 @@ def _bilinear_init(
 class SameConv(nn.Module):
     """A convolution of odd kernel k inside a border of zeros, k // 2 wide.
 
-    On a CPU, with fewer pixels than channels or taps, it is one matrix product over
-    patches: XLA's convolution and its gradients take 1.1 to 4 times as long there, and
-    hundreds of times where the kernel is as large as the image, as VGG-16's fc6 may be.
+    With a kernel of 1 it is the matrix product that it is; on a CPU with fewer pixels
+    than channels or taps it is one over patches. XLA's convolution and its gradients
+    take 1.1 to 4 times as long there, and hundreds of times where the kernel is as
+    large as the image, as VGG-16's fc6 may be.
     """
 
     channels: int
@@ -99,7 +100,7 @@ class SameConv(nn.Module):
             few = h * w < max(c, k * k)
         else:  # symbols, in an export for all sizes: fc6 is where it matters most
             few = k > 3 and s == 1
-        if few and jax.default_backend() == "cpu":
+        if k == 1 or (few and jax.default_backend() == "cpu"):
             x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
             taps = [
                 x[:, i : i + h : s, j : j + w : s] for i in range(k) for j in range(k)
@@ -113,30 +114,6 @@ class SameConv(nn.Module):
                 padding=(border, border),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
-        if not self.use_bias:
-            return y
-        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        return y + bias.astype(y.dtype)[None, None, None]
-
-
-class PointwiseConv(nn.Module):
-    """A 1x1 convolution as the matrix product it is; a stride drops pixels before.
-
-    XLA's convolution gradients on a CPU reach a third of the speed of its products.
-    """
-
-    channels: int
-    stride: int
-    use_bias: bool
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
-        """Equal `nn.Conv` of the same parameters."""
-        shape = (1, 1, x.shape[-1], self.channels)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
-        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        y = x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.layers import (
     OUTPUT_STRIDE,
-    PointwiseConv,
     SameConv,
     max_pool_3x3,
     normalise_and_pad,
@@ -44,22 +43,15 @@ class Bottleneck(nn.Module):
             epsilon=self.batch_norm_epsilon,
             dtype=self.dtype,
         )
-        pointwise = partial(PointwiseConv, use_bias=self.conv_bias, dtype=self.dtype)
+        conv = partial(SameConv, use_bias=self.conv_bias, dtype=self.dtype)
         first, middle = (1, self.stride) if self.stride_in_3x3 else (self.stride, 1)
-        y = pointwise(self.channels, first, name="conv1")(x)
+        y = conv(self.channels, 1, stride=first, name="conv1")(x)
         y = nn.relu(norm(name="bn1")(y))
-        y = SameConv(
-            self.channels,
-            3,
-            self.dtype,
-            stride=middle,
-            use_bias=self.conv_bias,
-            name="conv2",
-        )(y)
+        y = conv(self.channels, 3, stride=middle, name="conv2")(y)
         y = nn.relu(norm(name="bn2")(y))
-        y = norm(name="bn3")(pointwise(4 * self.channels, 1, name="conv3")(y))
+        y = norm(name="bn3")(conv(4 * self.channels, 1, name="conv3")(y))
         if self.project:
-            x = pointwise(4 * self.channels, self.stride, name="conv0")(x)
+            x = conv(4 * self.channels, 1, stride=self.stride, name="conv0")(x)
             x = norm(name="bn0")(x)
         return nn.relu(x + y)
 
