@@ -21,7 +21,7 @@ def command(data_dir):
     """The command line of a run of a moment."""
     settings = {
         "model.width": 0.05,
-        "data.crop_size": 32,
+        "data.crop_size": 64,  # at 32, D's BatchNorm has 4 values and magnifies rounding
         "data.batch_size": 4,
         "data.num_workers": 0,
         "data.data_dir": data_dir,
@@ -73,7 +73,7 @@ def assert_same_run(found, expected):
         names = {"train/loss_seg", "train/loss_d", "val/pacc", "val/nll"} & b.keys()
         # The all-reduce adds in another order: about 1e-7 a step, not bitwise.
         assert {n: a[n] for n in names} == pytest.approx(
-            {n: b[n] for n in names}, rel=1e-4
+            {n: b[n] for n in names}, rel=1e-5
         )
 
 
