@@ -21,7 +21,7 @@ def command(data_dir):
     """The command line of a run of a moment."""
     settings = {
         "model.width": 0.05,
-        "data.crop_size": 64,  # at 32, D's BatchNorm has 4 values and magnifies rounding
+        "data.crop_size": 64,  # at 32 D's BatchNorm has 4 values: that magnifies
         "data.batch_size": 4,
         "data.num_workers": 0,
         "data.data_dir": data_dir,

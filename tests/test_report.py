@@ -118,6 +118,7 @@ def write_metrics(workdir_of_run, rng, *, adversarial):
     lines = []
     for step in range(10, 41, 10):
         line = {"step": step, "train/images_per_s": 10.0 if adversarial else 20.0}
+        line["train/loss_seg"] = 40.0 / step
         if adversarial:
             noise = float(rng.normal(0, 0.01))
             line |= {"train/d_real": 0.5 + noise, "train/d_fake": 0.4 + noise}
@@ -271,6 +272,19 @@ def test_a_partial_sweep_names_what_is_missing_and_shows_the_rest(tmp_path):
     assert row(view, "Adversarial (T = 1)")["mIoU"] == "–"
     text = page.to_html(found, evidence)
     assert "Missing: 8 runs" in text and "tg2, seed 2: not started" in text
+
+
+def test_without_evaluations_the_learning_curves_are_of_the_loss(tmp_path):
+    evidence = write_sweep(tmp_path)
+    for run in evidence.runs:
+        path = run.folder(tmp_path) / "metrics.jsonl"
+        lines = [x for x in path.read_text().splitlines() if "val/miou" not in x]
+        path.write_text("\n".join(lines) + "\n")
+    found = report.build(Evidence(tmp_path))
+    (section,) = (x for x in found.sections if x.title == "Learning curves")
+    assert "no curves of val" in section.text[0]
+    (figure,) = section.figures
+    assert figure.caption.startswith("L_seg") and "T_G = 2" in figure.caption
 
 
 def test_an_empty_sweep_has_a_page_that_says_so(tmp_path):

@@ -65,18 +65,22 @@ def forest(evidence: Evidence, table: str, split: str) -> Figure | None:
 
 
 def learning_curves(evidence: Evidence, table: str) -> list[Figure]:
-    """Validation mIoU over the steps: mean and band of a standard deviation."""
-    cells = TABLES[table].cells
-    groups = [cells] if len(cells) <= CROWDED else [(cells[0], x) for x in cells[1:]]
-    figures = []
-    for group in groups:
-        names = dict.fromkeys(group)
-        figure = _curves(
-            evidence, tuple(names), "val/miou", "val mIoU (%)", scale=100.0, line=None
-        )
-        if figure:
-            figures.append(figure)
-    return figures
+    """L_seg and validation mIoU over the steps: mean and band of one deviation."""
+    reference, *others = TABLES[table].cells
+    groups = [(reference, *others)]
+    if len(others) >= CROWDED:
+        trained = [x for x in others if evidence.finished(x)]
+        groups = [(reference, x) for x in trained]
+    wanted = (
+        ("train/loss_seg", "L_seg at each setting's T (nats)", 1.0),
+        ("val/miou", "val mIoU (%)", 100.0),
+    )
+    found = [
+        _curves(evidence, group, name, label, scale=scale, line=None)
+        for name, label, scale in wanted
+        for group in groups
+    ]
+    return [figure for figure in found if figure]
 
 
 def discriminator(evidence: Evidence, cells: Sequence[str]) -> list[Figure]:

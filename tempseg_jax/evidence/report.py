@@ -174,8 +174,14 @@ def _verdict(evidence: Evidence, table: str, split: str) -> str:
 
 
 def _learning(evidence: Evidence, shown: Sequence[str]) -> Section:
+    cells = _cells(evidence, shown)
     drawn = [x for table in shown for x in figures.learning_curves(evidence, table)]
-    text = [] if drawn else ["No evaluation has been logged."]
+    text = []
+    if not any(evidence.curves(cell, "val/miou") for cell in cells):
+        text.append(
+            "No run was evaluated while it trained (evaluate_every_epochs): there are "
+            "no curves of val, only of the training loss."
+        )
     return Section("Learning curves", text, [], drawn)
 
 
