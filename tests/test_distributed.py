@@ -96,8 +96,9 @@ def test_a_killed_process_stops_the_other_and_any_number_goes_on(
     second.communicate()
     if first.returncode == 0:
         pytest.skip("the run was over before the second process could be killed")
-    assert first.returncode == 1
-    assert re.search(r"error: process 0 lost another process of the run", output)
+    # Where it waited for the other to save, it is JAX that ends it, after 30 s.
+    told = re.search(r"lost another process of the run|another task died", output)
+    assert first.returncode != 0 and told, output
     output = finish(start(command, workdir=tmp_path))
     assert "Resuming at step" in output
     assert_same_run(read_metrics(tmp_path), alone)
