@@ -48,10 +48,10 @@ def train(
 
     They end with `last_step`, or with the one during which SIGTERM or Ctrl-C came.
 
-    The device always has work queued; losses are read `IN_FLIGHT` steps late. Before
-    anything is evaluated or saved, every loss so far has been read and was finite, and
-    so is the state. What was not yet logged is logged with a save: none of it is lost
-    to a start from there.
+    The device always has work queued: losses are read, and logged, `IN_FLIGHT` steps
+    late. Before anything is evaluated or saved, every loss so far has been read and was
+    finite, and so is the state. What was not yet logged is logged with a save: none of
+    it is lost to a start from there.
 
     Raises:
         Exception: what `callbacks.diverged` makes of what is not finite.
@@ -65,11 +65,15 @@ def train(
                 values = _floats(metrics)
                 raise callbacks.diverged(number, f"the loss is not finite ({values})")
             meter.add(metrics)
+            if number % callbacks.log_every == 0:
+                callbacks.log(number, meter.means())
 
     with _Interruption() as interruption:
         for number in range(first_step + 1, last_step + 1):
             batch = meter.waiting(lambda: next(batches))
             state, metrics = step(state, place(batch))
+            if number == first_step + 1:
+                meter.restart()  # it was compiled
             queue.append((number, metrics))
             read_losses(leave=IN_FLIGHT)
 
@@ -77,10 +81,10 @@ def train(
             every = callbacks.evaluate_every
             evaluate = every and (number == last_step or number % every == 0)
             save = evaluate or stop or number % callbacks.save_every == 0
-            if save or number % callbacks.log_every == 0:
-                read_losses(leave=0)
-                callbacks.log(number, meter.means())
             if save:
+                read_losses(leave=0)
+                if number % callbacks.log_every:
+                    callbacks.log(number, meter.means())
                 if not _all_finite(state):
                     reason = "its loss was finite, what it made of the parameters not"
                     raise callbacks.diverged(number, reason)
@@ -143,15 +147,14 @@ class _Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Start the clock anew: evaluation and saving are not training time."""
-        self._start, self._waited, self._steps = time.perf_counter(), 0.0, 0
+        """Start the clock anew: compiling, evaluating, saving are not training time."""
+        self._start, self._waited = time.perf_counter(), 0.0
 
     def waiting(self, wait: Callable[[], Batch]) -> Batch:
         """Return what `wait` does, counting the time as waiting for data."""
         start = time.perf_counter()
         batch = wait()
         self._waited += time.perf_counter() - start
-        self._steps += 1
         self._batch_size = len(batch["image"]) * jax.process_count()
         return batch
 
@@ -162,12 +165,12 @@ class _Meter:
     def means(self) -> dict[str, float]:
         """Return the means since the last call, and start again."""
         seconds = time.perf_counter() - self._start
-        steps = [_floats(metrics) for metrics in self._metrics]
+        steps = jax.device_get(self._metrics)
         means = {k: float(np.mean([m[k] for m in steps])) for k in steps[0]}
         skipped = [k for k in means if k.startswith("skipped_")]
         if skipped:  # with float16: the number of steps, not their mean
             means["skipped"] = float(sum(m[k] for m in steps for k in skipped))
-        rate = self._steps / seconds
+        rate = len(steps) / seconds
         means |= {
             "steps_per_s": rate,
             "images_per_s": rate * self._batch_size,

@@ -99,6 +99,19 @@ def test_every_step_is_in_the_mean_of_exactly_one_line():
     assert means == [(4, 2.5), (6, 5.5), (8, 7.5), (10, 9.5)]
 
 
+def test_a_line_is_written_while_later_steps_are_queued():
+    run = Run(log_every=4, save_every=100)
+    taken, ahead = [], []
+    run.during_step = taken.append
+
+    def log(number, means):
+        ahead.append((number, taken[-1] - number))
+
+    run.callbacks = run.callbacks._replace(log=log)
+    run.train(last_step=10)
+    assert ahead == [(4, loop.IN_FLIGHT), (8, 2), (10, 0)]
+
+
 def test_the_lines_tell_speed_and_the_wait_for_data():
     run = Run()
     run.train(last_step=5)
