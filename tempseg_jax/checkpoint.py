@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -119,7 +120,9 @@ class Checkpoints:
         self._check_same(model, step, (*_SEGMENTER_FIELDS, "discriminator"))
         saved, wanted = self.model(step)["precision"], model["precision"]
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        abstract = _with_loss_scale(abstract, _abstract_loss_scale(saved, like=like))
+        abstract = _with_loss_scales(
+            abstract, lambda: _abstract_loss_scale(saved, like=like)
+        )
         items = {
             "segmenter": abstract.segmenter.variables,
             "training": _training(abstract),
@@ -131,8 +134,10 @@ class Checkpoints:
         state = _assemble(restored, like)
         if saved == wanted:
             return state
-        fresh = jax.device_put(precision.loss_scale(wanted), state.step.sharding)
-        return _with_loss_scale(state, fresh)
+        placed = state.step.sharding
+        return _with_loss_scales(
+            state, lambda: jax.device_put(precision.loss_scale(wanted), placed)
+        )
 
     def restore_segmenter(self, like: PyTree, model: dict, *, step: int) -> PyTree:
         """Return the segmenter's variables alone, placed as the arrays of `like` are.
@@ -169,10 +174,12 @@ def _merit(metrics: dict[str, float]) -> float:
     return -1.0 if math.isnan(metrics[BEST_METRIC]) else metrics[BEST_METRIC]
 
 
-def _with_loss_scale(state: TrainState, scale: DynamicScale | None) -> TrainState:
-    """Give every player this one."""
+def _with_loss_scales(
+    state: TrainState, make: Callable[[], DynamicScale | None]
+) -> TrainState:
+    """Give every player one of its own: the step donates each buffer once."""
     return jax.tree.map(
-        lambda x: x.replace(loss_scale=scale) if isinstance(x, Player) else x,
+        lambda x: x.replace(loss_scale=make()) if isinstance(x, Player) else x,
         state,
         is_leaf=lambda x: isinstance(x, Player),
     )
