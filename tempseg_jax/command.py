@@ -25,6 +25,10 @@ def prepare() -> None:
         jax.config.update("jax_compilation_cache_dir", str(xla))
 
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+"""What XLA's message begins with where a device's memory does not suffice."""
+
+
 @contextmanager
 def one_line_errors(*, debug: bool) -> Iterator[None]:
     """Turn what a user can mend into one line on stderr and exit code 1.
@@ -42,6 +46,14 @@ def one_line_errors(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         sys.exit(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        if debug or OUT_OF_MEMORY not in str(error):
+            raise
+        sys.exit(
+            f"error: the device's memory is full ({str(error).splitlines()[0]}); lower "
+            "data.batch_size, data.crop_size or eval_batch_size, raise accumulate, or "
+            "set model.remat=True; predicting and scoring, choose a smaller --window"
+        )
 
 
 def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:

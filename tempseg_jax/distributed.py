@@ -2,10 +2,13 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
+
+from tempseg_jax.command import OUT_OF_MEMORY
 
 HEARTBEAT_TIMEOUT = 30
 """Seconds without a sign of life after which a process counts as dead."""
@@ -47,22 +50,43 @@ def join(
 
 
 @contextmanager
-def stops_with_the_others() -> Iterator[None]:
-    """End at once, with one line, where another process of the run has died.
+def leaves_at_once() -> Iterator[None]:
+    """End this process of several without waiting for the others to say goodbye.
 
-    Without the exit JAX would wait for the dead process to say goodbye.
+    At a usual exit JAX waits minutes for them, and they for this one in an all-reduce.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not jax.distributed.is_initialized():
+            raise
+        code = 1
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        elif isinstance(error.code, int):
+            code = error.code
+        else:
+            print(error.code, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+@contextmanager
+def names_a_lost_process() -> Iterator[None]:
+    """Say so where another process of the run has died.
+
+    Raises:
+        ConnectionError: it has; XLA's own message is of sockets.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or OUT_OF_MEMORY in str(error):
             raise
         reason = str(error).splitlines()[0]
-        print(
-            f"error: process {jax.process_index()} lost another process of the run "
+        raise ConnectionError(
+            f"process {jax.process_index()} lost another process of the run "
             f"({reason}); start all of them again, and training goes on from the last "
-            "checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)
+            "checkpoint"
+        ) from error

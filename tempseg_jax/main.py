@@ -89,15 +89,18 @@ def _main(argv: list[str]) -> None:
     if _MODE.value == "train":
         huge_pages.restart_with_them()
     command.prepare()
-    with command.one_line_errors(debug=_DEBUG.value):
+    with (
+        distributed.leaves_at_once(),
+        command.one_line_errors(debug=_DEBUG.value),
+        distributed.names_a_lost_process(),
+    ):
         distributed.join(
             automatic=_DISTRIBUTED.value,
             coordinator_address=_COORDINATOR.value,
             num_processes=_NUM_PROCESSES.value,
             process_id=_PROCESS_ID.value,
         )
-        with distributed.stops_with_the_others():
-            main(argv)
+        main(argv)
 
 
 def _parse(argv: list[str]) -> list[str]:

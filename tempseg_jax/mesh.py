@@ -22,8 +22,9 @@ def data_mesh(*, batch_size: int) -> Mesh:
     mesh = global_mesh()
     if batch_size % mesh.size:
         raise ValueError(
-            f"data.batch_size: {batch_size} does not divide among {mesh.size} "
-            f"devices; choose a multiple of {mesh.size}"
+            f"data.batch_size over accumulate: {batch_size} images at once do not "
+            f"divide among {mesh.size} devices; choose a data.batch_size that is a "
+            f"multiple of {mesh.size} times accumulate"
         )
     return mesh
 

@@ -101,13 +101,12 @@ class Plan(NamedTuple):
         """`config.steps` shortens the whole schedule in proportion.
 
         Raises:
-            ValueError: `steps` is none, or there are fewer images than one batch holds.
+            ValueError: a field that counts is below 1, or there are fewer images than
+                one batch holds.
         """
-        if config.steps is not None and config.steps < 1:
-            raise ValueError(
-                f"steps: {config.steps} is too few; give 1 or more, or leave it out "
-                "to train for `epochs`"
-            )
+        for field, value in _counts(config).items():
+            if value < 1:
+                raise ValueError(f"{field}: {value} is too few; give 1 or more")
         per_epoch = images // config.data.batch_size
         if not per_epoch:
             raise ValueError(
@@ -120,6 +119,19 @@ class Plan(NamedTuple):
         epochs = config.evaluate_every_epochs
         every = max(1, round(epochs * per_epoch)) if epochs > 0 else 0
         return cls(total, warmup, every)
+
+
+def _counts(config: ConfigDict) -> dict[str, int]:
+    """Return the fields that must be 1 or more."""
+    counts = {
+        "epochs": config.epochs,
+        "data.batch_size": config.data.batch_size,
+        "data.crop_size": config.data.crop_size,
+        "log_every_steps": config.log_every_steps,
+        "save_every_steps": config.save_every_steps,
+        "eval_batch_size": config.eval_batch_size,
+    }
+    return counts if config.steps is None else counts | {"steps": config.steps}
 
 
 def images_at_once(config: ConfigDict) -> int:

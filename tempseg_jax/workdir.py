@@ -13,6 +13,7 @@ FREE_FIELDS = (
     "data.data_dir",
     "data.num_workers",
     "data.cache_bytes",
+    "model.remat",
     "log_every_steps",
     "evaluate_every_epochs",
     "save_every_steps",

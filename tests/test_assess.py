@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -85,3 +86,9 @@ def test_a_mistake_is_one_line_and_exit_code_1():
     assert stop.value.code != 0
     with pytest.raises(ValueError), command.one_line_errors(debug=True):
         raise ValueError("shown where it arose")
+
+
+def test_a_full_device_is_one_line_with_what_needs_less():
+    with pytest.raises(SystemExit, match="memory is full .*raise accumulate"):
+        with command.one_line_errors(debug=False):
+            jnp.zeros(2**55, jnp.uint8)

@@ -45,12 +45,13 @@ def start(command, **flags):
     )
 
 
-def start_two(command, **flags):
+def start_two(command, only_second=(), **flags):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     shared = {"coordinator_address": address, "num_processes": 2, **flags}
-    return [start(command, **shared, process_id=i) for i in range(2)]
+    first = start(command, **shared, process_id=0)
+    return first, start([*command, *only_second], **shared, process_id=1)
 
 
 def finish(process):
@@ -102,6 +103,16 @@ def test_a_killed_process_stops_the_other_and_any_number_goes_on(
     output = finish(start(command, workdir=tmp_path))
     assert "Resuming at step" in output
     assert_same_run(read_metrics(tmp_path), alone)
+
+
+def test_a_mistake_of_one_process_ends_all_of_them(command, tmp_path):
+    first, second = start_two(
+        command, workdir=tmp_path, only_second=["--config.data.crop_size=0"]
+    )
+    output, _ = second.communicate(timeout=240)
+    assert second.returncode == 1 and "error: data.crop_size: 0" in output, output
+    first.communicate(timeout=2 * distributed.HEARTBEAT_TIMEOUT + 30)
+    assert first.returncode != 0
 
 
 def test_half_of_an_address_is_refused():

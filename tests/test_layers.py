@@ -25,7 +25,6 @@ MAY_IMPORT = {
     "sliding": "data steps",
     "evaluate": "types metrics calibration steps sliding",
     "mesh": "types",
-    "distributed": "",
     "checkpoint": "models precision players",
     "writer": "",
     "loop": "types players",
@@ -49,6 +48,7 @@ MAY_IMPORT = {
     "onnx_file": "inference export",
     "page": "calibration image_files inference overlays",
     "command": "sliding inference",
+    "distributed": "command",
     "huge_pages": "",
     "evidence": "evidence types data metrics calibration steps evaluate mesh "
     "checkpoint writer workdir pictures parts experiment",

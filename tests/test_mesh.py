@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tempseg_jax import mesh
 
 SCRIPT = """
@@ -24,7 +22,7 @@ from tempseg_jax import mesh
 two = mesh.data_mesh(batch_size=4)
 one = Mesh(np.array(jax.devices()[:1]), ("data",))
 assert (one.size, two.size) == (1, 2)
-with pytest.raises(ValueError, match="data.batch_size: 3 does not divide among 2 dev"):
+with pytest.raises(ValueError, match="batch_size .* 3 images at once do not"):
     mesh.data_mesh(batch_size=3)
 assert [mesh.divisible(n, two) for n in (1, 2, 3)] == [2, 2, 4]
 
@@ -73,10 +71,3 @@ def test_two_devices_give_the_answer_of_one():
 
 def test_batches_are_rounded_up_to_the_devices():
     assert mesh.divisible(3, mesh.local_mesh()) % mesh.local_mesh().size == 0
-
-
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_any_batch_divides_among_one_device(batch_size):
-    if mesh.global_mesh().size > 1:
-        pytest.skip("this machine has several devices")
-    assert mesh.data_mesh(batch_size=batch_size).size == 1
