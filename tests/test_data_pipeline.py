@@ -75,6 +75,15 @@ def test_batches_do_not_depend_on_the_cache(split):
     assert_equal(expected, batches(split, 12, cache_bytes=3 * nbytes, num_workers=2))
 
 
+def test_batches_of_one_image_follow_the_order_of_larger_ones(split):
+    ones = batches(split, 8, batch_size=1)
+    for step, batch in enumerate(batches(split, 2)):
+        four = ones[4 * step : 4 * step + 4]
+        for key in ("image", "label"):
+            joined = np.concatenate([one[key] for one in four])
+            np.testing.assert_array_equal(joined, batch[key])
+
+
 def test_starting_at_a_step_gives_what_running_to_it_gives(split):
     # Ten images in batches of four: epochs end inside the batches 2 and 7.
     whole = batches(split, 10)

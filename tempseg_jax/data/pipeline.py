@@ -86,7 +86,9 @@ def train_batches(
         .repeat()
         # A seed each, drawn before the processes part: their numbers never coincide.
         .random_map(lambda index, rng: (index, int(rng.integers(1 << 63))))
-        .batch(batch_size, batch_fn=list)
+        # The stream has no end, so nothing is dropped; without it, grain rounds the
+        # length up, for batches of one beyond what an integer holds.
+        .batch(batch_size, drop_remainder=True, batch_fn=list)
         .slice(slice(start_step, None))
         # A run of neighbours: laid side by side, the shares are the one batch in order.
         .map(lambda plan: plan[process_index * share : (process_index + 1) * share])
