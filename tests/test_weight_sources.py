@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -19,6 +20,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     requests: list[str] = []
     cut = len(CONTENT)
+    says_length = True
 
     def do_GET(self):
         start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
@@ -27,7 +29,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(206)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if self.says_length:
+            self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
         self.wfile.write(CONTENT[start : start + self.cut])
 
@@ -52,7 +55,25 @@ def test_a_file_is_downloaded_once(server, tmp_path):
     assert path.read_bytes() == CONTENT
     assert KerasFile(server, MD5).fetch() == path
     assert len(_Handler.requests) == 1
-    assert list(path.parent.iterdir()) == [path]
+    assert files(path.parent) == [path]
+
+
+def files(folder):
+    return [path for path in folder.iterdir() if path.suffix != ".lock"]
+
+
+def test_two_processes_at_once_download_once(server):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: KerasFile(server, MD5).fetch(), "ab")
+    assert first == second and first.read_bytes() == CONTENT
+    assert len(_Handler.requests) == 1
+
+
+def test_a_server_that_does_not_say_how_much_comes_is_read_to_the_end(
+    server, monkeypatch
+):
+    monkeypatch.setattr(_Handler, "says_length", False)
+    assert KerasFile(server, MD5).fetch().read_bytes() == CONTENT
 
 
 def test_an_interrupted_download_is_resumed(server, monkeypatch, tmp_path):
@@ -74,7 +95,7 @@ def test_a_download_that_was_complete_but_not_yet_named_is_taken(server, tmp_pat
 def test_another_file_than_the_published_one_is_not_kept(server, tmp_path):
     with pytest.raises(ValueError, match=f"md5 is {MD5}, not 0123"):
         KerasFile(server, "0123").fetch()
-    assert list((tmp_path / "models").iterdir()) == []
+    assert files(tmp_path / "models") == []
 
 
 def test_a_damaged_file_in_the_cache_is_named(server, tmp_path):

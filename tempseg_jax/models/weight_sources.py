@@ -9,6 +9,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
+import filelock
 import huggingface_hub
 from tqdm import tqdm
 
@@ -53,29 +54,34 @@ class KerasFile(NamedTuple):
         """Return the file, from the cache if it is there, else from the network.
 
         An interrupted download is resumed; a file is given its name only when whole.
+        Of several processes that call this at once, one downloads.
 
         Raises:
             ValueError: it cannot be had, or it is not the published file.
         """
         home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
         path = home / "models" / self.url.rsplit("/", 1)[1]
-        if path.exists():
-            _verify(path, "md5", self.md5)
-            return path
+        if not path.exists():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with filelock.FileLock(f"{path}.lock"):
+                    if not path.exists():  # another process had the lock before
+                        self._receive(path)
+            except (OSError, HTTPException) as error:
+                place = f"in {path.parent} under that name"
+                raise ValueError(_offline(self.url, place, error)) from error
+        _verify(path, "md5", self.md5)
+        return path
+
+    def _receive(self, path: Path) -> None:
         part = path.with_name(path.name + ".part")
-        try:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            _download(self.url, part)
-        except (OSError, HTTPException) as error:
-            place = f"in {path.parent} under that name"
-            raise ValueError(_offline(self.url, place, error)) from error
+        _download(self.url, part)
         try:
             _verify(part, "md5", self.md5)
         except ValueError:
             part.unlink()  # resuming it could only fail again
             raise
         part.replace(path)
-        return path
 
 
 class LocalFile(NamedTuple):
@@ -109,15 +115,18 @@ def _download(url: str, part: Path) -> None:
             return
         raise
     with response, open(part, "ab" if response.status == 206 else "wb") as file:
-        left = int(response.headers["Content-Length"])
+        length = response.headers["Content-Length"]
+        # Not every answer says: then the connection's end is the file's, and the
+        # checksum tells.
+        total = None if length is None else file.tell() + int(length)
         bar = {"desc": part.stem, "unit": "B", "unit_scale": True, "disable": None}
-        with tqdm(initial=file.tell(), total=file.tell() + left, **bar) as progress:
+        with tqdm(initial=file.tell(), total=total, **bar) as progress:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
-                left -= len(chunk)
                 progress.update(len(chunk))
-    if left:
-        raise OSError(f"the connection ended {left} bytes early")
+        have = file.tell()
+    if total is not None and have < total:
+        raise OSError(f"the connection ended {total - have} bytes early")
 
 
 def _verify(path: Path, algorithm: str, expected: str) -> None:
