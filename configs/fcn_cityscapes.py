@@ -1,7 +1,7 @@
 r"""FCN-8s on VGG-16, Cityscapes (paper: tables 1 to 4).
 
 Run:      python -m tempseg_jax.main --config=configs/fcn_cityscapes.py \
-              --workdir=runs/fcn_cityscapes
+              --workdir=runs/fcn_cityscapes --config.data.manual_dir=CITYSCAPES
 Paper:    94.36 pAcc, 67.42 mIoU on val
 Measured: not yet (needs the whole data set and a GPU)
 """
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cityscapes"
     config.data.manual_dir = config_dict.placeholder(str)  # zips or folders
     config.data.data_dir = config_dict.placeholder(str)  # ~/tensorflow_datasets
-    config.data.options = ConfigDict()
+    config.data.options = ConfigDict({"allow_missing": False})
     config.data.train_split = "train"
     config.data.val_split = "val"
     config.data.batch_size = 16

@@ -1,7 +1,7 @@
 r"""ResNet-50, Cityscapes (paper: tables 1 to 4); the one case that gains from λ.
 
 Run:      python -m tempseg_jax.main --config=configs/resnet50_cityscapes.py \
-              --workdir=runs/resnet50_cityscapes
+              --workdir=runs/resnet50_cityscapes --config.data.manual_dir=CITYSCAPES
 Paper:    93.02 pAcc, 60.75 mIoU on val
 Measured: not yet (needs the whole data set and a GPU)
 """
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cityscapes"
     config.data.manual_dir = config_dict.placeholder(str)  # zips or folders
     config.data.data_dir = config_dict.placeholder(str)  # ~/tensorflow_datasets
-    config.data.options = ConfigDict()
+    config.data.options = ConfigDict({"allow_missing": False})
     config.data.train_split = "train"
     config.data.val_split = "val"
     config.data.batch_size = 16
