@@ -10,6 +10,7 @@ if name, folder and options are the same.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ _ON_ERROR = flags.DEFINE_enum(
 )
 _PREVIEW = flags.DEFINE_string("preview", None, "Write augmented samples, as a PNG.")
 
+_FIELDS = {
+    "dataset": "data.name",
+    "manual_dir": "data.manual_dir",
+    "data_dir": "data.data_dir",
+    "option": "data.options.NAME",
+    "allow_missing": "data.options.allow_missing",
+    "on_error": "data.on_error",
+}
+"""What each flag is called in a config."""
+
 
 def main(argv: list[str]) -> int:
     """Prepare, report, and draw if asked to."""
@@ -57,6 +68,11 @@ def main(argv: list[str]) -> int:
 
 
 def _from_config() -> tuple[dict[str, Any], list[str]]:
+    for name, field in _FIELDS.items():
+        if flags.FLAGS[name].present:
+            raise ValueError(
+                f"--{name}: not read with --config; give --config.{field}=… instead"
+            )
     data = _CONFIG.value.data
     arguments = {
         "name": data.name,
@@ -71,7 +87,7 @@ def _from_config() -> tuple[dict[str, Any], list[str]]:
 def _from_flags() -> tuple[dict[str, Any], list[str]]:
     if _DATASET.value is None:
         raise ValueError("--dataset or --config: one of them must be given")
-    options = dict(_parse(option) for option in _OPTION.value)
+    options = dict(_option(option) for option in _OPTION.value)
     if _ALLOW_MISSING.value:
         options["allow_missing"] = True
     arguments = {
@@ -84,7 +100,7 @@ def _from_flags() -> tuple[dict[str, Any], list[str]]:
     return arguments, _SPLIT.value or ["train", "val"]
 
 
-def _parse(option: str) -> tuple[str, Any]:
+def _option(option: str) -> tuple[str, Any]:
     name, equals, value = option.partition("=")
     if not equals:
         raise ValueError(f"--option={option}: must be NAME=VALUE")
@@ -127,5 +143,21 @@ def _main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """Parse as absl does; what is wrong with the config is one line here too."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.keys()  # a file that cannot be read shows on its first use
+    except OSError as error:
+        sys.exit(f"error: --config: {' '.join(str(error).split())}")
+    except (AttributeError, KeyError) as error:  # what ConfigDict raises
+        field = re.search(r"\w+", str(error))[0]
+        meant = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f"; did you mean {meant[1]!r}?" if meant else ""
+        sys.exit(f"error: --config: it has no field {field!r}{hint}")
+    return rest
+
+
 if __name__ == "__main__":
-    app.run(_main)
+    app.run(_main, flags_parser=_parse)

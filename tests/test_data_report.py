@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,21 @@ def test_the_script_prints_every_problem_file_and_fails(tmp_path):
     assert "folder val: 1 images of 1 sizes" in done.stdout
     assert "left out of all splits: 24" in done.stdout
     assert picture.is_file()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--option=a=1", "--option: not read .* --config.data.options.NAME=… instead"),
+        ("--allow_missing", "give --config.data.options.allow_missing=… instead"),
+        ("--config.data.manul_dir=x", "field 'manul_dir'; did you mean 'manual_dir'"),
+        ("--config=configs/vok.py", "--config: .*No such file.*: 'configs/vok.py'"),
+    ],
+)
+def test_what_prepare_would_not_read_is_one_line(argument, message):
+    done = run("prepare", "--config=configs/demo.py", argument)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and re.search(f"^error: .*{message}", line), line
 
 
 @pytest.mark.timeout(120)
