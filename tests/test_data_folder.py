@@ -51,6 +51,42 @@ def test_lists_of_stems_in_their_order(tmp_path):
     assert listing(source(tmp_path)) == {"train": ["3", "1"], "val": ["0"]}
 
 
+def test_a_stem_in_a_list_may_hold_a_dot(tmp_path):
+    write(tmp_path, "images/f.01.jpg", "masks/f.01.png", "images/f.02.jpg")
+    (tmp_path / "train.txt").write_text("f.01\n\nimages/f.02.jpg\n")
+    assert listing(source(tmp_path)) == {"train": ["f.01", "f.02"]}
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": "a\n", "val": "\n"}, "val.txt: it is empty; give a stem a line, or"),
+        (
+            {"train": "images/a.jpg masks/a.png"},
+            "train.txt: .* more than one word; give",
+        ),
+        ({"train": "a\nb\na.jpg\n"}, "train.txt: 'a' is in it 2 times; keep one"),
+        ({"train": "a\nb", "val": "b"}, "val.txt: 'b' is in train.txt too .*take it"),
+        ({"train": "a\nb", "test": "b"}, "test.txt: 'b' is in train.txt too"),
+        ({}, "images: 'a' alone cannot be train and val; add an image, or name it in"),
+    ],
+)
+def test_splits_that_would_show_an_image_twice_are_refused(tmp_path, lists, message):
+    write(tmp_path, "images/a.jpg", "masks/a.png")
+    if lists:
+        write(tmp_path, "images/b.jpg", "masks/b.png")
+    for split, text in lists.items():
+        (tmp_path / f"{split}.txt").write_text(text)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/.*{message}"):
+        source(tmp_path)
+
+
+def test_one_image_that_a_list_names_is_a_split(tmp_path):
+    write(tmp_path, "images/a.jpg", "masks/a.png")
+    (tmp_path / "train.txt").write_text("a")
+    assert listing(source(tmp_path)) == {"train": ["a"]}
+
+
 def test_without_lists_a_tenth_is_val_and_more_images_move_none(tmp_path):
     write(tmp_path, *(f"images/{i}.jpg" for i in range(20)))
     write(tmp_path, *(f"masks/{i}.png" for i in range(20)))

@@ -9,6 +9,7 @@ extensions are jpg, jpeg or png:
     images/ masks/                                every tenth stem is val
 """
 
+import collections
 import dataclasses
 import functools
 import zlib
@@ -104,7 +105,7 @@ class Folder:
                 nbytes=sum(path.stat().st_size for path in images.get(stem, [])),
                 load=functools.partial(load, stem),
             )
-            for stem in pairs.stems or sorted(images)
+            for stem in (sorted(images) if pairs.stems is None else pairs.stems)
         ]
 
     def classes(self) -> tuple[tuple[str, ...], UInt8[np.ndarray, "k 3"]]:
@@ -191,18 +192,58 @@ def _find_layout(root: Path) -> dict[str, _Pairs]:
 
 
 def _listed(root: Path, images: Path, masks: Path) -> dict[str, _Pairs]:
-    found = {}
-    for split in SPLITS:
-        path = root / f"{split}.txt"
-        if path.is_file():
-            stems = tuple(Path(line).stem for line in path.read_text().split())
-            found[split] = _Pairs(images, masks, stems, path.name)
-    return found
+    lists = {split: root / f"{split}.txt" for split in SPLITS}
+    stems = {s: _read_stems(path) for s, path in lists.items() if path.is_file()}
+    train = set(stems.get("train", ()))
+    for split in sorted(stems.keys() - {"train"}):
+        both = sorted(train.intersection(stems[split]))
+        if both:
+            raise ValueError(
+                f"{lists[split]}: {both[0]!r} is in {lists['train'].name} too"
+                f" ({len(both)} such stems); take it out of one of them"
+            )
+    return {s: _Pairs(images, masks, stems[s], lists[s].name) for s in stems}
+
+
+def _read_stems(path: Path) -> tuple[str, ...]:
+    """Return the stems of a list, one a line; their extensions may be given.
+
+    Raises:
+        ValueError: it holds none, one twice, or two words in a line.
+    """
+    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    for line in lines:
+        if len(line.split()) > 1:
+            raise ValueError(
+                f"{path}: {line!r} is more than one word; give one stem a line, without"
+                " its mask, and rename images whose names hold spaces"
+            )
+    stems = tuple(_stem(Path(line)) for line in lines)
+    if not stems:
+        raise ValueError(f"{path}: it is empty; give a stem a line, or remove it")
+    stem, count = collections.Counter(stems).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{path}: {stem!r} is in it {count} times; keep one")
+    return stems
+
+
+def _stem(path: Path) -> str:
+    """Return the name without an image's extension; a dot may be part of a stem."""
+    return path.stem if path.suffix.lower() in _SUFFIXES else path.name
 
 
 def _every_tenth(images: Path, masks: Path) -> dict[str, _Pairs]:
-    """Split by a hash of the stem, so that new files move no old one."""
+    """Split by a hash of the stem, so that new files move no old one.
+
+    Raises:
+        ValueError: there is one image, which cannot be in both splits.
+    """
     stems = sorted(_by_stem(images), key=lambda stem: zlib.crc32(stem.encode()))
+    if len(stems) == 1:
+        raise ValueError(
+            f"{images}: {stems[0]!r} alone cannot be train and val; add an image, or"
+            f" name it in {images.parent / 'train.txt'}"
+        )
     count = max(1, len(stems) // 10)
     val = set(stems[:count])
     return {
