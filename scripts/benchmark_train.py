@@ -1,6 +1,11 @@
 """Milliseconds a training step, without data: what the networks and the step cost.
 
-    python scripts/benchmark.py train --peer=torch_peer.py
+    python scripts/benchmark.py train --peer=PEER.py
+
+A peer is the same work in another framework: a script that takes --model --device
+--dtype --size --batch --classes --steps --warmup and, on CUDA, --compile; it prints one
+JSON object a line with at least "framework" (such as "torch 2.11"), "model", "mode" and
+"ms_per_step".
 
 One JSON object a line on standard output, a table on standard error at the end. Every
 case runs in a process of its own, so that its peak memory is its own.
@@ -8,6 +13,7 @@ case runs in a process of its own, so that its peak memory is its own.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -19,10 +25,10 @@ from tempseg_jax import huge_pages, precision
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the choice of work; the defaults are the paper's size on one card."""
-    parser.add_argument("--model", nargs="+", default=["fcn8s", "resnet50"])
-    parser.add_argument(
-        "--mode", nargs="+", default=["supervised", "adversarial"], metavar="MODE"
-    )
+    networks, modes = ["fcn8s", "resnet50"], ["supervised", "adversarial"]
+    known = list(benchmark_step.SEGMENTERS)
+    parser.add_argument("--model", nargs="+", choices=known, default=networks)
+    parser.add_argument("--mode", nargs="+", choices=modes, default=modes)
     parser.add_argument("--dtype", choices=precision.COMPUTE_DTYPES, default="bfloat16")
     parser.add_argument("--size", type=int, default=416, help="pixels a side")
     parser.add_argument("--batch", type=int, default=16)
@@ -32,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remat", action="store_true", help="as model.remat")
     parser.add_argument("--profile", metavar="DIR", help="write a trace of one chunk")
     parser.add_argument(
-        "--peer", metavar="FILE", help="a torch_peer.py to compare with"
+        "--peer", metavar="FILE", help="a script to compare with (see above)"
     )
     parser.add_argument("--peer_python", default=sys.executable, metavar="PYTHON")
 
@@ -44,6 +50,11 @@ def run(args: argparse.Namespace) -> int:
         result = benchmark_step.measure(args, args.model[0], args.mode[0])
         print(json.dumps(result), flush=True)
         return 0
+    if (
+        args.peer
+    ):  # which uses one device: so must ours, of which it inherits the choice
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
     results = []
     for model in args.model:
         for mode in args.mode:

@@ -22,6 +22,7 @@ from tempseg_jax import (
 )
 from tempseg_jax.checkpoint import Checkpoints
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.flops import count_flops
 from tempseg_jax.players import TrainState
 from tempseg_jax.writer import Silent, Writer
 
@@ -212,15 +213,15 @@ def describe(config: ConfigDict) -> str:
     state = parts.abstract_state(config, networks)
     size = config.data.crop_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-    forward = jax.jit(functools.partial(steps.predict, segmenter=networks.segmenter))
-    cost = forward.lower(state.segmenter.variables, image).cost_analysis()
+    forward = functools.partial(steps.predict, segmenter=networks.segmenter)
+    flops = count_flops(forward, state.segmenter.variables, image)
     lines = [f"segmenter: {config.model.name}, {num_classes} classes"]
     for name in ("segmenter", "discriminator"):
         player = getattr(state, name)
         count = sum(x.size for x in jax.tree.leaves(player.params)) if player else 0
         lines.append(f"{name} parameters: {count}")
     lines.append(
-        f"segmenter forward pass: {cost['flops'] / 1e9:.2f} GFLOP for one image of "
+        f"segmenter forward pass: {flops / 1e9:.2f} GFLOP for one image of "
         f"{size}x{size}"
     )
     return "\n".join([*lines, "", str(config)])

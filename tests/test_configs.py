@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+import jax
 import miniatures
 import pytest
 from conftest import ROOT, load_config

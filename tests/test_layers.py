@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "boundary": "types",
     "optim": "types",
     "precision": "",
+    "flops": "",
     "players": "",
     "steps": "types losses optim players",
     "accumulate": "types players steps",
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "pictures": "types evaluate",
     "scoring": "data metrics calibration evaluate sliding mesh pictures writer",
     "parts": "types data models losses optim players precision steps",
-    "experiment": "accumulate checkpoint data loop mesh parts players scoring "
+    "experiment": "accumulate checkpoint data flops loop mesh parts players scoring "
     "sliding steps workdir writer",
     "assess": "data metrics boundary calibration checkpoint cityscapes_score diagrams "
     "mesh parts scoring sliding",
