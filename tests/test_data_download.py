@@ -1,6 +1,8 @@
 import hashlib
+import http.client
 import http.server
 import shutil
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -73,6 +75,36 @@ def test_an_interrupted_download_is_resumed(server, tmp_path):
         assert not (tmp_path / "archive.tar").exists()
     assert fetch(server.remote(), folder=tmp_path).read_bytes() == CONTENT
     assert server.requests == [None, "bytes=200000-", "bytes=400000-"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        ssl.SSLError(1, "bad record mac"),
+        TimeoutError("timed out"),
+        http.client.IncompleteRead(b""),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_connection_that_breaks_is_named_and_resumed(
+    server, tmp_path, monkeypatch, error
+):
+    read = http.client.HTTPResponse.read
+
+    def read_once_and_fail(response, amount):
+        if response.length < len(CONTENT):
+            raise error
+        return read(response, 200_000)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPResponse, "read", read_once_and_fail)
+        with pytest.raises(
+            OSError, match=r"http.*archive.tar: .*; run again to resume"
+        ):
+            fetch(server.remote(), folder=tmp_path)
+    assert fetch(server.remote(), folder=tmp_path).read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=200000-"]
 
 
 def test_a_server_that_cannot_resume_is_asked_from_the_start(server, tmp_path):

@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +18,12 @@ from tqdm import tqdm
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
+_BROKEN_OFF = (
+    http.client.HTTPException,
+    TimeoutError,
+    ConnectionError,
+    ssl.SSLError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +59,14 @@ def fetch(remote: Remote, *, folder: Path) -> Path:
         _check_disk(remote, part)
         try:
             _receive(remote, part)
-        except (
-            urllib.error.URLError,
-            http.client.HTTPException,
-            TimeoutError,
-        ) as error:
+        except urllib.error.URLError as error:  # it did not begin
             raise OSError(
                 f"{remote.url}: {_reason(error)}; {_by_hand(target)}"
+            ) from error
+        except _BROKEN_OFF as error:
+            raise OSError(
+                f"{remote.url}: {_reason(error)}; run again to resume, or"
+                f" {_by_hand(target)}"
             ) from error
         _check(remote, part, target)
         os.replace(part, target)
