@@ -138,6 +138,16 @@ def test_a_broken_image_is_named_and_stops_the_run(broken, workers):
         batches(broken, 3, num_workers=workers)
 
 
+def test_an_image_that_decodes_to_another_size_than_its_label_is_named():
+    record = make_record(0, height=24, width=40)
+    record["label"] = make_record(0, height=40, width=24)["label"]
+    split = make_split([record])
+    with pytest.raises(ValueError, match=r"r0: .* to 40x24 .* label has 24x40; store"):
+        batches(split, 1)
+    with pytest.raises(ValueError, match="no image can be decoded"):
+        batches(split, 1, on_error="skip")
+
+
 def test_with_skip_the_next_image_takes_the_broken_ones_place(broken, caplog):
     stream = batches(broken, 4, on_error="skip", min_scale=1.0, photometric=False)
     assert len(stream) == 4

@@ -16,13 +16,20 @@ def decode(record: Record, *, split: Split) -> Example:
     """Return a record's image and label.
 
     Raises:
-        BadFile: either cannot be decoded; the message names the record.
+        BadFile: either cannot be decoded, or their sizes differ; the message names the
+            record.
     """
     name = f"{split.dataset} {split.name}: {record['id']}"
-    return {
-        "image": codec.decode_image(record["image"], name=f"{name} (image)"),
-        "label": codec.decode_label(record["label"], name=f"{name} (label)"),
-    }
+    image = codec.decode_image(record["image"], name=f"{name} (image)")
+    label = codec.decode_label(record["label"], name=f"{name} (label)")
+    # Preparing compares what the headers say, and decoders may turn for more reasons.
+    if image.shape[:2] != label.shape:
+        (height, width), (rows, columns) = image.shape[:2], label.shape
+        raise codec.BadFile(
+            f"{name}: the image decodes to {width}x{height} pixels, but its label has"
+            f" {columns}x{rows}; store the image upright, without a rotation tag"
+        )
+    return {"image": image, "label": label}
 
 
 class Decoder:
