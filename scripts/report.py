@@ -22,14 +22,23 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="the --workdir of scripts/sweep.py")
     parser.add_argument("--out", type=Path, default=Path("report.html"))
     parser.add_argument("--markdown", type=Path, help="the tables alone")
+    parser.add_argument(
+        "--block",
+        type=int,
+        default=1,
+        metavar="N",
+        help="resample images in runs of N neighbours, in the order of their ids, for "
+        "the interval over images: for frames of films, which are not independent",
+    )
     parser.add_argument("--debug", action="store_true", help="show where it failed")
     arguments = parser.parse_args()
     with command.one_line_errors(debug=arguments.debug):
-        evidence = Evidence(arguments.sweep)
+        evidence = Evidence(arguments.sweep, block=arguments.block)
         found = report.build(evidence)
         _write(arguments.out, page.to_html(found, evidence))
         if arguments.markdown:
             _write(arguments.markdown, report.to_markdown(found))
+    print(found.state.partition(";")[0])
     for text in found.missing:
         print(f"missing: {text}")
     print(f"{len(evidence.finals)} of {len(evidence.runs)} runs, in {arguments.out}")

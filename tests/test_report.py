@@ -10,7 +10,17 @@ from conftest import load_config
 from tempseg_jax import workdir
 from tempseg_jax.data import scenes
 from tempseg_jax.evaluate import Example
-from tempseg_jax.evidence import cells, page, report, statistics, store, tables
+from tempseg_jax.evidence import (
+    cells,
+    diagnostics,
+    examples,
+    figures,
+    page,
+    report,
+    statistics,
+    store,
+    tables,
+)
 from tempseg_jax.evidence.collect import Evidence
 from tempseg_jax.evidence.measure import Measurement
 from tempseg_jax.evidence.paper import COSTS, RESULTS
@@ -154,15 +164,80 @@ def test_a_row_is_mean_and_deviation_of_its_seeds(full):
     assert found["mIoU"] == f"{np.mean(scores):.2f} ± {np.std(scores, ddof=1):.2f}"
 
 
-def test_a_difference_shows_both_intervals_and_whether_they_exclude_zero(full):
+def test_both_intervals_are_shown_and_that_over_seeds_is_marked(full):
     found = row(tables.results(full, "3", "val"), "T_G = 0.5")
     for name in ("Δ mIoU (seeds)", "Δ mIoU (images)"):
         shown = re.fullmatch(r"([+−].+) \[([+−].+), ([+−].+)\]( \*)?", found[name])
         difference, low, high = (
             float(text.replace("−", "-")) for text in shown.groups()[:3]
         )
-        assert low <= difference <= high
-        assert bool(shown[4]) == (low > 0 or high < 0)
+        assert 0 < low <= difference <= high
+        assert bool(shown[4]) == (name == "Δ mIoU (seeds)")
+
+
+def test_a_difference_of_fewer_seeds_than_planned_says_of_how_many(tmp_path):
+    done = [Run("baseline", n) for n in (0, 1, 3)]
+    done += [Run("adversarial", n) for n in (0, 1, 2)]
+    evidence = write_sweep(tmp_path, seeds=4, runs=done)
+    found = row(tables.results(evidence, "3", "val"), "Adversarial (T = 1)")
+    assert found["seeds"] == "3 of 4"
+    for name in ("Δ mIoU (seeds)", "Δ pAcc (seeds)"):
+        assert found[name].endswith(", n = 2")
+    found = row(
+        diagnostics.gap(evidence, ("baseline", "adversarial")), found["setting"]
+    )
+    assert found["seeds"] == "3 of 4" and found["Δ gap (seeds)"].endswith(", n = 2")
+    view = diagnostics.per_class(evidence, ("baseline", "adversarial"), "val")
+    assert view.header[1:] == (
+        "Baseline (α = 0), n = 3",
+        "Δ Adversarial (T = 1), n = 2",
+    )
+
+
+def test_blocks_of_neighbours_widen_the_interval_over_images_alone(full, tmp_path):
+    # Neighbours alike: of each three images the three confusions are one.
+    shutil.copytree(full.folder, tmp_path / "sweep")
+    for run in (Run(x, n) for x in ("baseline", "tg0.5") for n in range(3)):
+        path = run.folder(tmp_path / "sweep") / "val.npz"
+        found = store.load_measurement(path)
+        order = np.argsort(found.ids)
+        alike = found.confusion.copy()
+        alike[order] = np.repeat(alike[order][::3], 3, axis=0)
+        store.save_measurement(path, found._replace(confusion=alike))
+    rows = [
+        row(
+            tables.results(Evidence(tmp_path / "sweep", block=n), "3", "val"),
+            "T_G = 0.5",
+        )
+        for n in (1, 3)
+    ]
+    changed = {name for name in rows[0] if rows[0][name] != rows[1][name]}
+    assert changed == {"Δ mIoU (images)"}
+    low, high = (
+        [
+            float(x)
+            for x in re.findall(r"[+-][\d.]+", y["Δ mIoU (images)"].replace("−", "-"))
+        ]
+        for y in rows
+    )
+    assert low[0] == high[0] and high[2] - high[1] > 1.2 * (low[2] - low[1])
+
+
+def test_the_facts_say_that_images_were_drawn_in_blocks(tmp_path):
+    write_sweep(tmp_path, runs=[])
+    facts = dict(report.build(Evidence(tmp_path, block=3)).facts)
+    assert "runs of 3 neighbours" in facts["images"]
+    assert "images" not in dict(report.build(Evidence(tmp_path)).facts)
+
+
+def test_only_the_name_of_a_file_of_weights_is_published(tmp_path):
+    for given, shown in (("/home/me/vgg16.npz", "vgg16.npz"), ("keras_vgg16", None)):
+        config = load_config("demo")
+        config.model.pretrained = given
+        evidence = write_sweep(tmp_path / (shown or given), runs=[], config=config)
+        found = report.build(evidence)
+        assert dict(found.facts)["pretrained"] == (shown or given)
+        assert "/home/me" not in page.to_html(found, evidence)
 
 
 def test_the_first_setting_is_not_compared_with_itself(full):
@@ -262,16 +337,66 @@ def test_a_partial_sweep_names_what_is_missing_and_shows_the_rest(tmp_path):
     store.write_json(diverged, {"diverged": "step 7: the loss is not finite"})
     evidence = Evidence(tmp_path)
     found = report.build(evidence)
-    assert "adversarial, seed 0: stopped 20 of 40 steps" in found.missing
-    assert "tg2, seed 0: step 7: the loss is not finite" in found.missing
-    assert "tg2, seed 2: not started" in found.missing
-    assert len(found.missing) == 8
+    assert found.missing == [
+        "Baseline (α = 0): seed 2 not started",
+        "Adversarial (T = 1): seed 0 stopped at 20 of 40 steps; seeds 1, 2 not started",
+        "T_G = 0.5: seed 2 not started",
+        "T_G = 2: seed 0 diverged (step 7: the loss is not finite); seeds 1, 2 not "
+        "started",
+    ]
+    assert found.state.startswith("8 of 12 runs are missing (1 diverged); see the end.")
     view = tables.results(evidence, "3", "val")
     assert row(view, "T_G = 0.5")["seeds"] == "2 of 3"
     assert row(view, "T_G = 2")["seeds"] == "0 of 3, 1 diverged"
     assert row(view, "Adversarial (T = 1)")["mIoU"] == "–"
-    text = page.to_html(found, evidence)
-    assert "Missing: 8 runs" in text and "tg2, seed 2: not started" in text
+    for text in (page.to_html(found, evidence), report.to_markdown(found)):
+        first, last = text.index("8 of 12 runs"), text.index("seeds 1, 2 not started")
+        assert first < text.index("Every run has") < text.index("Table 4") < last
+
+
+@pytest.mark.parametrize("finished", ["all", "one", "none"])
+@pytest.mark.parametrize("table", cells.TABLES)
+def test_a_sweep_of_any_one_table_has_a_page(tmp_path, table, finished):
+    evidence = write_sweep(tmp_path, tables=(table,), seeds=2, runs=[])
+    count = len(evidence.runs)
+    done = {"all": count, "one": 1, "none": 0}[finished]
+    for run in evidence.runs[:done]:
+        write_run(tmp_path, run)
+    evidence = Evidence(tmp_path)
+    found = report.build(evidence)
+    for text in (page.to_html(found, evidence), report.to_markdown(found)):
+        assert f"{count - done} of {count} runs" in text or finished == "all"
+    assert isinstance(found.comparison, str) == (done < 2)
+    for section in found.sections:
+        assert section.text or section.views or section.figures, section.title
+
+
+def test_every_setting_is_in_a_panel_of_the_figures(full):
+    names = cells.TABLES["controls"].cells
+    drawn = figures.classes(full, names, "val")
+    assert len(drawn) == 2
+    assert len(figures.classes(full, names[:6], "val")) == 1
+    assert len(figures.reliability(full, names)) == 2
+    panels = figures._panels(names[1:])
+    assert [len(x) for x in panels] == [4, 4] and sum(panels, ()) == names[1:]
+
+
+def test_where_predictions_are_missing_the_page_says_so(tmp_path):
+    evidence = write_sweep(tmp_path, seeds=2)
+    for run in evidence.runs:
+        if run.seed == 0:
+            (run.folder(tmp_path) / "predictions.npz").unlink()
+    assert examples.compare(evidence, ["3"]).seed == 1
+    (tmp_path / "examples.npz").unlink()
+    assert "examples.npz" in examples.compare(evidence, ["3"])
+
+
+def test_a_section_of_words_alone_is_in_the_markdown_too(tmp_path):
+    evidence = write_sweep(tmp_path)
+    for run in evidence.runs:
+        (run.folder(tmp_path) / "metrics.jsonl").unlink()
+    text = report.to_markdown(report.build(Evidence(tmp_path)))
+    assert "## Learning curves\n\nNo run was evaluated" in text
 
 
 def test_without_evaluations_the_learning_curves_are_of_the_loss(tmp_path):
@@ -290,9 +415,8 @@ def test_without_evaluations_the_learning_curves_are_of_the_loss(tmp_path):
 def test_an_empty_sweep_has_a_page_that_says_so(tmp_path):
     evidence = write_sweep(tmp_path, runs=[])
     found = report.build(evidence)
-    assert len(found.missing) == 12
     text = page.to_html(found, evidence)
-    assert "Missing: 12 runs" in text and "Table 3" in text
+    assert "12 of 12 runs are missing" in text and "Table 3" in text
     assert "nothing to compare" in text
     assert "no interval over seeds yet" in report.to_markdown(found)
 
@@ -311,7 +435,7 @@ def test_a_folder_that_is_no_sweep_is_refused(tmp_path):
 
 def test_the_page_needs_nothing_from_outside(full, full_report):
     text = page.to_html(full_report, full)
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert not re.search(r'(src|href)="(?!data:|#missing")', text)
     assert "<script" not in text and "url(" not in text and "@import" not in text
 
 

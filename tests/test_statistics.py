@@ -56,6 +56,39 @@ def test_one_seed_has_a_difference_but_no_interval():
     assert found.difference == 0.5 and not found.known and not found.excludes_zero
 
 
+def test_the_p_value_is_scipys():
+    expected = scipy.stats.ttest_rel(list(A.values()), list(B.values())).pvalue
+    assert statistics.p_value(A, B) == pytest.approx(expected)
+    assert statistics.p_value({0: 1.0}, {0: 2.0, 1: 2.0}) is None
+
+
+def test_differences_that_are_all_one_have_a_p_value_of_zero_or_one():
+    assert statistics.p_value(A, A) == 1
+    assert statistics.p_value({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}) == 0
+
+
+def test_holms_p_values_are_those_of_the_closed_form():
+    # In order 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1, never below the one before.
+    assert statistics.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx(
+        [0.06, 0.04, 0.06, 0.06]
+    )
+    assert statistics.holm([0.5, 0.9]) == [1, 1]
+    assert statistics.holm([]) == []
+
+
+def test_holm_says_yes_as_his_procedure_does():
+    p = np.random.default_rng(0).beta(0.3, 2, (200, 7))
+    for row in p:
+        rejected = np.zeros(7, bool)
+        for i, index in enumerate(np.argsort(row)):  # from the smallest, until a no
+            if row[index] > 0.05 / (7 - i):
+                break
+            rejected[index] = True
+        np.testing.assert_array_equal(
+            np.array(statistics.holm(row.tolist())) <= 0.05, rejected
+        )
+
+
 @pytest.mark.parametrize(
     "low, high, excludes",
     [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.2, False), (0.0, 0.2, False)],
@@ -112,6 +145,50 @@ def test_the_bootstrap_of_a_mean_has_its_standard_error():
     found = statistics.bootstrap({0: a}, {0: b}, metric="pacc", resamples=4000)
     error = np.std(right / 100) / math.sqrt(400)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+@pytest.mark.parametrize("images, block", [(12, 3), (13, 5), (7, 3), (9, 1)])
+def test_a_draw_is_as_many_images_in_runs_of_neighbours(images, block):
+    draws = statistics._draw(images, block=block, seed=5, resamples=20)
+    rng = np.random.default_rng(5)
+    lengths = [block] * (images // block), [images % block] * (images % block > 0)
+    expected = np.zeros((20, images), int)
+    for group in lengths:
+        if not group:
+            continue
+        starts = rng.multinomial(len(group), [1 / images] * images, size=20)
+        for draw, start in np.ndindex(20, images):
+            for step in range(group[0]):
+                expected[draw, (start + step) % images] += starts[draw, start]
+    np.testing.assert_array_equal(draws, expected)
+    assert np.all(draws.sum(axis=1) == images)
+
+
+def test_blocks_of_frames_that_are_alike_have_the_error_of_their_number():
+    # Ten films of ten equal frames: as wide as with the ten films alone.
+    rng = np.random.default_rng(7)
+    films, other = (random_confusions(rng, images=10) for _ in range(2))
+    frames, others = (np.repeat(x, 10, axis=0) for x in (films, other))
+
+    def width(a, b, block):
+        found = statistics.bootstrap(
+            {0: a}, {0: b}, metric="pacc", block=block, resamples=4000
+        )
+        return found.high - found.low
+
+    alone = width(films, other, 1)
+    assert width(frames, others, 1) == pytest.approx(alone / math.sqrt(10), rel=0.1)
+    # Blocks that begin inside a film mix two: the error is a little smaller.
+    assert 0.75 * alone < width(frames, others, 10) < alone
+
+
+def test_a_block_longer_than_half_the_images_is_refused():
+    a = random_confusions(np.random.default_rng(8), images=9)
+    for block in (0, 5):
+        with pytest.raises(
+            ValueError, match=f"--block: {block} is not between 1 and 4"
+        ):
+            statistics.bootstrap({0: a}, {0: a}, metric="miou", block=block)
 
 
 def test_images_are_paired_so_that_equal_settings_do_not_differ():

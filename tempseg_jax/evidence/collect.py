@@ -10,6 +10,7 @@ from jaxtyping import Int, UInt8
 
 from tempseg_jax import workdir
 from tempseg_jax.evidence import cells, progress, store
+from tempseg_jax.evidence.cells import CELLS, TABLES
 from tempseg_jax.evidence.measure import Measurement
 from tempseg_jax.evidence.scope import read_scope
 from tempseg_jax.evidence.store import Run
@@ -22,13 +23,17 @@ Series = list[tuple[int, float]]
 class Evidence:
     """A sweep, as far as it has come. Scores are in per cent, by seed."""
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, block: int = 1):
         """Read the folder of a sweep.
+
+        Args:
+            folder: the sweep's workdir.
+            block: so many neighbouring images are one draw of the bootstrap.
 
         Raises:
             FileNotFoundError: it is none.
         """
-        self.folder = Path(folder)
+        self.folder, self.block = Path(folder), block
         self.scope, about = read_scope(folder)
         self.config = workdir.read_config(folder)
         self.steps: int = about["steps"]
@@ -58,6 +63,12 @@ class Evidence:
     def cell(self, name: str) -> str:
         """Return the cell whose runs stand for this one."""
         return cells.trained_as(self.config, name)
+
+    def title(self, name: str) -> str:
+        """Return a trained cell's title as the sweep's tables have it."""
+        shown = [x for table in self.scope.tables for x in TABLES[table].cells]
+        own = [x for x in shown if self.cell(x) == name]
+        return CELLS[name if name in own or not own else own[0]].title
 
     def finished(self, cell: str) -> dict[int, dict[str, Any]]:
         """Return what `final.json` says, by seed."""
@@ -114,18 +125,31 @@ class Evidence:
         return store.load_pictures(path, field=field) if path.exists() else {}
 
     def missing(self) -> list[str]:
-        """Say of every run that has no result why."""
-        found = []
+        """Say of every run that has no result why: a line for each setting."""
+        found: dict[str, dict[str, list[int]]] = {run.cell: {} for run in self.runs}
         for run in self.runs:
-            if run in self.finals:
-                continue
-            state = progress.state(self.folder, run)
+            if run not in self.finals:
+                found[run.cell].setdefault(self._why(run), []).append(run.seed)
+        return [
+            f"{self.title(cell)}: "
+            + "; ".join(f"{_seeds(seeds)} {why}" for why, seeds in whys.items())
+            for cell, whys in found.items()
+            if whys
+        ]
+
+    def _why(self, run: Run) -> str:
+        if run in self.diverged:
             # The message has the losses and the advice after the first bracket.
-            diverged = self.diverged.get(run, "").partition(" (")[0]
-            why = {"–": "not started", "diverged": diverged}
-            text = why.get(state, f"{state} of {self.steps} steps")
-            found.append(f"{run.cell}, seed {run.seed}: {text}")
-        return found
+            return f"diverged ({self.diverged[run].partition(' (')[0]})"
+        state, _, step = progress.state(self.folder, run).partition(" ")
+        match state:
+            case "stopped":
+                return f"stopped at {step} of {self.steps} steps"
+            case "running":
+                return f"running, at {step} of {self.steps} steps"
+            case "–":
+                return "not started"
+        return "finished after this was read"
 
     @functools.cache  # noqa: B019
     def _measurement(self, cell: str, seed: int, split: str) -> Measurement:
@@ -141,6 +165,10 @@ class Evidence:
     @functools.cache  # noqa: B019
     def _metrics(self, cell: str, seed: int) -> list[dict[str, int | float | None]]:
         return read_metrics(Run(cell, seed).folder(self.folder))
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _final(folder: Path) -> dict[str, Any] | None:

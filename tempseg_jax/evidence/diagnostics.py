@@ -8,8 +8,9 @@ import numpy as np
 from tempseg_jax import metrics
 from tempseg_jax.evidence import statistics
 from tempseg_jax.evidence.cells import CELLS
-from tempseg_jax.evidence.collect import Evidence
-from tempseg_jax.evidence.view import NONE, View, interval, spread
+from tempseg_jax.evidence.collect import Evidence, Series
+from tempseg_jax.evidence.tables import PAIRS, seeds
+from tempseg_jax.evidence.view import NONE, View, over_seeds, spread
 
 LAST = 0.1
 """Of the logged lines: D's last outputs are the mean of these."""
@@ -32,19 +33,20 @@ def gap(evidence: Evidence, cells: Sequence[str]) -> View:
         rows.append(
             (
                 CELLS[cell].title,
+                seeds(evidence, cell, evidence.scores(cell, "val", "miou")),
                 spread(evidence.scores(cell, "train", "miou")),
                 spread(evidence.scores(cell, "val", "miou")),
                 spread(own),
-                interval(difference),
+                over_seeds(difference, planned=evidence.scope.seeds),
             )
         )
     return View(
         "Train–val gap",
-        ("setting", "mIoU train", "mIoU val", "gap", "Δ gap (seeds)"),
+        ("setting", "seeds", "mIoU train", "mIoU val", "gap", "Δ gap (seeds)"),
         rows,
         "Train: always the same images, evenly spaced over the split, whole, without "
         "augmentation, scored as val is. A regularizer should make the gap smaller: "
-        "Δ gap below zero.",
+        f"Δ gap below zero. Δ {PAIRS}.",
     )
 
 
@@ -63,6 +65,7 @@ def calibration(evidence: Evidence, cells: Sequence[str]) -> View:
         rows.append(
             (
                 CELLS[cell].title,
+                seeds(evidence, cell, found),
                 column("nll", 0, 1.0),
                 column("ece", 0, 100.0),
                 ", ".join(sorted(at)) or NONE,
@@ -74,6 +77,7 @@ def calibration(evidence: Evidence, cells: Sequence[str]) -> View:
         "Calibration on val",
         (
             "setting",
+            "seeds",
             "NLL at T = 1 (nats)",
             "ECE at T = 1 (%)",
             "T of L_seg",
@@ -101,51 +105,78 @@ def discriminator(evidence: Evidence, cells: Sequence[str]) -> View:
             spread(
                 {
                     seed: float(np.mean([v for _, v in _tail(points)]))
-                    for seed, points in evidence.curves(cell, name).items()
+                    for seed, points in curves.items()
                 },
                 digits=3,
             )
-            for name in ("train/d_real", "train/d_fake", "train/loss_d")
+            for curves in (
+                evidence.curves(cell, "train/d_real"),
+                evidence.curves(cell, "train/d_fake"),
+                margins(evidence, cell),
+                evidence.curves(cell, "train/loss_d"),
+            )
         ]
         relative = {seed: 100 * x["relative"] for seed, x in changes.items()}
         largest = max((x["largest"] for x in changes.values()), default=math.nan)
         moved = f"{largest:.1e}" if changes else NONE
         mean = f"{np.mean([*relative.values()]):.2g} %" if changes else NONE
-        rows.append((CELLS[cell].title, *last, mean, moved))
+        count = seeds(evidence, cell, changes)
+        rows.append((CELLS[cell].title, count, *last, mean, moved))
     return View(
         "The discriminator at the end of training",
         (
             "setting",
+            "seeds",
             "D(X)",
             "D(p)",
+            "D(X) − D(p)",
             "L_D",
             "moved, of initial norm",
             "largest move of a weight",
         ),
         rows,
-        "L_D is 0.25 where D says 0.5 to everything. Initial weights have a standard "
-        "deviation of 2.0e-02.",
+        "Whether D tells X from p is in D(X) − D(p), taken seed by seed: what it says "
+        "to both varies with its random start. L_D is 0.25 where D says 0.5 to "
+        "everything. Initial weights have a standard deviation of 2.0e-02.",
     )
+
+
+def margins(evidence: Evidence, cell: str) -> dict[int, Series]:
+    """Return D(X) − D(p) over the steps, by seed: zero where D cannot tell them."""
+    real = evidence.curves(cell, "train/d_real")
+    fake = evidence.curves(cell, "train/d_fake")
+    found = {}
+    for seed in real.keys() & fake.keys():
+        at = dict(fake[seed])
+        found[seed] = [(step, x - at[step]) for step, x in real[seed] if step in at]
+    return {seed: points for seed, points in sorted(found.items()) if points}
 
 
 def per_class(evidence: Evidence, cells: Sequence[str], split: str) -> View:
     """IoU of every class in the reference, and the differences from it."""
     reference, *others = cells
     base = class_ious(evidence, reference, split)
+    ious = {cell: class_ious(evidence, cell, split) for cell in others}
+    pairs = {cell: len(values.keys() & base.keys()) for cell, values in ious.items()}
     rows = []
     for i, name in enumerate(evidence.class_names):
         own = {seed: iou[i] for seed, iou in base.items() if not np.isnan(iou[i])}
         row = [name, spread(own)]
-        for cell in others:
-            values = class_ious(evidence, cell, split)
+        for cell, values in ious.items():
             there = {s: iou[i] for s, iou in values.items() if not np.isnan(iou[i])}
-            row.append(interval(statistics.paired(there, own)))
+            difference = statistics.paired(there, own)
+            row.append(over_seeds(difference, planned=pairs[cell]))
         rows.append(tuple(row))
     return View(
         f"IoU by class, {split}",
-        ("class", CELLS[reference].title, *(f"Δ {CELLS[x].title}" for x in others)),
+        (
+            "class",
+            f"{CELLS[reference].title}, n = {len(base)}",
+            *(f"Δ {CELLS[x].title}, n = {count}" for x, count in pairs.items()),
+        ),
         rows,
-        "Δ over seeds. Of so many intervals one in twenty excludes zero by chance.",
+        "Δ over the n seeds that both have; of a class that is in no image of some, "
+        "fewer. Of so many intervals one in twenty excludes zero by chance.",
     )
 
 

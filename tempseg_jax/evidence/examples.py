@@ -36,10 +36,10 @@ class Comparison(NamedTuple):
     examples: list[Disagreement]
 
 
-def compare(evidence: Evidence, tables: Sequence[str]) -> Comparison | None:
+def compare(evidence: Evidence, tables: Sequence[str]) -> Comparison | str:
     """Show the first cell of a table and the one whose val mIoU differs most from it.
 
-    The first of the tables that has both; None if none has.
+    The first of the tables that has both; if none has, the reason.
     """
     for table in tables:
         reference, *others = TABLES[table].cells
@@ -52,21 +52,25 @@ def compare(evidence: Evidence, tables: Sequence[str]) -> Comparison | None:
         }
         if known:
             return _compare(evidence, reference, max(known, key=known.get))
-    return None
+    return (
+        "No setting of a table has finished with a seed with which the table's first "
+        "has, so there is nothing to compare."
+    )
 
 
-def _compare(evidence: Evidence, first: str, second: str) -> Comparison | None:
+def _compare(evidence: Evidence, first: str, second: str) -> Comparison | str:
     common = evidence.finished(first).keys() & evidence.finished(second).keys()
-    seed = min(common)
+    fractions = {seed: _differ(evidence, first, second, seed) for seed in common}
+    seed = min((seed for seed in common if fractions[seed]), default=None)
+    if seed is None:
+        return (
+            f"{CELLS[first].title} and {CELLS[second].title} differ most, but their "
+            "predictions.npz, or the sweep's examples.npz, have no image in common or "
+            "are missing, so there is nothing to show."
+        )
+    fraction = fractions[seed]
     a, b = (evidence.predictions(x, seed) for x in (first, second))
     images, labels = evidence.examples("image"), evidence.examples("label")
-    fraction = {}
-    for id_ in a.keys() & b.keys() & labels.keys():
-        scored = labels[id_] != IGNORE_LABEL
-        if scored.any():
-            fraction[id_] = float(np.mean((a[id_] != b[id_])[scored]))
-    if not fraction:
-        return None
     # Neighbours may be frames of one film: one from each part of the split.
     parts = np.array_split(sorted(fraction), min(COUNT, len(fraction)))
     chosen = [str(max(part, key=fraction.get)) for part in parts]
@@ -83,6 +87,18 @@ def _compare(evidence: Evidence, first: str, second: str) -> Comparison | None:
         tiles = [(title, _data_uri(pixels)) for title, pixels in pictures.items()]
         examples.append(Disagreement(id_, fraction[id_], tiles))
     return Comparison(CELLS[first].title, CELLS[second].title, seed, examples)
+
+
+def _differ(evidence: Evidence, first: str, second: str, seed: int) -> dict[str, float]:
+    """Of each image, the part of the scored pixels on which they disagree."""
+    a, b = (evidence.predictions(x, seed) for x in (first, second))
+    labels = evidence.examples("label")
+    found = {}
+    for id_ in a.keys() & b.keys() & labels.keys():
+        scored = labels[id_] != IGNORE_LABEL
+        if scored.any():
+            found[id_] = float(np.mean((a[id_] != b[id_])[scored]))
+    return found
 
 
 def _who(

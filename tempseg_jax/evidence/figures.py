@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from tempseg_jax.calibration import BINS
 from tempseg_jax.evidence import statistics
 from tempseg_jax.evidence.cells import CELLS, TABLES
 from tempseg_jax.evidence.collect import Evidence, Series
-from tempseg_jax.evidence.diagnostics import class_ious
+from tempseg_jax.evidence.diagnostics import class_ious, margins
 from tempseg_jax.evidence.tables import bootstrapped, paired
 from tempseg_jax.evidence.view import SUBSCRIPT
 
@@ -23,7 +24,7 @@ COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (7, 2)))
 MARKERS = "osD^vPX"
 WIDTH = 4.2  # inches, so about 400 pixels
-CROWDED = 5  # cells; more are drawn in panels of their own
+CROWDED = 5  # cells beside the first one; more are drawn in panels of their own
 
 
 class Figure(NamedTuple):
@@ -70,13 +71,15 @@ def learning_curves(evidence: Evidence, table: str) -> list[Figure]:
     groups = [(reference, *others)]
     if len(others) >= CROWDED:
         trained = [x for x in others if evidence.finished(x)]
-        groups = [(reference, x) for x in trained]
+        groups = [(reference, x) for x in trained] or [(reference,)]
     wanted = (
         ("train/loss_seg", "L_seg at each setting's T (nats)", 1.0),
         ("val/miou", "val mIoU (%)", 100.0),
     )
     found = [
-        _curves(evidence, group, name, label, scale=scale, line=None)
+        _curves(
+            {x: evidence.curves(x, name) for x in group}, label, scale=scale, line=None
+        )
         for name, label, scale in wanted
         for group in groups
     ]
@@ -84,25 +87,35 @@ def learning_curves(evidence: Evidence, table: str) -> list[Figure]:
 
 
 def discriminator(evidence: Evidence, cells: Sequence[str]) -> list[Figure]:
-    """D(X), D(p) and L_D over the steps."""
+    """D(X) − D(p) of each seed, D(X), D(p) and L_D over the steps."""
     cells = [x for x in cells if evidence.curves(x, "train/loss_d")]
-    groups = [cells[i : i + CROWDED] for i in range(0, len(cells), CROWDED)]
-    wanted = (
-        ("train/d_real", "mean D(X)", None),
-        ("train/d_fake", "mean D(p)", None),
-        ("train/loss_d", "L_D", 0.25),
-    )
-    found = [
-        _curves(evidence, group, name, label, scale=1.0, line=line)
-        for group in groups
-        for name, label, line in wanted
-    ]
+    found = []
+    for panel in _panels(cells):
+        real, fake, loss = (
+            {x: evidence.curves(x, f"train/{name}") for x in panel}
+            for name in ("d_real", "d_fake", "loss_d")
+        )
+        both = {x: margins(evidence, x) for x in panel}
+        found += [
+            _curves(both, "mean D(X) − D(p)", scale=1.0, line=0.0),
+            _curves(real, "mean D(X)", scale=1.0, line=None),
+            _curves(fake, "mean D(p)", scale=1.0, line=None),
+            _curves(loss, "L_D", scale=1.0, line=0.25),
+        ]
     return [figure for figure in found if figure]
 
 
-def classes(evidence: Evidence, cells: Sequence[str], split: str) -> Figure | None:
+def classes(evidence: Evidence, cells: Sequence[str], split: str) -> list[Figure]:
     """Differences in every class's IoU from the first cell, over seeds."""
     reference, *others = cells
+    finished = [x for x in others if evidence.finished(x)]
+    found = [_classes(evidence, reference, x, split) for x in _panels(finished)]
+    return [figure for figure in found if figure]
+
+
+def _classes(
+    evidence: Evidence, reference: str, others: Sequence[str], split: str
+) -> Figure | None:
     base = class_ious(evidence, reference, split)
     count = len(evidence.class_names)
     canvas, axes = _axes(height=0.9 + 0.28 * count)
@@ -128,8 +141,25 @@ def classes(evidence: Evidence, cells: Sequence[str], split: str) -> Figure | No
     return _figure(canvas, f"{split}: IoU by class, less “{CELLS[reference].title}”.")
 
 
-def reliability(evidence: Evidence, cells: Sequence[str]) -> Figure | None:
-    """Accuracy against confidence at T = 1 on val, all seeds together."""
+def reliability(evidence: Evidence, cells: Sequence[str]) -> list[Figure]:
+    """Accuracy against confidence at T = 1 on val, all seeds together.
+
+    Where it takes several panels, each has the first cell to compare with.
+    """
+    reference, *others = (x for x in cells if x == cells[0] or evidence.finished(x))
+    panels = _panels(others) or [[]]
+    found = [_reliability(evidence, [reference, *panel]) for panel in panels]
+    return [figure for figure in found if figure]
+
+
+def _panels(cells: Sequence[str]) -> list[Sequence[str]]:
+    """Share cells evenly among as few panels as hold `CROWDED` each."""
+    count = math.ceil(len(cells) / CROWDED)
+    size = math.ceil(len(cells) / count) if count else 1
+    return [cells[i : i + size] for i in range(0, len(cells), size)]
+
+
+def _reliability(evidence: Evidence, cells: Sequence[str]) -> Figure | None:
     canvas, axes = _axes(height=3.6)
     axes.plot([0, 1], [0, 1], color="0.6", lw=0.8)
     drawn = False
@@ -161,18 +191,16 @@ def reliability(evidence: Evidence, cells: Sequence[str]) -> Figure | None:
 
 
 def _curves(
-    evidence: Evidence,
-    cells: Sequence[str],
-    name: str,
+    curves: dict[str, dict[int, Series]],
     label: str,
     *,
     scale: float,
     line: float | None,
 ) -> Figure | None:
+    """Draw each cell's mean and band; `curves` has its seeds."""
     canvas, axes = _axes(height=3.1)
     drawn = []
-    for i, cell in enumerate(cells):
-        seeds = evidence.curves(cell, name)
+    for i, (cell, seeds) in enumerate(curves.items()):
         if not seeds:
             continue
         steps, mean, sd = _band(list(seeds.values()))

@@ -12,8 +12,8 @@ from tempseg_jax.evidence.examples import (
     Comparison,
 )
 from tempseg_jax.evidence.figures import Figure
-from tempseg_jax.evidence.report import READING, Report, Section
-from tempseg_jax.evidence.view import SUBSCRIPT, View
+from tempseg_jax.evidence.report import MISSING, READING, Report, Section
+from tempseg_jax.evidence.view import STAR, SUBSCRIPT, View
 
 NUMBER = re.compile(r"[+−]?\d|[VC] [+−]")
 """What a cell that is not broken into lines begins with."""
@@ -82,10 +82,11 @@ def to_html(report: Report, evidence: Evidence) -> str:
     body = [
         f"<h1>{escape(report.title)}</h1>",
         f"<dl>{facts}</dl>",
-        _missing(report.missing),
+        _state(report),
         f"<h2>How to read it</h2><p>{escape(READING)}</p>",
         *map(_section, report.sections),
         _comparison(report.comparison, evidence),
+        _missing(report.missing),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -96,14 +97,19 @@ def to_html(report: Report, evidence: Evidence) -> str:
     )
 
 
+def _state(report: Report) -> str:
+    text = escape(report.state)
+    if not report.missing:
+        return f"<p>{text}</p>"
+    text = text.replace("see the end", '<a href="#missing">see the end</a>')
+    return f'<p class="missing">{text}</p>'
+
+
 def _missing(missing: Sequence[str]) -> str:
     if not missing:
-        return "<p>Every planned run has finished.</p>"
-    items = "".join(f"<li>{escape(text)}</li>" for text in missing)
-    return (
-        f'<div class="missing"><h2>Missing: {len(missing)} runs</h2><p>The tables are '
-        f"of what has finished.</p><ul>{items}</ul></div>"
-    )
+        return ""
+    items = "".join(f"<li>{_words(text)}</li>" for text in missing)
+    return f'<section id="missing"><h2>{MISSING}</h2><ul>{items}</ul></section>'
 
 
 def _section(section: Section) -> str:
@@ -130,7 +136,7 @@ def _table(view: View) -> str:
 def _cells(view: View, row: tuple[str, ...]) -> str:
     cells = []
     for name, text in zip(view.header, row, strict=True):
-        kinds = "number " * bool(NUMBER.match(text)) + "told" * text.endswith("*")
+        kinds = "number " * bool(NUMBER.match(text)) + "told" * (STAR in text)
         kind = f' class="{kinds.strip()}"' if kinds else ""
         cells.append(
             f'<td data-label="{escape(name)}"{kind}><span>{_words(text)}</span></td>'
@@ -151,13 +157,10 @@ def _figure(figure: Figure) -> str:
     )
 
 
-def _comparison(comparison: Comparison | None, evidence: Evidence) -> str:
+def _comparison(comparison: Comparison | str, evidence: Evidence) -> str:
     heading = "<h2>Where two settings disagree most</h2>"
-    if comparison is None:
-        return (
-            f"<section>{heading}<p>No two settings have finished with the same seed, "
-            "so there is nothing to compare.</p></section>"
-        )
+    if isinstance(comparison, str):
+        return f"<section>{heading}<p>{_words(comparison)}</p></section>"
     first, second = _words(comparison.first), _words(comparison.second)
     classes = zip(evidence.class_names, evidence.palette.tolist(), strict=True)
     legend = "".join(_swatch(name, colour) for name, colour in classes)

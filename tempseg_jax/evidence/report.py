@@ -11,6 +11,7 @@ from tempseg_jax.evidence.examples import Comparison
 from tempseg_jax.evidence.figures import Figure
 from tempseg_jax.evidence.view import View, markdown
 
+MISSING = "Missing runs"
 TRAINED = ("3", "2", "1", "controls")
 """Tables with settings to compare, the paper's main claim first."""
 
@@ -29,9 +30,10 @@ class Report(NamedTuple):
 
     title: str
     facts: list[tuple[str, str]]
+    state: str  # whether runs are missing
     missing: list[str]
     sections: list[Section]
-    comparison: Comparison | None
+    comparison: Comparison | str  # or why there is none
 
 
 READING = (
@@ -40,38 +42,38 @@ READING = (
     "Scores are per cent on whole images at native resolution, mean ± standard "
     "deviation over seeds. Differences are paired by seed. “Seeds” is Student's t "
     "interval of those differences: it answers whether another set of seeds would "
-    "agree, and grows when the gain comes and goes from run to run. “Images” is a "
-    "bootstrap over images with the trained models held fixed: it may exclude zero "
-    "for two runs of one setting that differ in their seed alone, so by itself it says "
-    "nothing of a setting. An asterisk marks an interval (95 %) that excludes zero."
+    "agree, and grows when the gain comes and goes from run to run; an asterisk marks "
+    "one (95 %) that excludes zero. “Images” is a bootstrap over images with the "
+    "trained models held fixed: it may exclude zero for two runs of one setting that "
+    "differ in their seed alone, so by itself it says nothing of a setting and is "
+    "never marked. It takes images as independent unless the report was made with "
+    "--block; of neighbouring frames of a film it is otherwise too narrow."
 )
 
 
 def build(evidence: Evidence) -> Report:
     """Put together what there is."""
     shown = [x for x in TRAINED if x in evidence.scope.tables]
-    cells = _cells(evidence, shown or ["4"])
+    compared = shown or ["4"]
+    cells = _cells(evidence, compared)
     sections = [_results(evidence, table) for table in shown]
-    if not any(evidence.finals.values()):
-        sections.append(Section("Cost", [], [tables.cost(evidence)], []))
-        return Report(
-            _title(evidence), _facts(evidence), evidence.missing(), sections, None
-        )
-    with_classes = [x for x in shown if x != "controls"][:1] or shown[:1]
-    sections += [
-        _learning(evidence, shown),
-        _discriminator(evidence, cells),
-        _classes(evidence, with_classes),
-        _calibration(evidence, cells),
-        Section("Is it a regularizer?", [], [diagnostics.gap(evidence, cells)], []),
-        Section("Cost", [], [tables.cost(evidence)], []),
-    ]
+    if evidence.finals:
+        with_classes = [x for x in compared if x != "controls"][:1] or compared[:1]
+        sections += [
+            _learning(evidence, compared),
+            _discriminator(evidence, cells),
+            _classes(evidence, with_classes),
+            _calibration(evidence, cells),
+            Section("Is it a regularizer?", [], [diagnostics.gap(evidence, cells)], []),
+        ]
+    sections.append(Section("Cost", [], [tables.cost(evidence)], []))
     return Report(
         _title(evidence),
         _facts(evidence),
+        _state(evidence),
         evidence.missing(),
         sections,
-        examples.compare(evidence, shown),
+        examples.compare(evidence, compared),
     )
 
 
@@ -79,14 +81,14 @@ def to_markdown(report: Report) -> str:
     """Return the tables alone, with how they came about."""
     lines = [f"# {report.title}", ""]
     lines += [f"- {name}: {value}" for name, value in report.facts]
-    lines += ["", READING, ""]
-    if report.missing:
-        lines += ["## Missing", "", *(f"- {text}" for text in report.missing), ""]
+    lines += ["", report.state, "", READING, ""]
     for section in report.sections:
-        if section.views:
+        if section.text or section.views:
             lines += [f"## {section.title}", ""]
             lines += [text + "\n" for text in section.text]
             lines += map(markdown, section.views)
+    if report.missing:
+        lines += [f"## {MISSING}", "", *(f"- {text}" for text in report.missing), ""]
     return "\n".join(lines)
 
 
@@ -97,6 +99,18 @@ def _title(evidence: Evidence) -> str:
     return f"Temperatures: {evidence.config.model.name} on {name}"
 
 
+def _state(evidence: Evidence) -> str:
+    count, diverged = len(evidence.runs) - len(evidence.finals), len(evidence.diverged)
+    if not count:
+        return "Every planned run has finished."
+    of_them = f" ({diverged} diverged)" if diverged else ""
+    verb = "is" if count == 1 else "are"
+    return (
+        f"{count} of {len(evidence.runs)} runs {verb} missing{of_them}; see the end. "
+        "The tables are of what has finished."
+    )
+
+
 def _facts(evidence: Evidence) -> list[tuple[str, str]]:
     config, scope = evidence.config, evidence.scope
     splits = {
@@ -104,9 +118,9 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
         for final in evidence.finals.values()
         for name, values in final["splits"].items()
     }
-    return [
+    facts = [
         ("network", f"{config.model.name}, width {config.model.width:g}"),
-        ("pretrained", config.model.pretrained or "no"),
+        ("pretrained", Path(config.model.pretrained).name or "no"),
         (
             "each run",
             f"{evidence.steps} steps, batch {config.data.batch_size}, crop "
@@ -123,6 +137,12 @@ def _facts(evidence: Evidence) -> list[tuple[str, str]]:
         ("runs finished", f"{len(evidence.finals)} of {len(evidence.runs)}"),
         *evidence.provenance().items(),
     ]
+    if evidence.block > 1:
+        text = (
+            f"drawn in runs of {evidence.block} neighbours, in the order of their ids"
+        )
+        facts.append(("images", text))
+    return facts
 
 
 def _cells(evidence: Evidence, shown: Sequence[str]) -> list[str]:
@@ -199,11 +219,10 @@ def _classes(evidence: Evidence, shown: Sequence[str]) -> Section:
         cells = TABLES[table].cells
         for split in evidence.splits():
             views.append(diagnostics.per_class(evidence, cells, split))
-            drawn.append(figures.classes(evidence, cells, split))
-    return Section("By class", [], views, [x for x in drawn if x])
+            drawn += figures.classes(evidence, cells, split)
+    return Section("By class", [], views, drawn)
 
 
 def _calibration(evidence: Evidence, cells: Sequence[str]) -> Section:
-    figure = figures.reliability(evidence, cells[: figures.CROWDED])
     views = [diagnostics.calibration(evidence, cells)]
-    return Section("Calibration", [], views, [figure] if figure else [])
+    return Section("Calibration", [], views, figures.reliability(evidence, cells))

@@ -70,11 +70,39 @@ def paired(
     return Interval(mean, mean - half, mean + half, count)
 
 
+def p_value(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> float | None:
+    """Return the two-sided p of the paired t-test; None below two common seeds."""
+    seeds = sorted(values.keys() & reference.keys())
+    if len(seeds) < 2:
+        return None
+    differences = np.array([values[seed] - reference[seed] for seed in seeds])
+    if np.ptp(differences) == 0:  # then t is 0 / 0 or infinite
+        return float(differences[0] == 0)
+    return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number, in their order (Holm 1979).
+
+    If one says yes where they are below a level, the chance that any yes is wrong is
+    at most that level, however the tests depend on one another.
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    scaled = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return adjusted.tolist()
+
+
 def bootstrap(
     confusions: Mapping[int, Int[np.ndarray, "n k k"]],
     reference: Mapping[int, Int[np.ndarray, "n_reference k k"]],
     *,
     metric: str,
+    block: int = 1,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval | None:
@@ -88,11 +116,15 @@ def bootstrap(
         confusions: by seed, one matrix an image, in the same order everywhere.
         reference: likewise, of the setting compared with.
         metric: `pacc` or `miou`.
+        block: images are drawn in runs of so many neighbours, the first following
+            the last (circular block bootstrap, Politis & Romano 1992), for frames of
+            films, which are not independent.
         seed: of the draws.
         resamples: their number.
 
     Raises:
-        ValueError: the settings were scored on different numbers of images.
+        ValueError: the settings were scored on different numbers of images, or there
+            are not two blocks of them.
     """
     seeds = sorted(confusions.keys() & reference.keys())
     if not seeds:
@@ -104,8 +136,7 @@ def bootstrap(
             "score all runs on the same split"
         )
     (images,) = counts
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(images, np.full(images, 1 / images), size=resamples)
+    draws = _draw(images, block=block, seed=seed, resamples=resamples)
     weights = np.concatenate([np.ones((1, images)), draws])  # the first is no draw
     score = METRICS[metric]
     differences = np.mean(
@@ -115,6 +146,27 @@ def bootstrap(
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(differences[1:], [tail, 1 - tail])
     return Interval(float(differences[0]), float(low), float(high), len(seeds))
+
+
+def _draw(
+    images: int, *, block: int, seed: int, resamples: int
+) -> Int[np.ndarray, "r n"]:
+    """How often each draw has each image: as many images as there are, in blocks."""
+    if not 1 <= block <= max(1, images // 2):
+        raise ValueError(
+            f"--block: {block} is not between 1 and {images // 2}, half of the "
+            f"{images} images of a split, so that there is nothing to resample; give "
+            "fewer"
+        )
+    rng = np.random.default_rng(seed)
+    chance = np.full(images, 1 / images)  # of each image to begin a block
+    whole, rest = divmod(images, block)
+    starts = rng.multinomial(whole, chance, size=resamples)
+    weights = sum(np.roll(starts, i, axis=1) for i in range(block))
+    if rest:  # the last block is cut
+        start = rng.multinomial(1, chance, size=resamples)
+        weights += sum(np.roll(start, i, axis=1) for i in range(rest))
+    return weights
 
 
 def _pacc(

@@ -8,6 +8,8 @@ from tempseg_jax.evidence import statistics
 from tempseg_jax.evidence.statistics import Interval
 
 NONE = "–"
+STAR = " *"
+"""What an interval over seeds that excludes zero is marked with."""
 SUBSCRIPT = re.compile(r"\b([TL])_(G|D|seg|adv)\b")
 """Symbols of the paper as the tables write them."""
 
@@ -43,16 +45,30 @@ def spread(values: dict[int, float], *, digits: int = 2) -> str:
 
 
 def interval(found: Interval | None) -> str:
-    """Return `difference [low, high]`, with an asterisk if it excludes zero."""
+    """Return `difference [low, high]`, or the difference alone."""
     if found is None:
         return NONE
     if not found.known:
         return signed(found.difference)
-    star = " *" if found.excludes_zero else ""
-    ends = f"[{signed(found.low)}, {signed(found.high)}]"
-    return f"{signed(found.difference)} {ends}{star}"
+    return f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]"
+
+
+def over_seeds(found: Interval | None, *, planned: int) -> str:
+    """Return the interval, ` *` if it excludes zero, `, n = 4` if seeds are missing."""
+    if found is None:
+        return NONE
+    star = STAR * found.excludes_zero
+    count = f", n = {found.count}" if found.count < planned else ""
+    return f"{interval(found)}{star}{count}"
 
 
 def signed(value: float) -> str:
-    """Return `+0.57` or `−0.57`."""
-    return f"{value:+.2f}".replace("-", "−")
+    """Return `+0.57` or `−0.57`; zero has a plus sign."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def probability(p: float | None) -> str:
+    """Return a p-value with three digits after the point."""
+    if p is None:
+        return NONE
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
