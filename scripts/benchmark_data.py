@@ -1,13 +1,15 @@
 r"""Images a second out of the input pipeline, beside plain decoding and a peer.
 
-    python scripts/benchmark.py data --manual_dir=../shared/data/VOCdevkit \
-        --peer="python torch_loader.py --root=../shared/data/VOCdevkit/VOC2012"
+    python scripts/benchmark.py data --manual_dir=VOCDIR --peer="python PEER.py VOCDIR"
 
 Modes: `decode_only` is OpenCV decoding images and labels, nothing else; `encoded` is
 the whole pipeline; `cached` is the same with every decoded image in memory. They take
 turns, several times over, because other work on the machine comes and goes; one JSON
-object a line has the median and the spread of each. A peer is any command that prints
-a JSON object with `images_per_s` as its last line.
+object a line has the median and the spread of each.
+
+A peer is any command that does the same work with another library, on the same files
+and with as many workers, and prints a JSON object with `images_per_s` as its last line;
+it is started once a round.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import cv2
 import numpy as np
 import psutil
 
+from tempseg_jax import command
 from tempseg_jax.data import pipeline
 from tempseg_jax.data.catalog import Split, load_split
 
@@ -36,10 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="voc")
     parser.add_argument("--manual_dir")
     parser.add_argument("--data_dir")
-    parser.add_argument("--split", default="trainval")
+    parser.add_argument("--split", help="default: trainval of voc, else train")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--crop_size", type=int, default=416)
-    parser.add_argument("--num_workers", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--num_workers", type=int, default=os.cpu_count(), help="threads; 0: the main"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=1600, help="a mode and round")
     parser.add_argument("--epochs", type=int, help="watch memory for so long instead")
@@ -49,13 +54,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one JSON object a mode."""
-    options = {"allow_missing": True} if args.dataset == "voc" else {}
+    with command.one_line_errors(debug=False):
+        for name in ("batch_size", "crop_size", "rounds", "images"):
+            if getattr(args, name) < 1:
+                raise ValueError(f"--{name}={getattr(args, name)}: give 1 or more")
+        if args.num_workers < 0:
+            raise ValueError(f"--num_workers={args.num_workers}: give 0 or more")
+        return _measure(args)
+
+
+def _measure(args: argparse.Namespace) -> int:
+    in_parts = args.dataset in ("voc", "cityscapes")
     split = load_split(
         args.dataset,
-        split=args.split,
+        split=args.split or ("trainval" if args.dataset == "voc" else "train"),
         manual_dir=args.manual_dir,
         data_dir=args.data_dir,
-        **options,
+        **({"allow_missing": True} if in_parts else {}),
     )
     if args.epochs:
         return _watch_memory(split, args)
@@ -139,14 +154,19 @@ def _decode_rate(split: Split, args: argparse.Namespace) -> float:
         cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
         cv2.imdecode(np.frombuffer(record["label"], np.uint8), cv2.IMREAD_GRAYSCALE)
 
-    with concurrent.futures.ThreadPoolExecutor(args.num_workers) as pool:
+    with concurrent.futures.ThreadPoolExecutor(max(1, args.num_workers)) as pool:
         start = time.perf_counter()
         list(pool.map(decode, records))
         return len(records) / (time.perf_counter() - start)
 
 
-def _peer_rate(command: str) -> float:
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True)
+def _peer_rate(peer: str) -> float:
+    done = subprocess.run(shlex.split(peer), capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"--peer failed: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])["images_per_s"]
+        raise ValueError(f"--peer={peer} failed: {done.stderr.strip()[-200:]}")
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])["images_per_s"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"--peer={peer}: its last line is no JSON object with images_per_s"
+        ) from error

@@ -115,6 +115,32 @@ def test_the_benchmark_prints_one_json_object_a_mode(tmp_path):
     assert all(len(result["spread"]) == 2 for result in results.values())
 
 
+SMALL = ("--rounds=1", "--images=64", "--batch_size=64", "--crop_size=16")
+
+
+@pytest.mark.timeout(120)
+def test_the_benchmark_measures_scenes_in_the_main_thread(data_dir):
+    scenes = ("--dataset=scenes", f"--data_dir={data_dir}", "--num_workers=0")
+    done = run("benchmark", "data", *scenes, *SMALL)
+    rates = [json.loads(line)["images_per_s"] for line in done.stdout.splitlines()]
+    assert len(rates) == 3 and min(rates) > 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--split=valid", "'valid'.*train, val"),
+        ("--batch_size=0", "--batch_size=0: give 1 or more"),
+        ("--peer=echo fast", "--peer=echo fast: its last line is no JSON object with"),
+    ],
+)
+def test_what_the_benchmark_cannot_do_is_one_line(data_dir, argument, message):
+    scenes = ("--dataset=scenes", f"--data_dir={data_dir}")
+    done = run("benchmark", "data", *scenes, *SMALL, argument)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and re.search(f"^error: .*{message}", line), line
+
+
 def write_tiny(folder):
     mask = miniatures.png(miniatures.mask(values=(0, 1)))
     for i in range(4):
