@@ -27,6 +27,7 @@ from ml_collections import ConfigDict  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parents[1]
+TEST_DATA = Path(os.environ.get("TEMPSEG_TEST_DATA") or ROOT.parent / "shared/data")
 
 
 def load_config(name: str) -> ConfigDict:
@@ -39,11 +40,10 @@ def load_config(name: str) -> ConfigDict:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real data for development, beside the repository."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder.relative_to(ROOT.parent)} is not there")
-    return folder
+    """Real data, as CONTRIBUTING.md lists it."""
+    if not TEST_DATA.is_dir():
+        pytest.skip(f"no real data: {TEST_DATA} is not there")
+    return TEST_DATA
 
 
 @pytest.fixture(scope="session")

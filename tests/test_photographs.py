@@ -5,26 +5,24 @@ another preprocessing, or a tensor in another's place, the means differ. (They h
 feel a kernel's rows and columns exchanged: the golden activations do.)
 """
 
-from pathlib import Path
-
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import TEST_DATA
 from flax.traverse_util import flatten_dict
 
 from tempseg_jax.models import SEGMENTERS
 from tempseg_jax.models.pretrained import load_pretrained, preprocessing_of
 
-DATA = Path(__file__).parent.parent.parent / "shared/data"
-PARTIAL = DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
+PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
 CROP = 224  # pixels, of photographs reduced to a shorter side of 256: as on ImageNet
 
 
 def _photographs(folder, count):
     """Return evenly chosen photographs, reduced, as one uint8 RGB batch."""
-    paths = sorted((DATA / folder).glob("*.jpg"))
+    paths = sorted((TEST_DATA / folder).glob("*.[jp][pn]g"))
     if len(paths) < count:
         pytest.skip(f"{folder} is not here")
     crops = []
