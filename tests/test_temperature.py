@@ -1,0 +1,74 @@
+"""What T_G on L_seg is, for the networks of the paper (docs/results.md)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tempseg_jax import losses
+from tempseg_jax.models import SEGMENTERS
+from tempseg_jax.models.preprocessing import TORCHVISION
+
+CLASSES, TEMPERATURE = 5, 0.5
+
+
+@functools.cache
+def train(name, *, temperature, score_rate):
+    """Logits over T after four steps of SGD with momentum, and what they were at T."""
+    segmenter = SEGMENTERS[name](
+        num_classes=CLASSES,
+        preprocessing=TORCHVISION,
+        width=0.06,
+        dtype=jnp.float32,
+        remat=False,
+    )
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(0, 256, (4, 64, 64, 3), np.uint8))
+    label = jnp.asarray(rng.integers(0, CLASSES, (4, 64, 64), np.uint8))
+    variables = segmenter.init(jax.random.key(0), image, train=False)
+    params, stats = variables["params"], variables.get("batch_stats", {})
+    optimizer = optax.chain(
+        optax.sgd(0.05, momentum=0.9), optax.masked(optax.scale(score_rate), is_score)
+    )
+
+    def logits_of(params):
+        logits, _ = segmenter.apply(
+            {"params": params, "batch_stats": stats},
+            image,
+            train=True,
+            rngs={"dropout": jax.random.key(1)},
+            mutable=["batch_stats"],
+        )
+        return logits
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(
+            lambda params: losses.cross_entropy(
+                logits_of(params), label, temperature=temperature
+            )
+        )(params)
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(4):
+        params, state = step(params, state)
+    return np.asarray(jax.jit(logits_of)(params)) / temperature
+
+
+def is_score(params):
+    return {name: name.startswith("score") for name in params}
+
+
+@pytest.mark.parametrize("name", ["fcn8s", "resnet50"])
+def test_it_is_a_rate_of_the_score_layers_one_over_t_squared_as_high(name):
+    sharp = train(name, temperature=TEMPERATURE, score_rate=1.0)
+    fast = train(name, temperature=1.0, score_rate=1 / TEMPERATURE**2)
+    plain = train(name, temperature=1.0, score_rate=1.0)
+    scale = np.abs(fast).max()
+    np.testing.assert_allclose(sharp, fast, atol=1e-4 * scale)
+    assert np.abs(plain - fast).max() > 0.1 * scale
