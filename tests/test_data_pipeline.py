@@ -125,6 +125,16 @@ def test_a_batch_size_that_processes_cannot_share_is_refused(split):
         batches(split, 1, batch_size=3, process_count=2)
 
 
+@pytest.mark.parametrize(
+    "scales", [(2.0, 0.5), (0.0, 1.0), (-1.0, 1.0), (1.0, np.inf), (np.nan, 1.0)]
+)
+def test_scales_that_cannot_be_drawn_are_refused(split, scales):
+    low, high = scales
+    message = f"data.min_scale={low}, data.max_scale={high}: must be above 0"
+    with pytest.raises(ValueError, match=message):
+        batches(split, 1, min_scale=low, max_scale=high)
+
+
 @pytest.fixture
 def broken():
     records = [make_record(i, height=16, width=16) for i in range(4)]

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
@@ -65,7 +66,16 @@ def train_batches(
         on_error: 'raise' stops the run at a broken image; 'skip' takes the next one.
         process_index: of this process.
         process_count: of all.
+
+    Raises:
+        ValueError: the batch cannot be shared, or no scale be drawn; with 'raise', also
+            on the way, at a broken image.
     """
+    if not 0 < min_scale <= max_scale < math.inf:
+        raise ValueError(
+            f"data.min_scale={min_scale}, data.max_scale={max_scale}: must be above 0,"
+            " and the first at most the second"
+        )
     if batch_size % process_count:
         raise ValueError(
             f"data.batch_size={batch_size} is not a multiple of the {process_count}"
