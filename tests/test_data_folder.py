@@ -87,13 +87,20 @@ def test_one_image_that_a_list_names_is_a_split(tmp_path):
     assert listing(source(tmp_path)) == {"train": ["a"]}
 
 
-def test_without_lists_a_tenth_is_val_and_more_images_move_none(tmp_path):
+def test_without_lists_a_tenth_is_val_and_a_new_image_moves_at_most_one(tmp_path):
     write(tmp_path, *(f"images/{i}.jpg" for i in range(20)))
     write(tmp_path, *(f"masks/{i}.png" for i in range(20)))
     before = listing(source(tmp_path))
     assert len(before["val"]) == 2 and len(before["train"]) == 18
     assert not set(before["val"]) & set(before["train"])
     assert listing(source(tmp_path)) == before
+    for i in range(20, 40):
+        write(tmp_path, f"images/{i}.jpg", f"masks/{i}.png")
+        after = listing(source(tmp_path))
+        moved = set(before["val"]) ^ (set(after["val"]) - {str(i)})
+        assert len(moved) <= 1
+        before = after
+    assert len(after["val"]) == 4
 
 
 def test_void_index_becomes_void(tmp_path):

@@ -233,7 +233,7 @@ def _stem(path: Path) -> str:
 
 
 def _every_tenth(images: Path, masks: Path) -> dict[str, _Pairs]:
-    """Split by a hash of the stem, so that new files move no old one.
+    """Split by a hash of the stem, so that a new file moves at most one other.
 
     Raises:
         ValueError: there is one image, which cannot be in both splits.
