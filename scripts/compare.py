@@ -5,6 +5,7 @@ python scripts/compare.py runs/pretrained runs/scratch --out=curves.png
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -14,7 +15,7 @@ from tempseg_jax.writer import read_metrics
 
 
 def main() -> None:
-    """Read each workdir's metrics.jsonl and draw them under the folders' names."""
+    """Read each workdir's metrics.jsonl and draw them, named by their folders."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -22,14 +23,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("curves.png"))
     arguments = parser.parse_args()
     with command.one_line_errors(debug=False):
-        runs = {folder.name: read_metrics(folder) for folder in arguments.workdirs}
-        for folder in arguments.workdirs:
-            if not runs[folder.name]:
+        runs = {}
+        for name, folder in _named(arguments.workdirs).items():
+            runs[name] = read_metrics(folder)
+            if not runs[name]:
                 raise FileNotFoundError(
                     f"{folder}/metrics.jsonl: nothing to draw; is it the workdir of a "
                     "run?"
                 )
         pictures.save_comparison(runs, arguments.out)
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """Name each folder by as much of the end of its path as no other has.
+
+    Raises:
+        ValueError: a folder is given twice.
+    """
+    parts = [folder.resolve().parts for folder in folders]
+    found = {}
+    for folder, own in zip(folders, parts, strict=True):
+        if parts.count(own) > 1:
+            raise ValueError(f"{folder}: given twice; name each workdir once")
+        ends = (own[-n:] for n in range(1, len(own) + 1))
+        alone = (x for x in ends if sum(y[-len(x) :] == x for y in parts) == 1)
+        found[str(Path(*next(alone)))] = folder
+    return found
 
 
 if __name__ == "__main__":

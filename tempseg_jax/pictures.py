@@ -68,12 +68,27 @@ def save_curves(lines: Lines, path: Path) -> None:
 
 
 def save_comparison(runs: dict[str, Lines], path: Path) -> None:
-    """Draw several runs' segmentation loss and validation mIoU in one figure."""
+    """Draw several runs' segmentation loss and validation mIoU in one figure.
+
+    Raises:
+        ValueError: no run has either.
+    """
     compared = {"train/loss_seg": CURVES[0][0], "val/miou": "Validation mIoU"}
+    everything = [line for lines in runs.values() for line in lines]
+    shown = {
+        name: title
+        for name, title in compared.items()
+        if any(line.get(name) is not None for line in everything)
+    }
+    if not shown:
+        raise ValueError(
+            f"{', '.join(runs)}: no line of metrics.jsonl has {' or '.join(compared)}; "
+            "train further, or name other workdirs"
+        )
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        for i, (name, title) in enumerate(compared.items()):
-            axes = figure.add_subplot(1, 2, i + 1, title=title, xlabel="step")
+        figure = Figure(figsize=(4 * len(shown), 3), layout="constrained")
+        for i, (name, title) in enumerate(shown.items()):
+            axes = figure.add_subplot(1, len(shown), i + 1, title=title, xlabel="step")
             for label, lines in runs.items():
                 _draw(axes, lines, name, label=label)
             axes.legend(frameon=False)

@@ -1,5 +1,14 @@
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
+import pytest
+from conftest import ROOT
+from matplotlib.figure import Figure
 
 from tempseg_jax import pictures
 from tempseg_jax.evaluate import Example
@@ -47,3 +56,57 @@ def test_curves_are_drawn_from_whatever_there_is(tmp_path):
     narrow, wide = (read_rgb(tmp_path / f"{x}.png") for x in ("narrow", "wide"))
     assert np.ptp(narrow) > 0
     assert wide.shape[1] == 2 * narrow.shape[1]  # D has its panels where there is a D
+
+
+def drawn(monkeypatch, runs, path):
+    """Draw a comparison; return each panel's title and its curves' labels."""
+    figures = []
+    monkeypatch.setattr(
+        pictures,
+        "Figure",
+        lambda **options: figures.append(Figure(**options)) or figures[0],
+    )
+    pictures.save_comparison(runs, path)
+    return {
+        axes.get_title(): [line.get_label() for line in axes.lines]
+        for axes in figures[0].axes
+    }
+
+
+def test_a_comparison_has_the_panels_that_there_is_something_for(tmp_path, monkeypatch):
+    loss, score = {"step": 1, "train/loss_seg": 2.0}, {"step": 1, "val/miou": 0.5}
+    both = drawn(monkeypatch, {"a": [loss, score], "b": [loss]}, tmp_path / "x.png")
+    assert both == {"Segmentation loss (nats)": ["a", "b"], "Validation mIoU": ["a"]}
+    one = drawn(
+        monkeypatch, {"a": [loss, {"step": 1, "val/miou": None}]}, tmp_path / "y.png"
+    )
+    assert one == {"Segmentation loss (nats)": ["a"]}
+    with pytest.raises(ValueError, match=r"a: no line of metrics\.jsonl"):
+        pictures.save_comparison({"a": [{"step": 1}]}, tmp_path / "z.png")
+
+
+def compare(*folders, out):
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *map(str, folders)]
+    return subprocess.run(
+        [*command, f"--out={out}"], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_runs_are_named_by_what_tells_their_folders_apart():
+    script = runpy.run_path(str(ROOT / "scripts" / "compare.py"), run_name="script")
+    folders = [
+        Path(x) for x in ("/r/a/run", "/r/b/run", "/r/other", "/s/b/run", "/run")
+    ]
+    names = list(script["_named"](folders))
+    assert names == ["a/run", "r/b/run", "other", "s/b/run", "/run"]
+
+
+def test_a_run_given_twice_is_refused_in_one_line(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    line = {"step": 1, "train/loss_seg": 2.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    out = tmp_path / "x.png"
+    found = compare(folder, folder / ".." / "run", out=out)
+    assert found.returncode == 1 and not out.exists()
+    assert found.stderr.strip().endswith("given twice; name each workdir once")
