@@ -3,7 +3,8 @@
     python scripts/sweep.py --config=configs/resnet50_camvid.py --table=3 --seeds=5 \
         --workdir=runs/table3 --config.data.manual_dir=CAMVID --test_split=test
 
-Started again, it goes on where it was stopped. On several GPUs, one process each:
+Started again, it goes on where it was stopped; with --status and --workdir alone it
+shows how far it is. On several GPUs, one process each:
 CUDA_VISIBLE_DEVICES=0 … --shard=1/2, CUDA_VISIBLE_DEVICES=1 … --shard=2/2. Then
 scripts/report.py makes the page.
 """
@@ -16,7 +17,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tempseg_jax import command, huge_pages
+from tempseg_jax import command, huge_pages, workdir
 from tempseg_jax.evidence import cells, progress, sweep
 from tempseg_jax.evidence.scope import Scope, read_scope
 
@@ -41,7 +42,9 @@ _TRAIN_IMAGES = flags.DEFINE_integer(
 _KEEP = flags.DEFINE_bool(
     "keep_checkpoints", False, "Keep the checkpoints of finished runs."
 )
-_STATUS = flags.DEFINE_bool("status", False, "Show how far the sweep is, and stop.")
+_STATUS = flags.DEFINE_bool(
+    "status", False, "Show how far the sweep of --workdir is, and stop."
+)
 _DEBUG = flags.DEFINE_bool("debug", False, "Show where an error arose.")
 
 
@@ -49,16 +52,16 @@ def main(argv: list[str]) -> bool:
     """Do what the flags say; return whether everything is done."""
     if len(argv) > 1:
         raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
-    if _CONFIG.value is None:
-        raise ValueError("--config: missing; for example --config=configs/demo.py")
     if _WORKDIR.value is None:
         raise ValueError("--workdir: missing; for example --workdir=runs/table3")
     if _STATUS.value:
         scope, saved = read_scope(_WORKDIR.value)
-        runs = scope.runs(_CONFIG.value)
+        runs = scope.runs(workdir.read_config(_WORKDIR.value))
         folder = Path(_WORKDIR.value)
         print(progress.view(folder, runs, mine=runs, steps=saved["steps"]))
         return True
+    if _CONFIG.value is None:
+        raise ValueError("--config: missing; for example --config=configs/demo.py")
     scope = Scope(
         tables=tuple(_TABLE.value),
         seeds=_SEEDS.value,
@@ -70,16 +73,9 @@ def main(argv: list[str]) -> bool:
         _WORKDIR.value,
         scope=scope,
         only=_CELLS.value,
-        shard=_shard(_SHARD.value),
+        shard=sweep.parse_shard(_SHARD.value),
         keep_checkpoints=_KEEP.value,
     )
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise ValueError(f"--shard: {text!r} is not i/n with 1 <= i <= n, as in 1/4")
-    return int(index), int(count)
 
 
 def _main(argv: list[str]) -> None:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -147,11 +148,51 @@ def test_an_unknown_table_or_cell_is_refused(demo_config, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_shards_share_the_runs(demo_config):
-    runs = SCOPE._replace(tables=("3",), seeds=5).runs(demo_config)
-    parts_ = [runs[i::3] for i in range(3)]
-    assert sorted(sum(parts_, [])) == sorted(runs) and len(set(runs)) == 20
-    assert [x.seed for x in runs] == sorted(x.seed for x in runs)
+def test_each_shard_trains_its_own_runs_and_all_of_them_everything(
+    config, tmp_path, monkeypatch
+):
+    trained = []
+
+    def record(own, folder, **_):
+        trained.append(Run(*Path(folder).parts[-2:]))
+        raise experiment.Diverged("recorded, not trained")
+
+    monkeypatch.setattr(experiment, "train", record)
+    scope = SCOPE._replace(tables=("3",), seeds=2)
+    assert run(config, tmp_path, scope=scope, shard=(2, 3))
+    # In the outer loop seeds; of those eight the second, the fifth and the eighth.
+    second = [("adversarial", "seed0"), ("baseline", "seed1"), ("tg2", "seed1")]
+    assert trained == second
+    for i in (1, 3):
+        assert run(config, tmp_path, scope=scope, shard=(i, 3))
+    everything = {(x.cell, f"seed{x.seed}") for x in scope.runs(config)}
+    assert len(trained) == len(everything) == 8 and set(trained) == everything
+
+
+def test_a_shard_is_one_of_n():
+    assert sweep.parse_shard("1/1") == (1, 1) and sweep.parse_shard("3/12") == (3, 12)
+    for text in ("0/3", "4/3", "-1/3", "1", "1/", "a/b", "1/2/3"):
+        with pytest.raises(ValueError, match="is not i/n with 1 <= i <= n"):
+            sweep.parse_shard(text)
+
+
+def sweep_script(*flags):
+    command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_status_needs_the_folder_alone(swept):
+    found = sweep_script("--status", f"--workdir={swept[0]}")
+    assert found.returncode == 0, found.stderr
+    assert "2 runs: 2 done, 0 to do" in found.stdout
+
+
+def test_a_shard_that_there_is_not_is_refused_before_anything_is_made(tmp_path):
+    config = ROOT / "configs" / "demo.py"
+    folder = tmp_path / "sweep"
+    found = sweep_script("--shard=4/3", f"--config={config}", f"--workdir={folder}")
+    assert found.returncode == 1 and not folder.exists()
+    assert found.stderr.splitlines()[-1].startswith("error: --shard: '4/3'")
 
 
 def test_a_measurement_agrees_with_an_obvious_one(demo_config):
@@ -275,9 +316,10 @@ def test_a_diverged_run_is_recorded_and_the_sweep_goes_on(config, copy, monkeypa
 
     monkeypatch.setattr(experiment, "train", explode)
     assert run(config, copy, scope=SCOPE._replace(seeds=2))
-    assert "baseline, seed 1: step 1: the loss is not finite" in (
-        Evidence(copy).missing()
-    )
+    assert Evidence(copy).missing() == [
+        f"{cells.CELLS[cell].title}: seed 1 diverged (step 1: the loss is not finite)"
+        for cell in cells.TABLES["4"].cells
+    ]
 
 
 def test_cells_that_differ_in_numbers_share_what_was_compiled(config, copy):

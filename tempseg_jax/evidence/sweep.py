@@ -16,6 +16,18 @@ from tempseg_jax.evidence.scope import Scope, claim
 from tempseg_jax.evidence.store import Run
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return (i, n) of `i/n`.
+
+    Raises:
+        ValueError: it is not that, with i from 1 to n.
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise ValueError(f"--shard: {text!r} is not i/n with 1 <= i <= n, as in 1/4")
+    return int(index), int(count)
+
+
 def run(
     config: ConfigDict,
     folder: str | Path,
