@@ -55,7 +55,7 @@ def start_two(command, only_second=(), **flags):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
 
@@ -95,8 +95,6 @@ def test_a_killed_process_stops_the_other_and_any_number_goes_on(
     second.kill()
     output, _ = first.communicate(timeout=2 * distributed.HEARTBEAT_TIMEOUT + 30)
     second.communicate()
-    if first.returncode == 0:
-        pytest.skip("the run was over before the second process could be killed")
     # Where it waited for the other to save, it is JAX that ends it, after 30 s.
     told = re.search(r"lost another process of the run|another task died", output)
     assert first.returncode != 0 and told, output
@@ -109,7 +107,7 @@ def test_a_mistake_of_one_process_ends_all_of_them(command, tmp_path):
     first, second = start_two(
         command, workdir=tmp_path, only_second=["--config.data.crop_size=0"]
     )
-    output, _ = second.communicate(timeout=240)
+    output, _ = second.communicate(timeout=600)
     assert second.returncode == 1 and "error: data.crop_size: 0" in output, output
     first.communicate(timeout=2 * distributed.HEARTBEAT_TIMEOUT + 30)
     assert first.returncode != 0
