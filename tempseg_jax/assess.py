@@ -113,7 +113,7 @@ def _numbers(result: Result, split: Split, outline_iou: np.ndarray) -> dict[str,
         "images": int(result.sums.images),
         "pixels": int(confusion.sum()),
         **result.named(prefix=""),
-        "boundary_iou": _mean(outline_iou),
+        "boundary_iou": metrics.mean_of_present(outline_iou),
         "class_iou": dict(zip(split.class_names, iou.tolist(), strict=True)),
         "class_boundary_iou": dict(
             zip(split.class_names, outline_iou.tolist(), strict=True)
@@ -184,8 +184,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float("nan")

@@ -38,8 +38,8 @@ def scores(confusion: Int[np.ndarray, "k k"]) -> dict[str, float]:
     iou = iou_per_class(confusion)
     return {
         "pacc": float(_ratio(np.trace(confusion), confusion.sum())),
-        "miou": _mean_of_present(iou),
-        "macc": _mean_of_present(_ratio(np.diag(confusion), truth)),
+        "miou": mean_of_present(iou),
+        "macc": mean_of_present(_ratio(np.diag(confusion), truth)),
         "fwiou": float(_ratio(np.nansum(truth * iou), confusion.sum())),
     }
 
@@ -48,6 +48,7 @@ def _ratio(a: np.ndarray | np.number, b: np.ndarray | np.number) -> np.ndarray:
     return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=np.asarray(b) > 0)
 
 
-def _mean_of_present(values: Float[np.ndarray, "k"]) -> float:
+def mean_of_present(values: Float[np.ndarray, "k"]) -> float:
+    """Average over the classes that occur; NaN where none does."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")

@@ -20,7 +20,10 @@ from tempseg_jax.types import Batch, Metrics, Scalar
 
 
 class Hyperparameters(NamedTuple):
-    """The numbers of an experiment. All are traced: changing one compiles nothing."""
+    """The numbers of an experiment. All are traced: changing one compiles nothing.
+
+    (But the number of steps, which is the length of the schedule.)
+    """
 
     seed: int | Int[Array, ""]
     schedule: PyTree  # Float[Array, "steps"]: a factor on both rates, by step
