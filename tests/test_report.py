@@ -2,10 +2,11 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import load_config
+from conftest import ROOT, load_config
 
 from tempseg_jax import workdir
 from tempseg_jax.data import scenes
@@ -221,6 +222,19 @@ def test_blocks_of_neighbours_widen_the_interval_over_images_alone(full, tmp_pat
         for y in rows
     )
     assert low[0] == high[0] and high[2] - high[1] > 1.2 * (low[2] - low[1])
+
+
+def test_the_script_writes_the_page_and_the_tables_and_says_what_is_missing(tmp_path):
+    write_sweep(tmp_path / "sweep", runs=[])
+    command = [sys.executable, str(ROOT / "scripts" / "report.py"), "--block=3"]
+    command += [str(tmp_path / "sweep"), f"--out={tmp_path / 'a' / 'page.html'}"]
+    command += [f"--markdown={tmp_path / 'tables.md'}"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert shown.returncode == 0, shown.stderr
+    assert "12 of 12 runs are missing\n" in shown.stdout
+    assert "missing: T_G = 2: seeds 0, 1, 2 not started\n" in shown.stdout
+    for name in ("a/page.html", "tables.md"):
+        assert "runs of 3 neighbours" in (tmp_path / name).read_text()
 
 
 def test_the_facts_say_that_images_were_drawn_in_blocks(tmp_path):

@@ -133,7 +133,7 @@ def test_a_contrast_is_the_first_setting_less_the_second(evidence):
     found = tables.contrasts(evidence, "val")
     shown = row(found, "Does T_G = 0.5 help, beside an adversary?")
     # -2, -2.6, -2.3: mean -2.3, s 0.3, half 4.302653 x 0.3 / sqrt(3).
-    assert shown["difference"] == "T_G = 0.5 − Adversarial (T = 1)"
+    assert shown["difference"] == "“T_G = 0.5” − “Adversarial (T = 1)”"
     assert shown["Δ mIoU (seeds)"] == "−2.30 [−3.05, −1.55] *"
     assert shown["Δ mIoU (images)"].startswith("−")
     assert shown["seeds"] == "3"

@@ -135,14 +135,15 @@ def discriminator(evidence: Evidence, cells: Sequence[str]) -> View:
             "largest move of a weight",
         ),
         rows,
-        "Whether D tells X from p is in D(X) − D(p), taken seed by seed: what it says "
-        "to both varies with its random start. L_D is 0.25 where D says 0.5 to "
-        "everything. Initial weights have a standard deviation of 2.0e-02.",
+        "D(X) − D(p), taken seed by seed, is above zero where D tells X from p as it "
+        "is taught to; what it says to both varies with its random start. L_D is 0.25 "
+        "where D says 0.5 to everything. Initial weights have a standard deviation of "
+        "2.0e-02.",
     )
 
 
 def margins(evidence: Evidence, cell: str) -> dict[int, Series]:
-    """Return D(X) − D(p) over the steps, by seed: zero where D cannot tell them."""
+    """Return D(X) − D(p) over the steps, by seed: zero where D tells nothing."""
     real = evidence.curves(cell, "train/d_real")
     fake = evidence.curves(cell, "train/d_fake")
     found = {}

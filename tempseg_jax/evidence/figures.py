@@ -89,19 +89,21 @@ def learning_curves(evidence: Evidence, table: str) -> list[Figure]:
 def discriminator(evidence: Evidence, cells: Sequence[str]) -> list[Figure]:
     """D(X) − D(p) of each seed, D(X), D(p) and L_D over the steps."""
     cells = [x for x in cells if evidence.curves(x, "train/loss_d")]
-    found = []
-    for panel in _panels(cells):
-        real, fake, loss = (
-            {x: evidence.curves(x, f"train/{name}") for x in panel}
-            for name in ("d_real", "d_fake", "loss_d")
-        )
-        both = {x: margins(evidence, x) for x in panel}
-        found += [
-            _curves(both, "mean D(X) − D(p)", scale=1.0, line=0.0),
-            _curves(real, "mean D(X)", scale=1.0, line=None),
-            _curves(fake, "mean D(p)", scale=1.0, line=None),
-            _curves(loss, "L_D", scale=1.0, line=0.25),
-        ]
+    real, fake, loss = (
+        {x: evidence.curves(x, f"train/{name}") for x in cells}
+        for name in ("d_real", "d_fake", "loss_d")
+    )
+    wanted = (
+        ({x: margins(evidence, x) for x in cells}, "mean D(X) − D(p)", 0.0),
+        (real, "mean D(X)", None),
+        (fake, "mean D(p)", None),
+        (loss, "L_D", 0.25),
+    )
+    found = [
+        _curves({x: curves[x] for x in panel}, label, scale=1.0, line=line)
+        for curves, label, line in wanted
+        for panel in _panels(cells)
+    ]
     return [figure for figure in found if figure]
 
 

@@ -31,8 +31,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: .8125rem; margin: .5rem 0;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
-th, td { padding: .3rem .5rem; border-bottom: 1px solid #ccc; text-align: right; }
-th:first-child, td:first-child { text-align: left; min-width: 9rem; }
+th, td { padding: .3rem .4rem; border-bottom: 1px solid #ccc; text-align: right; }
+th:first-child, td:first-child { text-align: left; min-width: 10rem; }
 thead th { border-bottom: 2px solid #333; vertical-align: bottom; }
 .number { white-space: nowrap; }
 .wide { overflow-x: auto; }

@@ -86,7 +86,7 @@ def contrasts(evidence: Evidence, split: str) -> View:
         rows.append(
             (
                 question,
-                f"{CELLS[cell].title} − {CELLS[against].title}",
+                f"“{CELLS[cell].title}” − “{CELLS[against].title}”",
                 str(count),
                 over_seeds(found, planned=count),
                 probability(adjusted.get(contrast)),
