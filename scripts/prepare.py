@@ -9,8 +9,8 @@ file; it exits with 1 if there are any. A config's training finds the dataset pr
 if name, folder and options are the same.
 """
 
+import functools
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tempseg_jax import config_flag
 from tempseg_jax.data import pipeline, report
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
 
@@ -143,21 +144,7 @@ def _main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parse as absl does; what is wrong with the config is one line here too."""
-    try:
-        rest = app.parse_flags_with_usage(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.keys()  # a file that cannot be read shows on its first use
-    except OSError as error:
-        sys.exit(f"error: --config: {' '.join(str(error).split())}")
-    except (AttributeError, KeyError) as error:  # what ConfigDict raises
-        field = re.search(r"\w+", str(error))[0]
-        meant = re.search(r'Did you mean "(\w+)"', str(error))
-        hint = f"; did you mean {meant[1]!r}?" if meant else ""
-        sys.exit(f"error: --config: it has no field {field!r}{hint}")
-    return rest
-
+_parse = functools.partial(config_flag.parse, config=_CONFIG)
 
 if __name__ == "__main__":
     app.run(_main, flags_parser=_parse)

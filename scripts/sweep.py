@@ -9,6 +9,7 @@ CUDA_VISIBLE_DEVICES=0 … --shard=1/2, CUDA_VISIBLE_DEVICES=1 … --shard=2/2. 
 scripts/report.py makes the page.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tempseg_jax import command, huge_pages, workdir
+from tempseg_jax import command, config_flag, huge_pages, workdir
 from tempseg_jax.evidence import cells, progress, sweep
 from tempseg_jax.evidence.scope import Scope, read_scope
 
@@ -88,16 +89,7 @@ def _main(argv: list[str]) -> None:
         sys.exit("not everything is done: stopped, or left to another process")
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parse as absl does; what is wrong with the config is one line here too."""
-    try:
-        rest = app.parse_flags_with_usage(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.keys()  # a file that cannot be read shows on its first use
-    except (AttributeError, KeyError, OSError) as error:  # what ConfigDict raises
-        sys.exit(f"error: --config: {' '.join(str(error).split())}")
-    return rest
-
+_parse = functools.partial(config_flag.parse, config=_CONFIG)
 
 if __name__ == "__main__":
     app.run(_main, flags_parser=_parse)

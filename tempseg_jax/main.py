@@ -1,7 +1,6 @@
 """Flags of `python -m tempseg_jax.main`, nothing else."""
 
-import re
-import sys
+import functools
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -9,6 +8,7 @@ from ml_collections import config_flags
 from tempseg_jax import (
     assess,
     command,
+    config_flag,
     distributed,
     experiment,
     huge_pages,
@@ -103,22 +103,7 @@ def _main(argv: list[str]) -> None:
         main(argv)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parse as absl does; what is wrong with the config is one line here too."""
-    try:
-        rest = app.parse_flags_with_usage(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.keys()  # a file that cannot be read shows on its first use
-    except OSError as error:
-        sys.exit(f"error: --config: {' '.join(str(error).split())}")
-    except (AttributeError, KeyError) as error:  # what ConfigDict raises
-        field = re.search(r"\w+", str(error))[0]
-        flag = next((word for word in argv if field in word), field).split("=")[0]
-        meant = re.search(r'Did you mean "(\w+)"', str(error))
-        hint = f"did you mean {meant[1]!r}?" if meant else "--mode=describe lists them"
-        sys.exit(f"error: {flag}: the config has no field {field!r}; {hint}")
-    return rest
-
+_parse = functools.partial(config_flag.parse, config=_CONFIG)
 
 if __name__ == "__main__":
     app.run(_main, flags_parser=_parse)

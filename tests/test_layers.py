@@ -51,9 +51,11 @@ MAY_IMPORT = {
     "command": "sliding inference",
     "distributed": "command",
     "huge_pages": "",
+    "config_flag": "",
     "evidence": "evidence types data metrics calibration steps evaluate mesh "
     "checkpoint writer workdir pictures parts experiment",
-    "main": "assess command distributed experiment huge_pages sliding workdir",
+    "main": "assess command config_flag distributed experiment huge_pages sliding "
+    "workdir",
     "__init__": "inference",
 }
 READS_THE_CONFIG = {"parts", "experiment", "assess", "workdir", "main", "evidence"}

@@ -5,13 +5,13 @@ import functools
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT, TEST_DATA
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
@@ -32,8 +32,7 @@ from tempseg_jax.models.weight_names import (
     TORCHVISION_RESNET50,
 )
 
-ROOT = Path(__file__).parent.parent
-PARTIAL = ROOT.parent / "shared/data/weights/resnet50_keras_imagenet_notop_partial.h5"
+PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
 
 
 @functools.cache
