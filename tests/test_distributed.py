@@ -72,9 +72,10 @@ def assert_same_run(found, expected):
     assert [line["step"] for line in found] == [line["step"] for line in expected]
     for a, b in zip(found, expected, strict=True):
         names = {"train/loss_seg", "train/loss_d", "val/pacc", "val/nll"} & b.keys()
-        # The all-reduce adds in another order: about 1e-7 a step, not bitwise.
+        # The all-reduce adds in another order: about 1e-7 a step, which training
+        # magnifies; 1e-5 in the end with jax 0.12.
         assert {n: a[n] for n in names} == pytest.approx(
-            {n: b[n] for n in names}, rel=1e-5
+            {n: b[n] for n in names}, rel=1e-4
         )
 
 
