@@ -50,9 +50,8 @@ def run(args: argparse.Namespace) -> int:
         result = benchmark_step.measure(args, args.model[0], args.mode[0])
         print(json.dumps(result), flush=True)
         return 0
-    if (
-        args.peer
-    ):  # which uses one device: so must ours, of which it inherits the choice
+    if args.peer:
+        # It uses one device, and so must ours; both inherit which.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
     results = []

@@ -56,6 +56,22 @@ def data_dir(tmp_path_factory) -> str:
     return folder
 
 
+def make_segmenter(
+    name, *, num_classes=5, width=0.05, dtype=jax.numpy.float32, remat=False
+):
+    """Return a network of SEGMENTERS, by default a narrow one."""
+    from tempseg_jax.models import SEGMENTERS
+    from tempseg_jax.models.preprocessing import TORCHVISION
+
+    return SEGMENTERS[name](
+        num_classes=num_classes,
+        preprocessing=TORCHVISION,
+        width=width,
+        dtype=dtype,
+        remat=remat,
+    )
+
+
 def make_demo_config(data_dir: str) -> ConfigDict:
     """Return the demo, of a size at which a step takes a moment."""
     config = load_config("demo")

@@ -1,5 +1,6 @@
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,7 @@ def test_the_peer_runs_where_ours_did_and_this_process_holds_no_device(
     monkeypatch.setattr(jax, "devices", pytest.fail)
     monkeypatch.setattr(jax, "default_backend", pytest.fail)
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # no restart of the tests
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     parser = argparse.ArgumentParser()
     benchmark_train.add_arguments(parser)
     words = ["--model", "fcn8s", "--mode", "supervised", "--peer=peer.py"]
@@ -87,3 +89,4 @@ def test_the_peer_runs_where_ours_did_and_this_process_holds_no_device(
     assert all(f"--device={device}" in command for command in started[1:])
     assert len(started) == (3 if device == "cuda" else 2)  # eager, compiled
     assert "torch 2" in capsys.readouterr().err
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"  # the peer uses one

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from tempseg_jax import distributed
@@ -112,6 +113,19 @@ def test_a_mistake_of_one_process_ends_all_of_them(command, tmp_path):
     assert second.returncode == 1 and "error: data.crop_size: 0" in output, output
     first.communicate(timeout=2 * distributed.HEARTBEAT_TIMEOUT + 30)
     assert first.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "said, raised",
+    [
+        ("UNKNOWN: Gloo all-reduce failed: reset by peer", ConnectionError),
+        ("RESOURCE_EXHAUSTED: Out of memory", jax.errors.JaxRuntimeError),
+    ],
+)
+def test_a_full_memory_is_not_blamed_on_another_process(said, raised, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(raised, match=said[:7]), distributed.names_a_lost_process():
+        raise jax.errors.JaxRuntimeError(said)
 
 
 def test_half_of_an_address_is_refused():

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import make_segmenter
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file
 
@@ -16,8 +17,6 @@ import tempseg_jax
 from tempseg_jax import export, standalone
 from tempseg_jax.export import Shape
 from tempseg_jax.inference import Segment
-from tempseg_jax.models import SEGMENTERS
-from tempseg_jax.models.preprocessing import TORCHVISION
 from tempseg_jax.sliding import WHOLE
 
 RNG = np.random.default_rng(0)
@@ -101,13 +100,7 @@ def test_the_torchvision_file_holds_the_same_weights(folder, segment):
 
 
 def test_resnet_lowers_for_any_size_too():
-    segmenter = SEGMENTERS["resnet50"](
-        num_classes=3,
-        preprocessing=TORCHVISION,
-        width=0.05,
-        dtype=jnp.float32,
-        remat=False,
-    )
+    segmenter = make_segmenter("resnet50", num_classes=3)
     init = functools.partial(segmenter.init, train=False)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
     variables = jax.eval_shape(init, jax.random.key(0), image)

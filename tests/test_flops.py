@@ -3,10 +3,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from conftest import make_segmenter
 
 from tempseg_jax.flops import count_flops
-from tempseg_jax.models import SEGMENTERS
-from tempseg_jax.models.preprocessing import TORCHVISION
 
 
 def shape(*sides):
@@ -43,13 +42,7 @@ def test_what_is_inside_other_functions_counts_as_often_as_it_runs():
 
 
 def test_a_network_agrees_with_xla_but_for_padding_and_trifles():
-    segmenter = SEGMENTERS["resnet50"](
-        num_classes=5,
-        preprocessing=TORCHVISION,
-        width=0.25,
-        dtype=jnp.float32,
-        remat=False,
-    )
+    segmenter = make_segmenter("resnet50", width=0.25)
     image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.uint8)
     init = functools.partial(segmenter.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), image)

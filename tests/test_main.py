@@ -30,6 +30,7 @@ MISTAKES = {
     "--workdir={workdir} --config.data.batch_size=513": "data.batch_size: 513 is more "
     "than the 512 images of data.train_split 'train'; choose a smaller batch",
     "--workdir={workdir} --config.steps=0": "steps: 0 is too few; give 1 or more",
+    "--workdir={workdir} --config.save_every_steps=0": "save_every_steps: 0 is too few",
 }
 # Starts every command in a process of its own, for the price of one import and, as
 # Python would take a second to clean up after each, of one end.

@@ -5,21 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import make_segmenter
 
 from tempseg_jax.models import SEGMENTERS, Discriminator, layers
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 LEFT_ALONE = Preprocessing("RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1e-5)
-
-
-def make(name, *, num_classes=5, width=0.05, dtype=jnp.float32, remat=False):
-    return SEGMENTERS[name](
-        num_classes=num_classes,
-        preprocessing=TORCHVISION,
-        width=width,
-        dtype=dtype,
-        remat=remat,
-    )
 
 
 def count(module, shape, dtype):
@@ -41,7 +32,7 @@ def count(module, shape, dtype):
     ],
 )
 def test_segmenters_have_the_parameters_of_table_4(name, num_classes, parameters):
-    module = make(name, num_classes=num_classes, width=1.0)
+    module = make_segmenter(name, num_classes=num_classes, width=1.0)
     assert count(module, (1, 416, 416, 3), jnp.uint8) == parameters
 
 
@@ -65,7 +56,7 @@ def test_the_discriminator_maps_416_pixels_to_13():
 @pytest.mark.parametrize("name", SEGMENTERS)
 @pytest.mark.parametrize("size", [(32, 32), (33, 95), (1, 1), (480, 360)])
 def test_any_input_size_gives_logits_of_that_size(name, size):
-    module = make(name)
+    module = make_segmenter(name)
     image = jax.ShapeDtypeStruct((2, *size, 3), jnp.uint8)
     logits, _ = jax.eval_shape(
         lambda key, x: module.init_with_output(key, x, train=False),
@@ -248,7 +239,7 @@ def assert_same_values_and_gradients(ours, library, variables, x, weights):
 
 @pytest.fixture(scope="module")
 def fcn():
-    module = make("fcn8s", width=0.1)
+    module = make_segmenter("fcn8s", width=0.1)
     init = functools.partial(module.init, train=False)
     image = jnp.zeros((1, 32, 32, 3), jnp.uint8)
     return module, jax.jit(init)(jax.random.key(0), image)
@@ -304,7 +295,7 @@ def test_blocks_are_recomputed_only_where_asked_and_of_the_same_parameters(name)
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)
 
     def program_and_parameters(remat):
-        module = make(name, remat=remat)
+        module = make_segmenter(name, remat=remat)
         init = functools.partial(module.init, train=False)
         variables = jax.eval_shape(init, jax.random.key(0), image)
 

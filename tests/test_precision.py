@@ -3,10 +3,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from conftest import make_segmenter
 
 from tempseg_jax import optim, players, precision, steps
-from tempseg_jax.models import SEGMENTERS, Discriminator
-from tempseg_jax.models.preprocessing import TORCHVISION
+from tempseg_jax.models import Discriminator
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -21,13 +21,7 @@ def test_only_float16_needs_a_loss_scale():
 def step_and_arguments(name, numbers):
     """Return the step of tiny networks and the shapes of what it takes."""
     dtype = precision.COMPUTE_DTYPES[numbers]
-    segmenter = SEGMENTERS[name](
-        num_classes=5,
-        preprocessing=TORCHVISION,
-        width=0.05,
-        dtype=dtype,
-        remat=False,
-    )
+    segmenter = make_segmenter(name, dtype=dtype)
     discriminator = Discriminator(dtype)
 
     def initial_state():

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, TEST_DATA
+from conftest import ROOT, TEST_DATA, make_segmenter
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
-from tempseg_jax.models import SEGMENTERS, pretrained, weight_names
+from tempseg_jax.models import pretrained, weight_names
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
 from tempseg_jax.models.pretrained import (
     PRETRAINED,
@@ -38,13 +38,7 @@ PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
 @functools.cache
 def _shapes(name, *, width=1.0):
     """Return a segmenter's variables as shapes: nothing is drawn."""
-    module = SEGMENTERS[name](
-        num_classes=3,
-        preprocessing=TORCHVISION,
-        width=width,
-        dtype=jnp.dtype("float32"),
-        remat=False,
-    )
+    module = make_segmenter(name, num_classes=3, width=width)
     image = jnp.zeros((1, 32, 32, 3), jnp.uint8)
     return jax.eval_shape(
         lambda k: module.init(k, image, train=False), jax.random.key(0)

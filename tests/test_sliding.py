@@ -2,10 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import make_segmenter
 
 from tempseg_jax import sliding
-from tempseg_jax.models import fcn8s
-from tempseg_jax.models.preprocessing import TORCHVISION
 from tempseg_jax.sliding import LARGEST_WHOLE, Views, bands
 
 
@@ -109,13 +108,7 @@ def test_scales_that_are_no_numbers_are_refused():
 
 @pytest.fixture(scope="module")
 def network():
-    segmenter = fcn8s(
-        num_classes=3,
-        preprocessing=TORCHVISION,
-        width=0.05,
-        dtype=jnp.float32,
-        remat=False,
-    )
+    segmenter = make_segmenter("fcn8s", num_classes=3)
     image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
     variables = jax.jit(lambda key: segmenter.init(key, image, train=False))(
         jax.random.key(0)

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import make_segmenter
 
 from tempseg_jax import losses
-from tempseg_jax.models import SEGMENTERS
-from tempseg_jax.models.preprocessing import TORCHVISION
 
 CLASSES, TEMPERATURE = 5, 0.5
 
@@ -18,13 +17,7 @@ CLASSES, TEMPERATURE = 5, 0.5
 @functools.cache
 def train(name, *, temperature, score_rate):
     """Logits over T after four steps of SGD with momentum, and what they were at T."""
-    segmenter = SEGMENTERS[name](
-        num_classes=CLASSES,
-        preprocessing=TORCHVISION,
-        width=0.06,
-        dtype=jnp.float32,
-        remat=False,
-    )
+    segmenter = make_segmenter(name, num_classes=CLASSES, width=0.06)
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.integers(0, 256, (4, 64, 64, 3), np.uint8))
     label = jnp.asarray(rng.integers(0, CLASSES, (4, 64, 64), np.uint8))
