@@ -120,6 +120,20 @@ def test_the_lines_tell_speed_and_the_wait_for_data():
     np.testing.assert_allclose(means["images_per_s"], 4 * means["steps_per_s"])
 
 
+def test_speed_is_of_the_steps_in_a_line_without_the_compilation(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    run = Run(log_every=4)
+
+    def take(number):
+        clock[0] += 100.0 if number == 1 else 1.0
+
+    run.during_step = take
+    run.train(last_step=8)
+    # Lines are written when their last step is read: after steps 7 and 8.
+    assert [means["steps_per_s"] for _, means in run.logged] == [4 / 6, 4 / 1]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("number", [1, 5, 10])
 def test_a_loss_that_is_not_finite_stops_and_names_its_step(number, value):
