@@ -3,10 +3,6 @@
 import argparse
 import importlib
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 _HELP = {
     "data": "images a second out of the input pipeline",

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import psutil
 
-from tempseg_jax import command
+from tempseg_jax.cli import command
 from tempseg_jax.data import pipeline
 from tempseg_jax.data.catalog import Split, load_split
 

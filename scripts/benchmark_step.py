@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tempseg_jax import mesh, optim, players, precision, steps
-from tempseg_jax.flops import count_flops
+from tempseg_jax import mesh, optim, precision, steps, train_state
 from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models.flops import count_flops
 from tempseg_jax.models.preprocessing import TORCHVISION
 
 CHUNKS = 5
@@ -89,15 +89,15 @@ def _first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
     scale = precision.loss_scale(args.dtype)
     variables = jax.jit(functools.partial(segmenter.init, train=False))(key, image)
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
-    player_g = players.init_player(variables, sgd, loss_scale=scale)
+    player_g = train_state.init_player(variables, sgd, loss_scale=scale)
     counts, player_d = {"segmenter_params": _count(player_g.params)}, None
     if discriminator is not None:
         p = jnp.zeros((1, 64, 64, args.classes))
         variables = jax.jit(functools.partial(discriminator.init, train=False))(key, p)
         adam = optim.adam(learning_rate=0.0)
-        player_d = players.init_player(variables, adam, loss_scale=scale)
+        player_d = train_state.init_player(variables, adam, loss_scale=scale)
         counts["discriminator_params"] = _count(player_d.params)
-    return players.TrainState(jnp.int32(0), player_g, player_d), counts
+    return train_state.TrainState(jnp.int32(0), player_g, player_d), counts
 
 
 def _count(params: Any) -> int:

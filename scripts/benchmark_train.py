@@ -20,7 +20,8 @@ from typing import Any
 
 import benchmark_step
 
-from tempseg_jax import huge_pages, precision
+from tempseg_jax import precision
+from tempseg_jax.cli import huge_pages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,14 +4,12 @@ python scripts/compare.py runs/pretrained runs/scratch --out=curves.png
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tempseg_jax import command, pictures
-from tempseg_jax.writer import read_metrics
+from tempseg_jax.cli import command
+from tempseg_jax.evaluation import plots
+from tempseg_jax.workdir.metrics_writer import read_metrics
 
 
 def main() -> None:
@@ -31,7 +29,7 @@ def main() -> None:
                     f"{folder}/metrics.jsonl: nothing to draw; is it the workdir of a "
                     "run?"
                 )
-        pictures.save_comparison(runs, arguments.out)
+        plots.save_comparison(runs, arguments.out)
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:

@@ -8,11 +8,8 @@ probabilities and their entropy. Needs Gradio: pip install -e '.[demo]'.
 
 import argparse
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tempseg_jax import command
+from tempseg_jax.cli import command
 
 
 def main() -> int:
@@ -26,9 +23,9 @@ def main() -> int:
     command.prepare()
     with command.one_line_errors(debug=options.debug):
         segment = command.load_segmenter(options)
-        from tempseg_jax import page
+        from tempseg_jax.inference import demo_page
 
-        page.serve(segment, port=options.port, wait=True)
+        demo_page.serve(segment, port=options.port, wait=True)
     return 0
 
 

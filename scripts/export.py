@@ -12,9 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tempseg_jax import command
+from tempseg_jax.cli import command
 
 
 def main() -> int:
@@ -37,14 +35,14 @@ def main() -> int:
             raise ValueError("--onnx needs a fixed --size, such as --size=512x1024")
         if options.batch is not None and options.batch < 1:
             raise ValueError(f"--batch={options.batch}: give 1 or more")
-        from tempseg_jax.export import Shape, export
+        from tempseg_jax.inference.export import Shape, export
 
         segment = command.load_segmenter(options)
         shape = Shape(options.batch, height, width)
         names = export(segment, options.out, shape=shape)
         print(f"{options.out}: {', '.join(names)}")
         if options.onnx:
-            from tempseg_jax.onnx_file import export_onnx
+            from tempseg_jax.inference.export_onnx import export_onnx
 
             path = options.out / "model.onnx"
             shape = shape._replace(batch=options.batch or 1)

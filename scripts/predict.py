@@ -1,18 +1,16 @@
-"""Segment photographs with a trained network.
+"""Predictor photographs with a trained network.
 
     python scripts/predict.py --workdir=runs/demo IMAGE_OR_FOLDER... --out=DIR
 
 Writes DIR/labels/*.png, whose pixels are the classes' indices (with the dataset's
-colours as their palette), and DIR/overlays/*.jpg to look at, with a legend.
+colors as their palette), and DIR/overlays/*.jpg to look at, with a legend.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tempseg_jax import command
+from tempseg_jax.cli import command
 
 
 def main() -> int:
@@ -26,8 +24,8 @@ def main() -> int:
     options = parser.parse_args()
     command.prepare()
     with command.one_line_errors(debug=options.debug):
-        from tempseg_jax import image_files
-        from tempseg_jax.predicting import predict_files
+        from tempseg_jax.inference import image_files
+        from tempseg_jax.inference.predict_files import predict_files
 
         files = image_files.find(options.images)
         segment = command.load_segmenter(options)

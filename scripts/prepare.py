@@ -12,16 +12,13 @@ if name, folder and options are the same.
 import functools
 import json
 import sys
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tempseg_jax import config_flag
-from tempseg_jax.data import pipeline, report
+from tempseg_jax.cli import config_flag
+from tempseg_jax.data import inspection, pipeline
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Take all from it.")
@@ -55,15 +52,17 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
     arguments, names = _from_flags() if _CONFIG.value is None else _from_config()
     splits = [load_split(split=name, **arguments) for name in names]
-    reports = [report.inspect(split) for split in splits]
+    reports = [inspection.inspect(split) for split in splits]
     for each in reports:
         print("\n".join(each.lines()))
     left_out = splits[0].left_out
     if left_out:
         print("\n".join([f"left out of all splits: {len(left_out)}", *left_out]))
     if _PREVIEW.value:
-        picture = report.grid(_batch(splits[0]), palette=splits[0].palette, columns=2)
-        report.save_grid(picture, _PREVIEW.value)
+        picture = inspection.grid(
+            _batch(splits[0]), palette=splits[0].palette, columns=2
+        )
+        inspection.save_grid(picture, _PREVIEW.value)
         print(f"{_PREVIEW.value}: augmented samples of {names[0]}")
     return int(any(each.problems for each in reports) or bool(left_out))
 

@@ -4,14 +4,11 @@ python scripts/report.py runs/table3 --out=report.html --markdown=tables.md
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tempseg_jax import command
-from tempseg_jax.evidence import page, report
-from tempseg_jax.evidence.collect import Evidence
+from tempseg_jax.cli import command
+from tempseg_jax.sweep.report import build, html
+from tempseg_jax.sweep.report.collect import Evidence
 
 
 def main() -> None:
@@ -27,17 +24,17 @@ def main() -> None:
         type=int,
         default=1,
         metavar="N",
-        help="resample images in runs of N neighbours, in the order of their ids, for "
+        help="resample images in runs of N neighbors, in the order of their ids, for "
         "the interval over images: for frames of films, which are not independent",
     )
     parser.add_argument("--debug", action="store_true", help="show where it failed")
     arguments = parser.parse_args()
     with command.one_line_errors(debug=arguments.debug):
         evidence = Evidence(arguments.sweep, block=arguments.block)
-        found = report.build(evidence)
-        _write(arguments.out, page.to_html(found, evidence))
+        found = build.build(evidence)
+        _write(arguments.out, html.to_html(found, evidence))
         if arguments.markdown:
-            _write(arguments.markdown, report.to_markdown(found))
+            _write(arguments.markdown, build.to_markdown(found))
     print(found.state.partition(";")[0])
     for text in found.missing:
         print(f"missing: {text}")

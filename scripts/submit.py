@@ -1,4 +1,4 @@
-"""Segment a test set and pack the result for its server.
+"""Predictor a test set and pack the result for its server.
 
     python scripts/submit.py voc --workdir=runs/fcn_voc \
         --images=VOCdevkit/VOC2012 --out=voc.tar.gz
@@ -12,9 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tempseg_jax import command
+from tempseg_jax.cli import command
 
 
 def main() -> int:
@@ -35,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     command.prepare()
     with command.one_line_errors(debug=options.debug):
-        from tempseg_jax import submission
+        from tempseg_jax.inference import submission
 
         rules = submission.RULES[options.server]
         images = rules.find(options.images, options.split)

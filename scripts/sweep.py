@@ -16,11 +16,11 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tempseg_jax import command, config_flag, huge_pages, workdir
-from tempseg_jax.evidence import cells, progress, sweep
-from tempseg_jax.evidence.scope import Scope, read_scope
+from tempseg_jax.cli import command, config_flag, huge_pages
+from tempseg_jax.sweep import cells, progress
+from tempseg_jax.sweep.run import parse_shard, run_sweep
+from tempseg_jax.sweep.scope import Scope, read_scope
+from tempseg_jax.workdir import saved_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file of configs/; what every cell starts from."
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> bool:
         raise ValueError("--workdir: missing; for example --workdir=runs/table3")
     if _STATUS.value:
         scope, saved = read_scope(_WORKDIR.value)
-        runs = scope.runs(workdir.read_config(_WORKDIR.value))
+        runs = scope.runs(saved_config.read_config(_WORKDIR.value))
         folder = Path(_WORKDIR.value)
         print(progress.view(folder, runs, mine=runs, steps=saved["steps"]))
         return True
@@ -69,12 +69,12 @@ def main(argv: list[str]) -> bool:
         test_split=_TEST_SPLIT.value,
         train_images=_TRAIN_IMAGES.value,
     )
-    return sweep.run(
+    return run_sweep(
         _CONFIG.value,
         _WORKDIR.value,
         scope=scope,
         only=_CELLS.value,
-        shard=sweep.parse_shard(_SHARD.value),
+        shard=parse_shard(_SHARD.value),
         keep_checkpoints=_KEEP.value,
     )
 

@@ -1,204 +1,184 @@
-"""A whole split to numbers, each image once."""
+"""Score one checkpoint in full: `--mode=eval`."""
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import NamedTuple
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from ml_collections import ConfigDict
 
-from tempseg_jax import calibration, sliding
-from tempseg_jax.calibration import Tally
-from tempseg_jax.metrics import confusion_matrix
-from tempseg_jax.sliding import Views
-from tempseg_jax.types import IGNORE_LABEL, Batch
-
-
-class Example(NamedTuple):
-    """One image as it was evaluated, at its native size."""
-
-    id: str
-    image: UInt8[np.ndarray, "h w 3"]
-    label: UInt8[np.ndarray, "h w"]
-    prediction: UInt8[np.ndarray, "h w"]
-
-
-class Sums(NamedTuple):
-    """What is added up over the images of a split."""
-
-    images: int
-    confusion: Int[np.ndarray, "k k"]
-    tally: Tally  # for each temperature
-
-
-_forward = jax.jit(
-    lambda *args, **kwargs: jnp.exp(sliding.log_probabilities(*args, **kwargs)),
-    static_argnames=("segmenter", "scales", "flip"),
+from tempseg_jax import builders, mesh
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.evaluation import (
+    calibration,
+    cityscapes_iou,
+    diagrams,
+    metrics,
 )
+from tempseg_jax.evaluation.boundary_iou import BoundaryIoU, boundary_iou
+from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
+from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.workdir.checkpoint import Checkpoints, Step
 
 
-@partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
-def _score_whole(
-    variables: PyTree,
-    batch: Batch,
-    temperatures: Float[Array, "t"],
+def assess(
+    config: ConfigDict,
+    folder: str | Path,
     *,
-    segmenter: nn.Module,
-    scales: tuple[float, ...],
-    flip: bool,
-) -> tuple[Int[Array, "k k"], Tally, UInt8[Array, "b h w"]]:
-    log_p = sliding.log_probabilities(
-        variables, batch["image"], segmenter=segmenter, scales=scales, flip=flip
-    )
-    return _measure(log_p, batch["label"], temperatures)
-
-
-@jax.jit
-def _score_band(
-    p: Float[Array, "h w k"],
-    label: UInt8[Array, "h w"],
-    temperatures: Float[Array, "t"],
-) -> tuple[Int[Array, "k k"], Tally, UInt8[Array, "b h w"]]:
-    log_p = jnp.log(jnp.maximum(p, jnp.finfo(jnp.float32).tiny))
-    return _measure(log_p[None], label[None], temperatures)
-
-
-def _measure(
-    log_p: Float[Array, "b h w k"],
-    label: UInt8[Array, "b h w"],
-    temperatures: Float[Array, "t"],
-) -> tuple[Int[Array, "k k"], Tally, UInt8[Array, "b h w"]]:
-    prediction = jnp.argmax(log_p, axis=-1)
-    counts = confusion_matrix(label, prediction, num_classes=log_p.shape[-1])
-    tally = calibration.tally(log_p, label, temperatures=temperatures)
-    return counts, tally, prediction.astype(jnp.uint8)
-
-
-def evaluate(
-    variables: PyTree,
-    batches: Iterable[dict],
-    *,
-    segmenter: nn.Module,
-    num_classes: int,
-    views: Views,
-    temperatures: tuple[float, ...],
-    place: Callable[[Batch], Batch],
-    devices: int,
-    visit: Callable[[Example], None],
-) -> Sums:
-    """Return this process's sums, having shown each image to `visit`.
-
-    The host adds up in 64 bits, one batch behind the device, so that memory does not
-    grow with the split.
+    checkpoint: Step,
+    split_name: str | None,
+    settings: InferenceSettings,
+    fit: bool,
+) -> dict[str, Any]:
+    """Score a checkpoint; print the result, and write `eval-<split>.json` and pictures.
 
     Args:
-        variables: of the segmenter.
-        batches: of `pipeline.eval_batches`.
-        segmenter: the network.
-        num_classes: its classes, k.
-        views: how each image is looked at.
-        temperatures: at which the calibration is measured.
-        place: puts a batch on the devices.
-        devices: that a batch is split over.
-        visit: called once for each image, in the order of the batches.
+        config: names the data, and the network that the checkpoint must hold.
+        folder: the workdir.
+        checkpoint: best, latest, or a step.
+        split_name: of the data; None is `data.val_split`.
+        settings: sliding windows, scales and flips.
+        fit: also at the temperature of least NLL on `data.val_split`, which costs
+            another pass over it.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: no such split, or the checkpoint holds another network.
     """
-    bins = (len(temperatures), calibration.BINS)
-    total = Sums(
-        images=0,
-        confusion=np.zeros((num_classes, num_classes), np.int64),
-        tally=Tally(
-            nll=np.zeros(bins[0]),
-            slope=np.zeros(bins[0]),
-            count=np.zeros(bins, np.int64),
-            correct=np.zeros(bins, np.int64),
-            confidence=np.zeros(bins),
-        ),
+    split = builders.load_split(config, split_name or config.data.val_split)
+    checkpoints = Checkpoints(folder)
+    step = checkpoints.resolve(checkpoint)
+    networks = builders.build_networks(
+        config,
+        num_classes=len(split.class_names),
+        preprocessing=checkpoints.trained_with(step),
     )
-    grid = np.asarray(temperatures, np.float32)
-    network = {"segmenter": segmenter, "scales": views.scales, "flip": views.flip}
-
-    def forward(crops: UInt8[np.ndarray, "b h w 3"]) -> Float[Array, "b h w k"]:
-        return _forward(variables, place({"image": crops})["image"], **network)
-
-    def measured() -> Iterator[tuple]:
-        """Yield each batch with its measurements, which are still being made."""
-        for batch in batches:
-            windows = views.windows(*batch["image"].shape[1:3])
-            if windows is None:
-                arrays = {"image": batch["image"], "label": batch["label"]}
-                yield batch, _score_whole(variables, place(arrays), grid, **network)
-            else:
-                yield from _in_windows(batch, forward, windows, grid, devices)
-
-    for batch, (counts, tally, predictions) in _one_behind(measured()):
-        examples = _examples(batch, np.asarray(predictions))
-        total = Sums(
-            images=total.images + len(examples),
-            confusion=total.confusion + np.asarray(counts),
-            tally=jax.tree.map(
-                lambda a, b: a + np.asarray(b).sum(axis=0, dtype=a.dtype),
-                total.tally,
-                tally,
-            ),
+    shapes = builders.abstract_state(config, networks).segmenter.variables
+    variables = checkpoints.restore_segmenter(
+        mesh.replicated_shapes(shapes, mesh.global_mesh()),
+        builders.describe_model(config, networks, split),
+        step=step,
+    )
+    checkpoints.close()
+    common = {
+        "segmenter": networks.segmenter,
+        "batch_size": config.eval_batch_size,
+        "num_workers": config.data.num_workers,
+        "settings": settings,
+    }
+    temperatures = {"one": 1.0, "t_g": builders.training_temperature(config)}
+    if fit:
+        val = builders.load_split(config, config.data.val_split)
+        grid = calibration.TEMPERATURE_GRID
+        found = score(
+            variables,
+            val,
+            temperatures={str(t): t for t in grid},
+            num_examples=0,
+            visit=lambda example: None,
+            **common,
         )
-        for example in examples:
-            visit(example)
-    return total
+        temperatures["fitted"] = calibration.fit_temperature(found.sums.tally, grid)
+    outlines = BoundaryIoU(len(split.class_names))
+    result = score(
+        variables,
+        split,
+        temperatures=temperatures,
+        num_examples=PANELS,
+        visit=lambda example: outlines.add(example.label, example.prediction),
+        **common,
+    )
+    outline_iou = boundary_iou(mesh.over_processes(outlines.sums))
+    report = {"checkpoint": step, "split": split.name, "dataset": split.dataset}
+    report |= {"views": settings.__dict__} | _numbers(result, split, outline_iou)
+    if jax.process_index() == 0:
+        print(f"checkpoint {step}, {split.dataset} {split.name}, {_describe(settings)}")
+        print(table(result, split))
+        for line in _more_lines(report):
+            print(line)
+        _save(report, result, split, Path(folder))
+    return report
 
 
-def _in_windows(
-    batch: dict,
-    forward: Callable[[np.ndarray], Array],
-    windows: tuple[int, int],
-    temperatures: Float[np.ndarray, "t"],
-    devices: int,
-) -> Iterator[tuple[dict, tuple]]:
-    """Yield each image of a batch by itself, its bands added up."""
-    window, stride = windows
-    for i, (h, w) in enumerate(batch["size"].tolist()):
-        if not h:
-            continue
-        image, label = (batch[name][i, :h, :w] for name in ("image", "label"))
-        prediction = np.empty((1, h, w), np.uint8)
-        parts = []
-        for top, p in sliding.bands(
-            image, forward, window=window, stride=stride, devices=devices
-        ):
-            rows, k = len(p), p.shape[-1]
-            # One shape for all bands: what is filled up is void.
-            shape = (window, sliding.up_to_bucket(w))
-            full = np.full((*shape, k), 1 / k, np.float32)
-            full[:rows, :w] = p
-            void = np.full(shape, IGNORE_LABEL, np.uint8)
-            void[:rows, :w] = label[top : top + rows]
-            *numbers, predicted = _score_band(full, void, temperatures)
-            parts.append(jax.tree.map(np.asarray, numbers))
-            prediction[0, top : top + rows] = np.asarray(predicted)[0, :rows, :w]
-        counts, tally = jax.tree.map(lambda *x: sum(x), *parts)
-        alone = {name: batch[name][i : i + 1] for name in ("image", "label", "size")}
-        yield alone | {"id": batch["id"][i : i + 1]}, (counts, tally, prediction)
+def _numbers(result: Result, split: Split, outline_iou: np.ndarray) -> dict[str, Any]:
+    """Return all that was measured, for the JSON file."""
+    confusion = result.sums.confusion
+    iou = metrics.iou_per_class(confusion)
+    numbers = {
+        "images": int(result.sums.images),
+        "pixels": int(confusion.sum()),
+        **result.named(prefix=""),
+        "boundary_iou": metrics.mean_of_present(outline_iou),
+        "class_iou": dict(zip(split.class_names, iou.tolist(), strict=True)),
+        "class_boundary_iou": dict(
+            zip(split.class_names, outline_iou.tolist(), strict=True)
+        ),
+        "absent": [
+            name for name, x in zip(split.class_names, iou, strict=True) if np.isnan(x)
+        ],
+        "calibration": {
+            name: {
+                key: value.tolist() if isinstance(value, np.ndarray) else value
+                for key, value in found._asdict().items()
+            }
+            for name, found in result.calibrations.items()
+        },
+        "confusion": confusion.tolist(),
+    }
+    if split.dataset == "cityscapes":
+        full = cityscapes_iou.from_train_ids(confusion)
+        numbers["cityscapes_official_miou"] = cityscapes_iou.official_miou(full)
+    return numbers
 
 
-def _one_behind(items: Iterator[tuple]) -> Iterator[tuple]:
-    """Ask for the next item before handing on the last: the device is never idle."""
-    pending = None
-    for item in items:
-        if pending is not None:
-            yield pending
-        pending = item
-    if pending is not None:
-        yield pending
+def _more_lines(report: dict[str, Any]) -> list[str]:
+    lines = [f"  boundary IoU {100 * report['boundary_iou']:.2f}"]
+    if "cityscapes_official_miou" in report:
+        official = report["cityscapes_official_miou"]
+        lines.append(
+            f"  mIoU by Cityscapes' official rule (labelIds) {100 * official:.2f}, "
+            f"by the plain one (trainIds) {100 * report['miou']:.2f}"
+        )
+    return lines
 
 
-def _examples(batch: dict, predictions: UInt8[np.ndarray, "b h w"]) -> list[Example]:
-    """Cut the padding off; a batch is filled up with images of size 0."""
-    examples = []
-    for i, (h, w) in enumerate(batch["size"]):
-        if h:
-            cut = np.s_[i, :h, :w]
-            image, label = batch["image"][cut], batch["label"][cut]
-            examples.append(Example(batch["id"][i], image, label, predictions[cut]))
-    return examples
+def _describe(settings: InferenceSettings) -> str:
+    windows = "whole images"
+    if settings.window is not None:
+        window, stride = settings.windows(0, 0)
+        windows = f"windows of {window} pixels every {stride}"
+    scales = ", ".join(f"{scale:g}" for scale in settings.scales)
+    return f"{windows}, scales {scales}" + (", mirrored too" if settings.flip else "")
+
+
+def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) -> None:
+    titles = {"one": "T = 1", "t_g": "T = T_G = {:.3g}", "fitted": "fitted, T = {:.3g}"}
+    diagrams.save_reliability(
+        {
+            titles[name].format(found.temperature): found
+            for name, found in result.calibrations.items()
+        },
+        folder / f"eval-{split.name}-reliability.png",
+    )
+    diagrams.save_confusion(
+        result.sums.confusion,
+        split.class_names,
+        folder / f"eval-{split.name}-confusion.png",
+    )
+    save_pictures(result, split, folder)
+    path = folder / f"eval-{split.name}.json"
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(_finite(report), indent=1) + "\n")
+    partial.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

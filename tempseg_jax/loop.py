@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool
 
-from tempseg_jax.players import TrainState
+from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
 
 IN_FLIGHT = 3

@@ -72,7 +72,7 @@ def minimax_discriminator(
 def minimax_adversarial(d_fake: Num[Array, "*b"]) -> Float[Array, ""]:
     """- E log D(p_{T_G}): equation 2's last term, in the form that does not saturate.
 
-    Minimising log (1 - D) has the same fixed point but no gradient while D wins
+    Minimizing log (1 - D) has the same fixed point but no gradient while D wins
     (Goodfellow et al. 2014, section 3); DCGAN is trained with this one.
     """
     return jnp.mean(jax.nn.softplus(-d_fake))

@@ -5,16 +5,10 @@ import functools
 from absl import app, flags
 from ml_collections import config_flags
 
-from tempseg_jax import (
-    assess,
-    command,
-    config_flag,
-    distributed,
-    experiment,
-    huge_pages,
-    sliding,
-    workdir,
-)
+from tempseg_jax import evaluate, train
+from tempseg_jax.cli import command, config_flag, distributed, huge_pages
+from tempseg_jax.inference import sliding_window
+from tempseg_jax.workdir import saved_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="A file of configs/; --mode=eval has the workdir's own."
@@ -59,30 +53,30 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
     config = _CONFIG.value
     if config is None and _MODE.value == "eval" and _WORKDIR.value is not None:
-        config = workdir.read_config(_WORKDIR.value)
+        config = saved_config.read_config(_WORKDIR.value)
     if config is None:
         raise ValueError("--config: missing; for example --config=configs/demo.py")
     if _MODE.value == "describe":
-        print(experiment.describe(config))
+        print(train.describe(config))
         return
     if _WORKDIR.value is None:
         raise ValueError("--workdir: missing; for example --workdir=runs/demo")
     if _MODE.value == "eval":
-        assess.assess(
+        evaluate.assess(
             config,
             _WORKDIR.value,
             checkpoint=_CHECKPOINT.value,
             split_name=_SPLIT.value,
-            views=sliding.Views(
+            settings=sliding_window.InferenceSettings(
                 window=_WINDOW.value,
                 stride=_STRIDE.value,
-                scales=sliding.parse_scales(_SCALES.value),
+                scales=sliding_window.parse_scales(_SCALES.value),
                 flip=_FLIP.value,
             ),
             fit=_FIT.value,
         )
     else:
-        experiment.train(config, _WORKDIR.value, allow_change=_ALLOW_CHANGE.value)
+        train.train(config, _WORKDIR.value, allow_change=_ALLOW_CHANGE.value)
 
 
 def _main(argv: list[str]) -> None:

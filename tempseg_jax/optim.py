@@ -43,7 +43,7 @@ def sgd(
     Its state has the same shape whatever the values, so that they may be traced.
     """
     return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=kernels),
+        optax.add_decayed_weights(weight_decay, mask=weight_decay_mask),
         optax.sgd(learning_rate, momentum),
     )
 
@@ -53,6 +53,6 @@ def adam(*, learning_rate: Scalar) -> optax.GradientTransformation:
     return optax.adam(learning_rate, b1=0.5, b2=0.999)
 
 
-def kernels(params: PyTree) -> PyTree[bool]:
+def weight_decay_mask(params: PyTree) -> PyTree[bool]:
     """Mark convolution kernels: what weight decay acts on; no bias, no BatchNorm."""
     return jax.tree.map(lambda x: x.ndim == 4, params)

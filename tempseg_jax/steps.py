@@ -15,7 +15,7 @@ from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import losses, optim
-from tempseg_jax.players import Player, TrainState
+from tempseg_jax.train_state import Player, TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
 
 
@@ -37,7 +37,7 @@ class Hyperparameters(NamedTuple):
     alpha: Scalar
 
 
-class Direction(NamedTuple):
+class Gradients(NamedTuple):
     """Where one player should go, and what looking for it left behind."""
 
     grads: PyTree
@@ -61,7 +61,7 @@ def train_step(
     Without a discriminator this is supervised training: L_G = L_seg, with nothing else
     built or run.
     """
-    directions, metrics = play(
+    gradients, metrics = compute_gradients(
         state,
         batch,
         hyper,
@@ -72,7 +72,7 @@ def train_step(
         gan=gan,
         mask_void=mask_void,
     )
-    state, moved = move(state, directions, hyper)
+    state, moved = apply_updates(state, gradients, hyper)
     return state, metrics | moved
 
 
@@ -81,7 +81,7 @@ def dropout_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
     return jax.random.fold_in(jax.random.key(hyper.seed), state.step)
 
 
-def play(
+def compute_gradients(
     state: TrainState,
     batch: Batch,
     hyper: Hyperparameters,
@@ -92,14 +92,14 @@ def play(
     discriminator: nn.Module | None,
     gan: str,
     mask_void: bool,
-) -> tuple[tuple[Direction, Direction | None], Metrics]:
+) -> tuple[tuple[Gradients, Gradients | None], Metrics]:
     """Return both players' gradients (eqs. 1 to 5); one forward pass of G serves both.
 
     `seg_weight` multiplies L_seg: 1, but where a batch is played in parts.
     """
     labels, adversary = batch["label"], losses.ADVERSARIES[gan]
 
-    def judge(params_d, batch_stats, x):
+    def apply_discriminator(params_d, batch_stats, x):
         variables = {"params": params_d, "batch_stats": batch_stats}
         scores, updated = discriminator.apply(
             variables, x, train=True, mutable=["batch_stats"]
@@ -128,34 +128,36 @@ def play(
         if discriminator is not None:
             player = state.discriminator
             p = fake(logits, hyper.temperature_adv)
-            d_fake, _ = judge(player.params, player.batch_stats, p)
+            d_fake, _ = apply_discriminator(player.params, player.batch_stats, p)
             loss_adv = adversary.segmenter(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
         batch_stats = updated.get("batch_stats", {})
         return loss, (batch_stats, logits, {"loss": loss, **metrics})
 
-    direction_g, logits, metrics = _direction(loss_g, state.segmenter)
+    gradients_g, logits, metrics = _differentiate(loss_g, state.segmenter)
     if discriminator is None:
-        return (direction_g, None), metrics
+        return (gradients_g, None), metrics
 
     def loss_d(params):
         """L_D (eq. 3)."""
         real = losses.one_hot(labels, num_classes=logits.shape[-1])
-        d_real, batch_stats = judge(params, state.discriminator.batch_stats, real)
+        d_real, batch_stats = apply_discriminator(
+            params, state.discriminator.batch_stats, real
+        )
         p = fake(jax.lax.stop_gradient(logits), hyper.temperature_d)
-        d_fake, batch_stats = judge(params, batch_stats, p)
+        d_fake, batch_stats = apply_discriminator(params, batch_stats, p)
         loss = adversary.discriminator(d_real, d_fake)
         means = {"d_real": jnp.mean(d_real), "d_fake": jnp.mean(d_fake)}
         return loss, (batch_stats, None, {"loss_d": loss, **means})
 
-    direction_d, _, metrics_d = _direction(loss_d, state.discriminator)
-    return (direction_g, direction_d), metrics | metrics_d
+    gradients_d, _, metrics_d = _differentiate(loss_d, state.discriminator)
+    return (gradients_g, gradients_d), metrics | metrics_d
 
 
-def move(
+def apply_updates(
     state: TrainState,
-    directions: tuple[Direction, Direction | None],
+    gradients: tuple[Gradients, Gradients | None],
     hyper: Hyperparameters,
 ) -> tuple[TrainState, Metrics]:
     """Move both players along; the metrics tell whether they did, and how far."""
@@ -164,14 +166,14 @@ def move(
     sgd = optim.sgd(
         learning_rate=rate_g, momentum=hyper.momentum, weight_decay=hyper.weight_decay
     )
-    player_g = _move(state.segmenter, sgd, directions[0])
+    player_g = _update(state.segmenter, sgd, gradients[0])
     player_d, metrics = None, {"learning_rate": rate_g}
-    metrics |= _movement("g", directions[0])
-    if directions[1] is not None:
-        player_d = _move(
-            state.discriminator, optim.adam(learning_rate=rate_d), directions[1]
+    metrics |= _gradient_metrics("g", gradients[0])
+    if gradients[1] is not None:
+        player_d = _update(
+            state.discriminator, optim.adam(learning_rate=rate_d), gradients[1]
         )
-        metrics |= _movement("d", directions[1])
+        metrics |= _gradient_metrics("d", gradients[1])
     return TrainState(state.step + 1, player_g, player_d), metrics
 
 
@@ -185,43 +187,43 @@ def predict(
     return segmenter.apply(variables, image, train=False)
 
 
-def _direction(loss: Callable, player: Player) -> tuple[Direction, PyTree, Metrics]:
+def _differentiate(loss: Callable, player: Player) -> tuple[Gradients, PyTree, Metrics]:
     """Differentiate `params -> (loss, (batch_stats, output, metrics))`."""
     if player.loss_scale is None:
         grad = jax.grad(loss, has_aux=True)
         grads, (batch_stats, output, metrics) = grad(player.params)
-        return Direction(grads, batch_stats, None, None), output, metrics
+        return Gradients(grads, batch_stats, None, None), output, metrics
     grad = player.loss_scale.value_and_grad(loss, has_aux=True)
     scale, finite, (_, (batch_stats, output, metrics)), grads = grad(player.params)
-    return Direction(grads, batch_stats, scale, finite), output, metrics
+    return Gradients(grads, batch_stats, scale, finite), output, metrics
 
 
-def _move(
-    player: Player, optimizer: optax.GradientTransformation, direction: Direction
+def _update(
+    player: Player, optimizer: optax.GradientTransformation, gradients: Gradients
 ) -> Player:
     """Apply one update; with a loss scale, none where the gradients overflowed."""
     updates, opt_state = optimizer.update(
-        direction.grads, player.opt_state, player.params
+        gradients.grads, player.opt_state, player.params
     )
     moved = player.replace(
         params=optax.apply_updates(player.params, updates),
-        batch_stats=direction.batch_stats,
+        batch_stats=gradients.batch_stats,
         opt_state=opt_state,
     )
-    if direction.finite is not None:
+    if gradients.finite is not None:
         moved = jax.tree.map(
-            lambda new, old: jnp.where(direction.finite, new, old), moved, player
+            lambda new, old: jnp.where(gradients.finite, new, old), moved, player
         )
-    return moved.replace(loss_scale=direction.loss_scale)
+    return moved.replace(loss_scale=gradients.loss_scale)
 
 
-def _movement(name: str, direction: Direction) -> Metrics:
+def _gradient_metrics(name: str, gradients: Gradients) -> Metrics:
     """Return what tells that a player is learning: gradient norm and loss scale."""
-    norm = optax.tree.norm(direction.grads)
-    if direction.finite is None:
+    norm = optax.tree.norm(gradients.grads)
+    if gradients.finite is None:
         return {f"grad_norm_{name}": norm}
     return {
-        f"grad_norm_{name}": jnp.where(direction.finite, norm, 0.0),
-        f"loss_scale_{name}": direction.loss_scale.scale,
-        f"skipped_{name}": 1.0 - direction.finite,
+        f"grad_norm_{name}": jnp.where(gradients.finite, norm, 0.0),
+        f"loss_scale_{name}": gradients.loss_scale.scale,
+        f"skipped_{name}": 1.0 - gradients.finite,
     }

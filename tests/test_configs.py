@@ -5,13 +5,13 @@ import math
 import re
 
 import jax
-import miniatures
 import pytest
-from conftest import ROOT, load_config
 
-from tempseg_jax import experiment, parts
-from tempseg_jax.checkpoint import Checkpoints
-from tempseg_jax.writer import read_metrics
+from tempseg_jax import builders, train
+from tempseg_jax.workdir.checkpoint import Checkpoints
+from tempseg_jax.workdir.metrics_writer import read_metrics
+from tests import miniatures
+from tests.support import ROOT, load_config
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 TABLE_4 = {
@@ -39,7 +39,7 @@ def shrink(config, data_dir):
 @pytest.fixture
 def four_val_images(monkeypatch):
     """Evaluate on the first four images of a split: more are other tests'."""
-    load = parts.load_split
+    load = builders.load_split
 
     def load_few(config, split):
         found = load(config, split)
@@ -48,7 +48,7 @@ def four_val_images(monkeypatch):
         few = [found.examples[i] for i in range(4)]
         return dataclasses.replace(found, examples=few)
 
-    monkeypatch.setattr(parts, "load_split", load_few)
+    monkeypatch.setattr(builders, "load_split", load_few)
 
 
 def assert_trained(folder):
@@ -64,7 +64,7 @@ def test_every_config_describes_itself_without_data(name, monkeypatch):
     # As on a GPU, where XLA answers nothing.
     monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda _: None)
     config = load_config(name)
-    description = experiment.describe(config)
+    description = train.describe(config)
     counts = [
         int(re.search(rf"^{player} parameters: (\d+)$", description, re.M)[1])
         for player in ("segmenter", "discriminator")
@@ -112,9 +112,9 @@ def test_a_part_of_cityscapes_is_refused_until_the_config_allows_it(name, tmp_pa
     config.data.manual_dir = str(tmp_path / "part")
     config.data.data_dir = str(tmp_path / "prepared")
     with pytest.raises(ValueError, match="set data.options.allow_missing=true"):
-        parts.load_split(config, "train")
+        builders.load_split(config, "train")
     config.data.options.allow_missing = True
-    assert len(parts.load_split(config, "train").examples) == 1
+    assert len(builders.load_split(config, "train").examples) == 1
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -125,7 +125,7 @@ def test_every_config_takes_two_steps_when_shrunk(
     config.data.name = "scenes"
     config.data.options = {}
     config.data.train_split, config.data.val_split = "train", "val"
-    experiment.train(config, tmp_path, allow_change=False)
+    train.train(config, tmp_path, allow_change=False)
     assert_trained(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_real_photographs_train_the_supervised_baseline(
     if name == "fcn_voc":
         config.data.train_split = "train"
         config.data.options.allow_missing = True
-    experiment.train(config, tmp_path, allow_change=False)
+    train.train(config, tmp_path, allow_change=False)
     assert_trained(tmp_path)
     assert not list((tmp_path / "checkpoints" / "2").glob("discriminator*"))
     adversarial = {"train/loss_adv", "train/loss_d", "train/d_real", "train/d_fake"}

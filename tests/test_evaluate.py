@@ -1,172 +1,102 @@
-"""Scores of a whole split, by a network that says the red value of each pixel."""
+"""`--mode=eval`: numbers, file and pictures."""
 
-import flax.linen as nn
-import jax
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
 
-from tempseg_jax import mesh, sliding
-from tempseg_jax.data import codec, pipeline
+from tempseg_jax import evaluate
+from tempseg_jax.cli import command
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.evaluate import evaluate
-from tempseg_jax.types import IGNORE_LABEL
-
-CLASSES = 21
-SIZES = [
-    (40, 30),
-    (30, 40),
-    (130, 20),
-    (40, 30),
-    (64, 64),
-    (7, 5),
-    (128, 128),
-    (40, 30),
-]
+from tempseg_jax.data.labels import CITYSCAPES_CLASSES
+from tempseg_jax.evaluation import calibration, metrics
+from tempseg_jax.evaluation.evaluator import Sums
+from tempseg_jax.evaluation.result import Result
+from tempseg_jax.inference.sliding_window import WHOLE_IMAGE, InferenceSettings
 
 
-class RedIsTheClass(nn.Module):
-    """Predict class `red`, with fixed confidence."""
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        assert not train
-        red = jnp.minimum(image[..., 0], CLASSES - 1)
-        return 3 * jax.nn.one_hot(red, CLASSES)
+@pytest.fixture
+def config(demo_config):
+    demo_config.eval_batch_size = 16
+    return demo_config
 
 
-def make_images():
-    """Images whose red values are right at two thirds of the scored pixels."""
-    rng = np.random.default_rng(0)
-    for height, width in SIZES:
-        label = rng.integers(0, CLASSES, (height, width)).astype(np.uint8)
-        label[label == 4] = 5  # class 4 is nowhere
-        red = np.where(rng.random(label.shape) < 0.67, label, 5)
-        label[rng.random(label.shape) < 0.2] = IGNORE_LABEL
-        image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
-        image[..., 0] = red
-        yield image, label
+def run(config, folder, **changes):
+    arguments = {
+        "checkpoint": "best",
+        "split_name": None,
+        "settings": WHOLE_IMAGE,
+        "fit": True,
+    }
+    return evaluate.assess(config, folder, **arguments | changes)
 
 
-IMAGES = list(make_images())
+def test_an_evaluation_leaves_its_numbers_and_pictures(config, saved_run, capsys):
+    report = run(config, saved_run)
+    printed = capsys.readouterr().out
+    assert "checkpoint 7, scenes val, whole images" in printed
+    assert "boundary IoU" in printed and "(fitted)" in printed
+    saved = json.loads((saved_run / "eval-val.json").read_text())
+    assert saved["images"] == 64 and saved["checkpoint"] == 7
+    assert saved["pacc"] == report["pacc"]
+    confusion = np.array(saved["confusion"])
+    assert saved["miou"] == metrics.scores(confusion)["miou"]
+    assert confusion.sum() == saved["pixels"]
+    kinds = saved["calibration"]
+    assert set(kinds) == {"one", "t_g", "fitted"}
+    assert kinds["t_g"]["temperature"] == 0.5
+    for found in kinds.values():
+        assert sum(found["count"]) == saved["pixels"]
+        assert kinds["fitted"]["nll"] <= found["nll"] + 1e-6
+    for name in ("eval-val-reliability.png", "eval-val-confusion.png"):
+        assert (saved_run / name).read_bytes().startswith(b"\x89PNG")
+    assert not list(saved_run.glob("*.json.*"))
 
 
-def make_split():
-    records = [
-        {
-            "id": f"image_{i}",
-            "image": codec.encode_image(image),
-            "label": codec.encode_label(label),
-        }
-        for i, (image, label) in enumerate(IMAGES)
-    ]
-    names = tuple(f"class {i}" for i in range(CLASSES))
-    return Split("tiny", "val", records, names, np.zeros((CLASSES, 3), np.uint8))
+def test_views_and_split_are_as_asked(config, saved_run, capsys):
+    settings = InferenceSettings(window=128, stride=None, scales=(1.0,), flip=True)
+    report = run(config, saved_run, settings=settings, fit=False)
+    assert "windows of 128 pixels every 85" in capsys.readouterr().out
+    assert report["views"]["flip"] is True and "fitted" not in report["calibration"]
+    with pytest.raises(ValueError, match="'tset'"):
+        run(config, saved_run, split_name="tset")
 
 
-@pytest.fixture(scope="module")
-def split():
-    return make_split()
-
-
-def run(split, *, batch_size, process=(0, 1), views=sliding.WHOLE):
-    """Return the sums and the examples of one process."""
-    local, seen = mesh.local_mesh(), []
-    sums = evaluate(
-        {},
-        pipeline.eval_batches(
-            split,
-            batch_size=batch_size,
-            num_workers=0,
-            process_index=process[0],
-            process_count=process[1],
-        ),
-        segmenter=RedIsTheClass(),
-        num_classes=CLASSES,
-        views=views,
-        temperatures=(1.0,),
-        place=lambda batch: mesh.split_batch(batch, local),
-        devices=local.size,
-        visit=seen.append,
+def test_cityscapes_gets_both_numbers_by_name():
+    confusion = np.random.default_rng(0).integers(1, 9, (19, 19))
+    bins = (1, calibration.BINS)
+    tally = calibration.Tally(
+        *np.zeros((2, 1)), *np.zeros((2, *bins), np.int64), np.zeros(bins)
     )
-    return sums, seen
-
-
-def count():
-    """Count one pixel at a time."""
-    confusion = np.zeros((CLASSES, CLASSES), np.int64)
-    for image, label in IMAGES:
-        for truth, guess in zip(label.ravel(), image[..., 0].ravel(), strict=True):
-            if truth != IGNORE_LABEL:
-                confusion[truth, guess] += 1
-    return confusion
-
-
-@pytest.fixture(scope="module")
-def expected():
-    return count()
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_each_image_counts_once_whatever_the_batch_size(split, expected, batch_size):
-    sums, seen = run(split, batch_size=batch_size)
-    np.testing.assert_array_equal(sums.confusion, expected)
-    assert sums.images == len(IMAGES)
-    assert sorted(example.id for example in seen) == [
-        f"image_{i}" for i in range(len(IMAGES))
-    ]
-
-
-def test_examples_are_the_images_at_their_native_size(split):
-    _, seen = run(split, batch_size=3)
-    for example in seen:
-        image, label = IMAGES[int(example.id.removeprefix("image_"))]
-        np.testing.assert_array_equal(example.image, image)
-        np.testing.assert_array_equal(example.label, label)
-        np.testing.assert_array_equal(example.prediction, image[..., 0])
-
-
-def test_the_shares_of_the_processes_add_up(split, expected):
-    shares = [run(split, batch_size=3, process=(i, 3))[0] for i in range(3)]
-    np.testing.assert_array_equal(sum(s.confusion for s in shares), expected)
-    assert [s.images for s in shares] == [3, 3, 2]
-
-
-def test_the_likelihood_is_the_mean_over_scored_pixels(split):
-    sums, _ = run(split, batch_size=3)
-    log_sum = np.log(np.exp(3) + CLASSES - 1)
-    right, scored = np.trace(sums.confusion), sums.confusion.sum()
-    expected = right * (log_sum - 3) + (scored - right) * log_sum
-    np.testing.assert_allclose(sums.tally.nll, [expected], rtol=1e-5)
-    assert sums.tally.count.sum() == scored
-
-
-def test_windows_and_mirror_images_see_each_pixel_once_too(split, expected):
-    views = sliding.Views(window=32, stride=20, scales=(1.0,), flip=True)
-    sums, seen = run(split, batch_size=3, views=views)
-    np.testing.assert_array_equal(sums.confusion, expected)
-    assert len(seen) == len(IMAGES)
-
-
-def test_a_network_of_other_classes_than_the_data_is_refused(split):
-    class TwoClasses(nn.Module):
-        @nn.compact
-        def __call__(self, image, *, train):
-            return jnp.zeros((*image.shape[:3], 2))
-
-    batches = pipeline.eval_batches(
-        split, batch_size=1, num_workers=0, process_index=0, process_count=1
+    result = Result(Sums(1, confusion, tally), {"one": 1.0}, [], 1.0)
+    split = Split(
+        "cityscapes", "val", [], CITYSCAPES_CLASSES, np.zeros((19, 3), np.uint8)
     )
-    with pytest.raises((TypeCheckError, ValueError)):
-        evaluate(
-            {},
-            batches,
-            segmenter=TwoClasses(),
-            num_classes=CLASSES,
-            views=sliding.WHOLE,
-            temperatures=(1.0,),
-            place=lambda batch: batch,
-            devices=1,
-            visit=lambda example: None,
-        )
+    numbers = evaluate._numbers(result, split, np.full(19, np.nan))
+    assert numbers["cityscapes_official_miou"] == pytest.approx(numbers["miou"])
+    assert np.isnan(numbers["boundary_iou"])
+    (_, line) = evaluate._more_lines(numbers)
+    assert "official rule (labelIds)" in line and "plain one (trainIds)" in line
+
+
+def test_json_knows_no_nan():
+    assert evaluate._finite({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {
+        "a": [None, 1.0],
+        "b": [None],
+    }
+
+
+def test_a_mistake_is_one_line_and_exit_code_1():
+    with pytest.raises(SystemExit, match="error: data.x: 3 is wrong; use 4") as stop:
+        with command.one_line_errors(debug=False):
+            raise ValueError("data.x: 3 is wrong; use 4")
+    assert stop.value.code != 0
+    with pytest.raises(ValueError), command.one_line_errors(debug=True):
+        raise ValueError("shown where it arose")
+
+
+def test_a_full_device_is_one_line_with_what_needs_less():
+    with pytest.raises(SystemExit, match="memory is full .*raise accumulate"):
+        with command.one_line_errors(debug=False):
+            jnp.zeros(2**55, jnp.uint8)

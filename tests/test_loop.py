@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax import loop
-from tempseg_jax.players import Player, TrainState
+from tempseg_jax.train_state import Player, TrainState
 
 
 class Diverged(Exception):

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from tests.support import ROOT
 
 MISTAKES = {
     # what is typed after --config=configs/demo.py: what the one line says

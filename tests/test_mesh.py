@@ -3,20 +3,18 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from tempseg_jax import mesh
+from tests.support import ROOT
 
 SCRIPT = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import conftest
+import tests.conftest  # checks shapes, raises on rank promotion
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from test_evaluate import IMAGES, count, make_split, run
-from test_steps import ADVERSARIAL, HYPER, STEP, initial_state, make_batch
+from tests.evaluation.test_evaluator import IMAGES, count, make_split, run
+from tests.test_steps import ADVERSARIAL, HYPER, STEP, initial_state, make_batch
 from tempseg_jax import mesh
 
 two = mesh.data_mesh(batch_size=4)
@@ -59,7 +57,8 @@ def test_two_devices_give_the_answer_of_one():
     # Also BatchNorm's statistics, of both players, which must be of the whole batch.
     devices = "--xla_force_host_platform_device_count=2"
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent)],
+        [sys.executable, "-c", SCRIPT],
+        cwd=ROOT,
         env=os.environ
         | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {devices}", "JAX_PLATFORMS": "cpu"},
         capture_output=True,

@@ -79,7 +79,7 @@ def test_sgd_with_momentum_is_its_recursion():
 
 def test_weight_decay_is_the_gradient_of_half_lambda_w_squared():
     # So it passes through the momentum like any gradient, as equation 1 has it.
-    def optimised(weight_decay, gradient_of):
+    def optimized(weight_decay, gradient_of):
         optimizer = optim.sgd(
             learning_rate=0.1, momentum=0.9, weight_decay=weight_decay
         )
@@ -93,11 +93,11 @@ def test_weight_decay_is_the_gradient_of_half_lambda_w_squared():
     def loss(params):
         return jnp.sum(jnp.sin(params["kernel"]))
 
-    def penalised(params):
+    def penalized(params):
         return loss(params) + 0.3 / 2 * jnp.sum(params["kernel"] ** 2)
 
     np.testing.assert_allclose(
-        optimised(0.3, jax.grad(loss)), optimised(0.0, jax.grad(penalised)), rtol=1e-6
+        optimized(0.3, jax.grad(loss)), optimized(0.0, jax.grad(penalized)), rtol=1e-6
     )
 
 

@@ -3,10 +3,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import make_segmenter
 
-from tempseg_jax import optim, players, precision, steps
+from tempseg_jax import optim, precision, steps, train_state
 from tempseg_jax.models import Discriminator
+from tests.support import make_segmenter
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -28,15 +28,15 @@ def step_and_arguments(name, numbers):
         key, scale = jax.random.key(0), precision.loss_scale(numbers)
         image, p = jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.zeros((1, 32, 32, 5))
         sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
-        player_g = players.init_player(
+        player_g = train_state.init_player(
             segmenter.init(key, image, train=False), sgd, loss_scale=scale
         )
-        player_d = players.init_player(
+        player_d = train_state.init_player(
             discriminator.init(key, p, train=False),
             optim.adam(learning_rate=0.0),
             loss_scale=scale,
         )
-        return players.TrainState(jnp.int32(0), player_g, player_d)
+        return train_state.TrainState(jnp.int32(0), player_g, player_d)
 
     step = functools.partial(
         steps.train_step,

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax.training.dynamic_scale import DynamicScale
 
-from tempseg_jax import losses, optim, players, steps
+from tempseg_jax import losses, optim, steps, train_state
 from tempseg_jax.types import IGNORE_LABEL
 
 CLASSES = 3
@@ -103,13 +103,15 @@ def initial_state(*, adversarial=True, segmenter=SEGMENTER, scale=None):
     loss_scale = scale and DynamicScale(
         fin_steps=jnp.int32(0), scale=jnp.float32(scale)
     )
-    player_g = players.init_player(
+    player_g = train_state.init_player(
         segmenter.init(key_g, image, train=False), sgd, loss_scale=loss_scale
     )
-    player_d = players.init_player(
+    player_d = train_state.init_player(
         Judge().init(key_d, p, train=False), adam, loss_scale=loss_scale
     )
-    return players.TrainState(jnp.int32(0), player_g, player_d if adversarial else None)
+    return train_state.TrainState(
+        jnp.int32(0), player_g, player_d if adversarial else None
+    )
 
 
 def assert_close(found, expected, *, atol=1e-6):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import make_segmenter
 
 from tempseg_jax import losses
+from tests.support import make_segmenter
 
 CLASSES, TEMPERATURE = 5, 0.5
 

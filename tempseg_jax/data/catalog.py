@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from tempseg_jax.data.source import Record, Source, data_home
+from tempseg_jax.data import labels
+from tempseg_jax.data.sources import scenes
+from tempseg_jax.data.sources.base import Record, Source, data_home
+
+CLASS_NAMES = {
+    "voc": labels.VOC_CLASSES,
+    "cityscapes": labels.CITYSCAPES_CLASSES,
+    "scenes": scenes.CLASSES,
+    "folder": None,  # in `data.options.class_names`, or found in the data
+}
+"""Class names of each dataset, known without reading it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +103,7 @@ def make_source(name: str, **options: Any) -> Source:
 def _cityscapes(
     *, manual_dir: str | None, data_dir: str | None, allow_missing: bool = False
 ) -> Source:
-    from tempseg_jax.data.cityscapes import Cityscapes
+    from tempseg_jax.data.sources.cityscapes import Cityscapes
 
     del data_dir
     return Cityscapes(manual_dir=manual_dir, allow_missing=allow_missing)
@@ -107,7 +117,7 @@ def _folder(
     class_names: Sequence[str] | None = None,
     class_colors: Sequence[Sequence[int]] | None = None,
 ) -> Source:
-    from tempseg_jax.data.folder import Folder
+    from tempseg_jax.data.sources.folder import Folder
 
     del data_dir
     return Folder(
@@ -119,7 +129,7 @@ def _folder(
 
 
 def _scenes(*, manual_dir: str | None, data_dir: str | None) -> Source:
-    from tempseg_jax.data.scenes import Scenes
+    from tempseg_jax.data.sources.scenes import Scenes
 
     del manual_dir, data_dir
     return Scenes()
@@ -128,7 +138,7 @@ def _scenes(*, manual_dir: str | None, data_dir: str | None) -> Source:
 def _voc(
     *, manual_dir: str | None, data_dir: str | None, allow_missing: bool = False
 ) -> Source:
-    from tempseg_jax.data.voc import Voc
+    from tempseg_jax.data.sources.voc import Voc
 
     return Voc(
         manual_dir=manual_dir,

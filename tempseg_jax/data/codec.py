@@ -40,7 +40,7 @@ def image_size(data: bytes, *, name: str) -> tuple[int, int]:
 
 
 def read_mask(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w *c"]:
-    """Return a mask's class indices (grey or palette) or its colours (RGB).
+    """Return a mask's class indices (gray or palette) or its colors (RGB).
 
     Raises:
         BadFile: as `image_size`; also for an alpha channel or 16 bits a channel.
@@ -48,7 +48,7 @@ def read_mask(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w *c"]:
     with _opened(data, name=name) as image:
         if image.mode not in ("L", "P", "1", "RGB"):
             raise BadFile(
-                f"{name}: a mask of type {image.mode!r}; masks are 8-bit grey, palette"
+                f"{name}: a mask of type {image.mode!r}; masks are 8-bit gray, palette"
                 " or RGB, without an alpha channel"
             )
         try:
@@ -82,7 +82,7 @@ def check_label(
 
 
 def encode_label(label: UInt8[np.ndarray, "h w"]) -> bytes:
-    """Return a grey PNG whose rows are unfiltered, so that inflating it decodes it."""
+    """Return a gray PNG whose rows are unfiltered, so that inflating it decodes it."""
     height, width = label.shape
     rows = np.pad(label, ((0, 0), (1, 0)))  # a zero before each row: filter none
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
@@ -100,7 +100,7 @@ def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Return the RGB image, upright as its EXIF tag says.
 
     Raises:
-        BadFile: `data` cannot be decoded, or is truncated: OpenCV would fill in grey.
+        BadFile: `data` cannot be decoded, or is truncated: OpenCV would fill in gray.
     """
     if not any(_ends(data, ending) for ending in _ENDINGS.values()):
         raise BadFile(f"{name}: {_empty_or_truncated(data)}")

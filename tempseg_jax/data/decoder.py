@@ -6,7 +6,7 @@ from absl import logging
 
 from tempseg_jax.data import codec
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.data.source import Record
+from tempseg_jax.data.sources.base import Record
 from tempseg_jax.data.transforms import Example
 
 ON_ERROR = ("raise", "skip")

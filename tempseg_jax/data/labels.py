@@ -1,4 +1,4 @@
-"""Class names, colours and id tables of the published datasets."""
+"""Class names, colors and id tables of the published datasets."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -29,7 +29,7 @@ VOC_CLASSES = (
     "tv monitor",
 )
 
-# labelId, name, colour, in the order of trainId (cityscapesscripts/helpers/labels.py).
+# labelId, name, color, in the order of trainId (cityscapesscripts/helpers/labels.py).
 _CITYSCAPES = (
     (7, "road", (128, 64, 128)),
     (8, "sidewalk", (244, 35, 232)),
@@ -60,8 +60,8 @@ CITYSCAPES_HIGHEST_LABEL_ID = 33
 
 
 def cityscapes_palette() -> UInt8[np.ndarray, "19 3"]:
-    """Return the official colours, one row a trainId."""
-    return np.array([colour for _, _, colour in _CITYSCAPES], np.uint8)
+    """Return the official colors, one row a trainId."""
+    return np.array([color for _, _, color in _CITYSCAPES], np.uint8)
 
 
 def cityscapes_train_ids() -> UInt8[np.ndarray, "256"]:
@@ -72,12 +72,25 @@ def cityscapes_train_ids() -> UInt8[np.ndarray, "256"]:
 
 
 def voc_palette(num_classes: int) -> UInt8[np.ndarray, "k 3"]:
-    """Return VOC's colour map: the bits of the index, spread over the channels.
+    """Return VOC's color map: the bits of the index, spread over the channels.
 
     Distinct for any number of classes up to 256 (VOCcode/VOClabelcolormap.m).
     """
     index = np.arange(num_classes)[:, None]
-    colour = np.zeros((num_classes, 3), np.int64)
+    color = np.zeros((num_classes, 3), np.int64)
     for bit in range(8):
-        colour |= ((index >> (3 * bit + np.arange(3))) & 1) << (7 - bit)
-    return colour.astype(np.uint8)
+        color |= ((index >> (3 * bit + np.arange(3))) & 1) << (7 - bit)
+    return color.astype(np.uint8)
+
+
+VOID_COLOR = (224, 224, 192)  # as in PASCAL VOC's palette
+
+
+def color_labels(
+    labels: UInt8[np.ndarray, "*b"], palette: UInt8[np.ndarray, "k 3"]
+) -> UInt8[np.ndarray, "*b 3"]:
+    """Paint classes in the colors of the palette, void in VOC's."""
+    table = np.full((256, 3), VOID_COLOR, np.uint8)
+    table[: len(palette)] = palette
+    table[IGNORE_LABEL] = VOID_COLOR
+    return table[labels]

@@ -58,7 +58,7 @@ def train_batches(
         min_scale: see `RandomScaleCrop`.
         max_scale: see `RandomScaleCrop`.
         cat_max_ratio: see `RandomScaleCrop`.
-        photometric: whether colours are distorted.
+        photometric: whether colors are distorted.
         seed: of order and augmentation.
         start_step: the first step.
         num_workers: threads that decode and augment; 0 is the caller's own.
@@ -100,7 +100,7 @@ def train_batches(
         # length up, for batches of one beyond what an integer holds.
         .batch(batch_size, drop_remainder=True, batch_fn=list)
         .slice(slice(start_step, None))
-        # A run of neighbours: laid side by side, the shares are the one batch in order.
+        # A run of neighbors: laid side by side, the shares are the one batch in order.
         .map(lambda plan: plan[process_index * share : (process_index + 1) * share])
         .map(assemble)
     )

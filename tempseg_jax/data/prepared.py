@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tempseg_jax.data import codec
 from tempseg_jax.data.codec import BadFile
-from tempseg_jax.data.source import Entry, Record, Source, data_home, digest
+from tempseg_jax.data.sources.base import Entry, Record, Source, data_home, digest
 
 VERSION = "1.2.0"  # of the records; raise it when they change
 ON_ERROR = ("raise", "skip")

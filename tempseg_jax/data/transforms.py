@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from tempseg_jax.types import IGNORE_LABEL
 
 PAD_COLOR = (124, 116, 104)
-"""ImageNet's mean, rounded: the least surprising colour to a pretrained network."""
+"""ImageNet's mean, rounded: the least surprising color to a pretrained network."""
 
 _CROP_TRIES = 10
 
@@ -104,11 +104,11 @@ class PhotometricDistortion:
 
     Ranges are those of SSD (Liu et al. 2016) and mmsegmentation: brightness ±32,
     contrast and saturation × 0.5 to 1.5, hue ±18 of 180 degrees. Labels are untouched,
-    and so is the padding's meaning: it is void, whatever its colour.
+    and so is the padding's meaning: it is void, whatever its color.
     """
 
     def __call__(self, example: Example, rng: np.random.Generator) -> None:
-        """Distort the example's colours in place."""
+        """Distort the example's colors in place."""
         image = example["image"]
         brightness = rng.uniform(-32, 32) * (rng.random() < 0.5)
         contrast = rng.uniform(0.5, 1.5) if rng.random() < 0.5 else 1.0

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.layers import HalvingConv
+from tempseg_jax.models.ops import HalvingConv
 
 CHANNELS = (64, 128, 256, 512)
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.layers import (
     LearnedUpsample,
-    normalise_and_pad,
+    normalize_and_pad,
     upsample_bilinear,
 )
 from tempseg_jax.models.preprocessing import Preprocessing
@@ -27,7 +27,7 @@ class FCN8s(nn.Module):
     ) -> Float[Array, "b h w {self.num_classes}"]:
         """Return float32 logits, unscaled: temperature belongs to the losses."""
         h, w = image.shape[1:3]
-        x = normalise_and_pad(image, self.preprocessing, dtype=self.dtype)
+        x = normalize_and_pad(image, self.preprocessing, dtype=self.dtype)
         features = self.backbone(x, train=train)
         logits = self._score(features[32], "score_fc7")
         logits = upsample_bilinear(logits, factor=2)

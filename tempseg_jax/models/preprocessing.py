@@ -15,8 +15,8 @@ class Preprocessing(NamedTuple):
     """
 
     channel_order: str  # "RGB" or "BGR"
-    mean: tuple[float, float, float]  # in `channel_order`, grey levels 0 to 255
-    std: tuple[float, float, float]  # in `channel_order`, grey levels 0 to 255
+    mean: tuple[float, float, float]  # in `channel_order`, gray levels 0 to 255
+    std: tuple[float, float, float]  # in `channel_order`, gray levels 0 to 255
     batch_norm_epsilon: float
 
     @classmethod
@@ -27,7 +27,7 @@ class Preprocessing(NamedTuple):
         )
 
     def __call__(self, image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-        """Return the float32 input of the first convolution for RGB grey levels."""
+        """Return the float32 input of the first convolution for RGB gray levels."""
         if self.channel_order == "BGR":
             image = image[..., ::-1]
         mean, std = jnp.array([self.mean, self.std])[:, None, None, None]

@@ -9,11 +9,10 @@ from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.layers import (
     OUTPUT_STRIDE,
-    SameConv,
-    max_pool_3x3,
-    normalise_and_pad,
+    normalize_and_pad,
     upsample_bilinear,
 )
+from tempseg_jax.models.ops import SameConv, max_pool_3x3
 from tempseg_jax.models.preprocessing import Preprocessing
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
@@ -73,7 +72,7 @@ class ResNet50(nn.Module):
         """Return float32 logits, unscaled: temperature belongs to the losses."""
         h, w = image.shape[1:3]
         epsilon = self.preprocessing.batch_norm_epsilon
-        x = normalise_and_pad(image, self.preprocessing, dtype=self.dtype)
+        x = normalize_and_pad(image, self.preprocessing, dtype=self.dtype)
         x = SameConv(
             round(64 * self.width),
             7,

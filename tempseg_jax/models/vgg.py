@@ -4,7 +4,7 @@ import flax.linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.layers import SameConv, max_pool_2x2
+from tempseg_jax.models.ops import SameConv, max_pool_2x2
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 """Convolutions and channels of each block."""

@@ -1,0 +1,115 @@
+"""What a prepared split holds: sizes, pixels per class, void, what does not decode."""
+
+import collections
+import dataclasses
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+from jaxtyping import Int64, UInt8
+from tqdm import tqdm
+
+from tempseg_jax.data import codec
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.decoder import decode
+from tempseg_jax.data.labels import color_labels
+from tempseg_jax.types import IGNORE_LABEL, Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Counts over every image of one split."""
+
+    split: Split
+    pixels: Int64[np.ndarray, "256"]  # of each label value
+    images: Int64[np.ndarray, "256"]  # that have the label value at all
+    sizes: collections.Counter[tuple[int, int]]
+    problems: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return the report as text."""
+        total = max(1, self.pixels.sum())
+        sides = [f"{w}x{h} ({count:,})" for (h, w), count in self.sizes.most_common(5)]
+        more = ", …" if len(self.sizes) > 5 else ""
+        names = [*self.split.class_names, "void"]
+        values = [*range(len(self.split.class_names)), IGNORE_LABEL]
+        width = max(map(len, names))
+        return [
+            f"{self.split.dataset} {self.split.name}: {self.sizes.total():,} images of"
+            f" {len(self.sizes)} sizes: {', '.join(sides)}{more}",
+            f"  {'class':{width}}  {'pixels':>15}  {'share':>7}  {'images':>7}",
+            *(
+                f"  {name:{width}}  {self.pixels[value]:>15,}"
+                f"  {self.pixels[value] / total:>7.2%}  {self.images[value]:>7,}"
+                for name, value in zip(names, values, strict=True)
+            ),
+            f"  problem files: {len(self.problems)}",
+            *(f"    {problem}" for problem in self.problems),
+        ]
+
+
+def inspect(split: Split) -> Report:
+    """Decode every image and label of the split, on all cores."""
+    pixels = np.zeros(256, np.int64)
+    images = np.zeros(256, np.int64)
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    problems = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(
+            functools.partial(_count, split=split), range(len(split.examples))
+        )
+        bar = tqdm(
+            results,
+            total=len(split.examples),
+            desc=f"reading {split.name}",
+            unit=" images",
+            disable=None,
+        )
+        for result in bar:
+            if isinstance(result, str):
+                problems.append(result)
+                continue
+            size, counts = result
+            sizes[size] += 1
+            pixels += counts
+            images += counts > 0
+    return Report(split, pixels, images, sizes, tuple(problems))
+
+
+def grid(
+    batch: Batch, *, palette: UInt8[np.ndarray, "k 3"], columns: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a batch as a picture: each image with its mask to its right."""
+    painted = color_labels(batch["label"], palette)
+    pairs = np.concatenate([batch["image"], painted], axis=2)
+    pairs = np.pad(pairs, ((0, 0), (0, 4), (0, 4), (0, 0)), constant_values=255)
+    blank = np.full((-len(pairs) % columns, *pairs.shape[1:]), 255, np.uint8)
+    pairs = np.concatenate([pairs, blank])
+    rows = pairs.reshape(-1, columns, *pairs.shape[1:])
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+
+
+def save_grid(picture: UInt8[np.ndarray, "h w 3"], path: str) -> None:
+    """Write a picture as a file whose ending says its format.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        written = cv2.imwrite(path, picture[..., ::-1])
+    except cv2.error as error:
+        raise OSError(f"{path}: cannot be written ({error.err})") from error
+    if not written:
+        raise OSError(f"{path}: cannot be written; is its folder there?")
+
+
+def _count(
+    index: int, *, split: Split
+) -> tuple[tuple[int, int], Int64[np.ndarray, "256"]] | str:
+    try:
+        label = decode(split.examples[index], split=split)["label"]
+    except codec.BadFile as error:
+        return str(error)
+    return label.shape, np.bincount(label.ravel(), minlength=256)

@@ -1,0 +1,1 @@
+"""One module per dataset: from its archives or folders to records on disk."""

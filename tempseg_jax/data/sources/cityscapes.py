@@ -1,0 +1,154 @@
+"""Cityscapes' fine annotations, 19 classes, from the two zips or unpacked folders."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from jaxtyping import UInt8
+
+from tempseg_jax.data import codec, labels
+from tempseg_jax.data.sources.base import Entry, Record, digest
+from tempseg_jax.data.sources.files import Files, FolderFiles, ZipFiles
+from tempseg_jax.types import IGNORE_LABEL
+
+IMAGES, LABELS = "leftImg8bit", "gtFine"
+OFFICIAL_COUNTS = {"train": 2975, "val": 500, "test": 1525}
+_IMAGE_END, _LABEL_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
+_URL = "https://www.cityscapes-dataset.com (needs an account)"
+
+
+class Cityscapes:
+    """Cityscapes from leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip.
+
+    Args:
+        manual_dir: the folder of the two zips, or of leftImg8bit/ and gtFine/.
+        allow_missing: go on with a part of the data, saying how much is missing.
+    """
+
+    name = "cityscapes"
+
+    def __init__(self, *, manual_dir: str | None, allow_missing: bool):
+        if not manual_dir:
+            raise ValueError(
+                "data.manual_dir is not set; give the folder of"
+                f" {IMAGES}_trainvaltest.zip and {LABELS}_trainvaltest.zip from {_URL}"
+            )
+        self.where = manual_dir
+        self._allow_missing = allow_missing
+        self._images = _open(Path(manual_dir), IMAGES)
+        self._labels = _open(Path(manual_dir), LABELS)
+        self._ids = {s: self._find_ids(s) for s in OFFICIAL_COUNTS}
+        self.splits = tuple(split for split, ids in self._ids.items() if ids)
+        if not self.splits:
+            raise FileNotFoundError(
+                f"{self._images.where}: no {IMAGES}/…/*{_IMAGE_END} in it"
+            )
+
+    def fingerprint(self) -> str:
+        """Return a digest of the files' names, sizes and times."""
+        files = self._images.fingerprint(), self._labels.fingerprint()
+        return digest(self._allow_missing, files)
+
+    def split_expression(self, split: str) -> str:
+        """Return `split` if it is train, val or test, and there."""
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.where} has no split {split!r}; it has {', '.join(self.splits)}"
+            )
+        return split
+
+    def entries(self, split: str) -> Sequence[Entry]:
+        """Return the split's examples by name; those of test are all void."""
+        self._check_complete(split)
+        return [
+            Entry(
+                id=id_,
+                nbytes=self._images.size(_image_name(id_, split)),
+                load=functools.partial(self._load, id_, split),
+            )
+            for id_ in self._ids[split]
+            if not self._allow_missing or self._is_labelled(id_, split)
+        ]
+
+    def classes(self) -> tuple[tuple[str, ...], UInt8[np.ndarray, "k 3"]]:
+        """Return the 19 classes that are scored, and their official colors."""
+        return labels.CITYSCAPES_CLASSES, labels.cityscapes_palette()
+
+    def _find_ids(self, split: str) -> list[str]:
+        start = f"{IMAGES}/{split}/"
+        return sorted(
+            name.rsplit("/", 1)[-1].removesuffix(_IMAGE_END)
+            for name in self._images.names()
+            if name.startswith(start) and name.endswith(_IMAGE_END)
+        )
+
+    def _is_labelled(self, id_: str, split: str) -> bool:
+        return split == "test" or _label_name(id_, split) in self._labels.names()
+
+    def _check_complete(self, split: str) -> None:
+        ids = self._ids[split]
+        unlabelled = [id_ for id_ in ids if not self._is_labelled(id_, split)]
+        if len(unlabelled) == len(ids):
+            raise FileNotFoundError(
+                f"{self._labels.where}: no {LABELS}/{split}/…/*{_LABEL_END} in it; get"
+                f" {LABELS}_trainvaltest.zip from {_URL}"
+            )
+        missing = OFFICIAL_COUNTS[split] - len(ids) + len(unlabelled)
+        if not missing:
+            return
+        message = (
+            f"{self.where}: {missing:,} of {OFFICIAL_COUNTS[split]:,} {split} images"
+        )
+        if unlabelled:
+            message += f" or their labels ({unlabelled[0]}, …)"
+        if not self._allow_missing:
+            raise ValueError(
+                f"{message} are missing; set data.options.allow_missing=true to go on"
+                " with the others"
+            )
+        logging.warning("%s are missing; going on with the others", message)
+
+    def _load(self, id_: str, split: str) -> Record:
+        image_name = _image_name(id_, split)
+        image = self._images.read(image_name)
+        size = codec.image_size(image, name=f"{self._images.where}: {image_name}")
+        if split == "test":
+            label = np.full(size, IGNORE_LABEL, np.uint8)
+        else:
+            label = self._read_label(_label_name(id_, split), size)
+        return {"id": id_, "image": image, "label": codec.encode_label(label)}
+
+    def _read_label(self, name: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+        full = f"{self._labels.where}: {name}"
+        label_ids = codec.read_mask(self._labels.read(name), name=full)
+        count = labels.CITYSCAPES_HIGHEST_LABEL_ID + 1
+        codec.check_label(label_ids, size=size, num_classes=count, name=full)
+        return labels.cityscapes_train_ids()[label_ids]
+
+
+def _city(id_: str) -> str:
+    return id_.split("_", 1)[0]
+
+
+def _image_name(id_: str, split: str) -> str:
+    return f"{IMAGES}/{split}/{_city(id_)}/{id_}{_IMAGE_END}"
+
+
+def _label_name(id_: str, split: str) -> str:
+    return f"{LABELS}/{split}/{_city(id_)}/{id_}{_LABEL_END}"
+
+
+def _open(folder: Path, what: str) -> Files:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data.manual_dir={folder}: no such folder")
+    archive = folder / f"{what}_trainvaltest.zip"
+    if (folder / what).is_dir():
+        return FolderFiles(folder, folders=(what,))
+    if archive.is_file():
+        return ZipFiles(archive, prefix=f"{what}/")
+    raise FileNotFoundError(
+        f"data.manual_dir={folder}: holds neither {archive.name} nor {what}/; get"
+        f" it from {_URL}"
+    )

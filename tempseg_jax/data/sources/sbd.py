@@ -1,0 +1,99 @@
+"""SBD's labels (Hariharan et al. 2011): benchmark.tgz, or what it unpacks to."""
+
+import functools
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from jaxtyping import UInt8
+
+from tempseg_jax.data import codec
+from tempseg_jax.data.sources.files import FolderFiles, stream_tar
+
+ARCHIVE = "benchmark.tgz"
+_FOLDER = "benchmark_RELEASE/dataset"
+_LISTS = ("train.txt", "val.txt")
+
+
+class Sbd:
+    """The class labels and lists of SBD; its images are those of VOC 2012."""
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Return whether `folder` holds the archive, or what it unpacks to."""
+        return (folder / _FOLDER / "cls").is_dir() or (folder / ARCHIVE).is_file()
+
+    def __init__(self, folder: Path):
+        self._archive = folder / ARCHIVE
+        self._unpacked = None
+        if (folder / _FOLDER / "cls").is_dir():
+            self._unpacked = FolderFiles(folder / _FOLDER, folders=("cls",))
+        self.where = str(folder / _FOLDER if self._unpacked else self._archive)
+        self._folder = folder
+
+    def fingerprint(self) -> object:
+        """Return what changes when the labels change."""
+        if self._unpacked:
+            return self._unpacked.fingerprint()
+        stat = self._archive.stat()
+        return self._archive.name, stat.st_size, stat.st_mtime_ns
+
+    def ids(self) -> set[str]:
+        """Return the ids of train and val together.
+
+        Raises:
+            ValueError: the archive is broken, or its lists are missing.
+        """
+        ids: set[str] = set()
+        for name in _LISTS:
+            if self._unpacked:
+                path = self._folder / _FOLDER / name
+                text = path.read_bytes() if path.is_file() else None
+            else:
+                text = self._members.get(name)
+            if text is None:
+                raise ValueError(
+                    f"{self.where}: {name} is missing; get the archive again"
+                )
+            ids.update(text.decode().split())
+        return ids
+
+    def read(self, id_: str) -> UInt8[np.ndarray, "h w"]:
+        """Return one image's class indices.
+
+        Raises:
+            BadFile: there is no such .mat, or it holds no labels.
+        """
+        name = f"cls/{id_}.mat"
+        if self._unpacked:
+            data = self._unpacked.read(name)
+        elif name in self._members:
+            data = self._members[name]
+        else:
+            raise codec.BadFile(f"{self.where}: {name} is missing")
+        return _decoded(data, name=f"{self.where}: {name}")
+
+    @functools.cached_property
+    def _members(self) -> Mapping[str, bytes]:
+        """Lists and .mat files (30 MB in all), in one pass: a tgz cannot be sought."""
+        return {
+            name.removeprefix(f"{_FOLDER}/"): data
+            for name, data in stream_tar(self._archive, wanted=_is_wanted)
+        }
+
+
+def _is_wanted(name: str) -> bool:
+    inner = name.removeprefix(f"{_FOLDER}/")
+    is_label = inner.startswith("cls/") and inner.endswith(".mat")
+    return inner != name and (is_label or inner in _LISTS)
+
+
+def _decoded(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w"]:
+    try:
+        fields = scipy.io.loadmat(io.BytesIO(data), variable_names=["GTcls"])
+        return np.ascontiguousarray(fields["GTcls"]["Segmentation"][0, 0], np.uint8)
+    # SciPy's reader raises whatever its parser stumbles over.
+    except Exception as error:
+        raise codec.BadFile(f"{name}: holds no GTcls.Segmentation ({error})") from error

@@ -1,0 +1,1 @@
+"""Scoring a segmenter on whole images: confusion matrices, calibration, figures."""

@@ -1,0 +1,90 @@
+"""Panels of predictions and curves of training, as PNG files."""
+
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tempseg_jax.data.labels import color_labels
+from tempseg_jax.evaluation.evaluator import Example
+
+
+def save_panel(
+    example: Example, folder: Path, *, palette: UInt8[np.ndarray, "k 3"]
+) -> None:
+    """Write `folder/<id>.png`: image, ground truth and prediction, left to right."""
+    truth = color_labels(example.label, palette)
+    prediction = color_labels(example.prediction, palette)
+    gap = np.full((len(truth), 6, 3), 255, np.uint8)
+    panel = np.concatenate([example.image, gap, truth, gap, prediction], axis=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = example.id.replace("/", "_")
+    path = folder / f"{name}.png"
+    if not cv2.imwrite(str(path), np.ascontiguousarray(panel[..., ::-1])):
+        raise OSError(f"{path}: could not be written; is the disk full?")
+
+
+CURVES = (
+    ("Segmentation loss (nats)", ("train/loss_seg",)),
+    ("Adversarial losses", ("train/loss_adv", "train/loss_d")),
+    ("Mean output of D", ("train/d_real", "train/d_fake")),
+    ("Validation", ("val/pacc", "val/miou")),
+)
+
+
+Lines = list[dict[str, int | float | None]]
+"""Of metrics.jsonl."""
+
+_STYLE = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+
+
+def save_curves(lines: Lines, path: Path) -> None:
+    """Draw the losses, D's outputs and the scores of one run against the step."""
+    shown = [c for c in CURVES if any(name in line for name in c[1] for line in lines)]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.6 * len(shown), 3), layout="constrained")
+        for i, (title, names) in enumerate(shown):
+            axes = figure.add_subplot(1, len(shown), i + 1, title=title, xlabel="step")
+            for name in names:
+                _draw(axes, lines, name, label=name.split("/")[1])
+            axes.legend(frameon=False)
+        figure.savefig(path, dpi=120)
+
+
+def save_comparison(runs: dict[str, Lines], path: Path) -> None:
+    """Draw several runs' segmentation loss and validation mIoU in one figure.
+
+    Raises:
+        ValueError: no run has either.
+    """
+    compared = {"train/loss_seg": CURVES[0][0], "val/miou": "Validation mIoU"}
+    everything = [line for lines in runs.values() for line in lines]
+    shown = {
+        name: title
+        for name, title in compared.items()
+        if any(line.get(name) is not None for line in everything)
+    }
+    if not shown:
+        raise ValueError(
+            f"{', '.join(runs)}: no line of metrics.jsonl has {' or '.join(compared)}; "
+            "train further, or name other workdirs"
+        )
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4 * len(shown), 3), layout="constrained")
+        for i, (name, title) in enumerate(shown.items()):
+            axes = figure.add_subplot(1, len(shown), i + 1, title=title, xlabel="step")
+            for label, lines in runs.items():
+                _draw(axes, lines, name, label=label)
+            axes.legend(frameon=False)
+        figure.savefig(path, dpi=120)
+
+
+def _draw(axes: Axes, lines: Lines, name: str, *, label: str) -> None:
+    points = [(x["step"], x[name]) for x in lines if x.get(name) is not None]
+    if points:
+        marker = "o" if name.startswith("val/") else None
+        axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=label)

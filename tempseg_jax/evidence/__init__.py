@@ -1,1 +1,0 @@
-"""The paper's tables with seeds, controls and error bars: sweep, measure, report."""

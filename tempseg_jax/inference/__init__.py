@@ -1,0 +1,1 @@
+"""Using a trained segmenter: prediction, sliding windows, submission, export."""

@@ -1,0 +1,87 @@
+"""A prediction to look at: indexed PNGs, and overlays with a legend."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from tempseg_jax.data.labels import color_labels
+
+
+def indexed(
+    labels: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "k 3"]
+) -> Image.Image:
+    """Return the labels as an image whose pixels are the classes' indices."""
+    image = Image.fromarray(labels)
+    every = np.arange(256, dtype=np.uint8)[None]
+    image.putpalette(color_labels(every, palette).tobytes())
+    return image
+
+
+def overlay(
+    image: UInt8[np.ndarray, "h w 3"],
+    labels: UInt8[np.ndarray, "h w"],
+    *,
+    palette: UInt8[np.ndarray, "k 3"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the image with the classes' colors laid over it."""
+    mixed = image.astype(np.uint16) + color_labels(labels, palette)
+    return (mixed // 2).astype(np.uint8)
+
+
+def areas(
+    labels: UInt8[np.ndarray, "h w"], class_names: tuple[str, ...]
+) -> list[tuple[int, str, float]]:
+    """Return (class, name, share of the pixels) of the classes found, largest first."""
+    counts = np.bincount(labels.ravel(), minlength=len(class_names))
+    order = np.argsort(-counts, kind="stable")
+    found = [int(k) for k in order if counts[k]]
+    return [(k, class_names[k], float(counts[k] / labels.size)) for k in found]
+
+
+def percent(share: float) -> str:
+    """Return a share of the pixels in words; what is there is never 0."""
+    return f"{100 * share:.1f} %" if share >= 5e-4 else "< 0.1 %"
+
+
+def with_legend(
+    image: UInt8[np.ndarray, "h w 3"],
+    labels: UInt8[np.ndarray, "h w"],
+    *,
+    palette: UInt8[np.ndarray, "k 3"],
+    class_names: tuple[str, ...],
+) -> Image.Image:
+    """Return the overlay; beside it the classes found, and their areas in per cent."""
+    rows = areas(labels, class_names)
+    h, w = labels.shape
+    size = max(11, min(h // 24, 64))  # of the letters, in pixels
+    font = ImageFont.load_default(size)
+    texts = [f"{name}  {percent(share)}" for _, name, share in rows]
+    step = round(1.6 * size)
+    width = 3 * size + round(max(map(font.getlength, texts)))
+    height = max(h, step * len(rows) + size)
+    canvas = Image.new("RGB", (w + width, height), "white")
+    canvas.paste(Image.fromarray(overlay(image, labels, palette=palette)), (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for i, ((k, _, _), text) in enumerate(zip(rows, texts, strict=True)):
+        top = size // 2 + i * step
+        swatch = (w + size // 2, top, w + size // 2 + size, top + size)
+        draw.rectangle(swatch, fill=tuple(palette[k].tolist()), outline="black")
+        middle = (w + 2 * size, top + size // 2)
+        draw.text(middle, text, fill="black", font=font, anchor="lm")
+    return canvas
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture under its name only once it is whole.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    kind = {"format": "PNG"} if path.suffix == ".png" else {"format": "JPEG"}
+    options = {"quality": 90} if kind["format"] == "JPEG" else {}
+    image.save(partial, **kind, **options)
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""ImageNet weights: where they come from, their layouts, and loading them."""

@@ -1,0 +1,1 @@
+"""Training every setting of the paper's tables with several seeds, and its report."""

@@ -1,0 +1,134 @@
+"""How far a sweep is: finished, running and left, and the time left."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import filelock
+
+from tempseg_jax.sweep.cells import CELLS
+from tempseg_jax.sweep.store import Run
+from tempseg_jax.workdir.metrics_writer import read_metrics
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Hold a run's workdir; false where another process does. A kill lets it go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=2)  # `view` holds it for an instant
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def view(
+    sweep: Path, runs: Sequence[Run], *, mine: Sequence[Run], steps: int | None
+) -> str:
+    """Return the table of all runs, and the time that this process's share will take.
+
+    Args:
+        sweep: the folder.
+        runs: all of them.
+        mine: those whose time counts.
+        steps: of one run; None if not known.
+    """
+    states = {x: state(sweep, x) for x in runs}
+    seeds = sorted({x.seed for x in runs})
+    cells = list(dict.fromkeys(x.cell for x in runs))
+    width = max(map(len, cells))
+    rows = [" " * width + "".join(f"  {'seed ' + str(n):>9}" for n in seeds)]
+    for cell in cells:
+        row = "".join(f"  {states[Run(cell, n)]:>9}" for n in seeds)
+        rows.append(f"{cell:<{width}}{row}")
+    count = {
+        name: sum(x.split()[0] == name for x in states.values())
+        for name in ("done", "diverged", "running", "stopped")
+    }
+    left = len(runs) - sum(count.values())
+    shown = [f"{number} {name}" for name, number in count.items() if number]
+    seconds = seconds_left(sweep, mine, steps=steps)
+    when = (
+        "time left not known yet" if seconds is None else f"about {hours(seconds)} left"
+    )
+    rows.append(f"{len(runs)} runs: {', '.join([*shown, f'{left} to do'])}; {when}")
+    return "\n".join(rows)
+
+
+def seconds_left(
+    sweep: Path, runs: Sequence[Run], *, steps: int | None
+) -> float | None:
+    """Estimate from finished runs of the same kind, with or without a discriminator.
+
+    None before any run has finished.
+    """
+    finals = {x: _final(sweep, x) for x in _siblings(sweep)}
+    known: dict[bool, list[float]] = {True: [], False: []}
+    for finished, final in finals.items():
+        if final and "seconds" in final:
+            known[_adversarial(finished.cell)].append(final["seconds"])
+    everything = known[True] + known[False]
+    if not everything:
+        return None
+    total = 0.0
+    for run in runs:
+        if run.finished(sweep):
+            continue
+        alike = known[_adversarial(run.cell)] or everything
+        done = _saved_step(run.folder(sweep)) / steps if steps else 0.0
+        total += sum(alike) / len(alike) * (1 - done)
+    return total
+
+
+def _siblings(sweep: Path) -> list[Run]:
+    found = []
+    for path in sweep.glob("*/seed*/final.json"):
+        if path.parent.parent.name in CELLS:
+            seed = int(path.parent.name.removeprefix("seed"))
+            found.append(Run(path.parent.parent.name, seed))
+    return found
+
+
+def _adversarial(cell: str) -> bool:
+    return CELLS[cell].overrides.get("objective.alpha") != 0.0
+
+
+def state(sweep: Path, run: Run) -> str:
+    """Return done, diverged, `running <step>`, `stopped <step>`, or – if not begun."""
+    final = _final(sweep, run)
+    if final is not None:
+        return "diverged" if "diverged" in final else "done"
+    folder = run.folder(sweep)
+    if not (folder / ".lock").exists():
+        return "–"
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            step = _saved_step(folder)
+            return f"stopped {step}" if step else "–"
+    except filelock.Timeout:
+        lines = read_metrics(folder)
+        return f"running {lines[-1]['step'] if lines else 0}"
+
+
+def _saved_step(folder: Path) -> int:
+    """From where a run would go on."""
+    names = [path.name for path in folder.glob("checkpoints/*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def _final(sweep: Path, run: Run) -> dict | None:
+    path = run.folder(sweep) / "final.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def hours(seconds: float) -> str:
+    """Return a length of time, to the minute."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes else "seconds"

@@ -1,0 +1,74 @@
+import io
+import tarfile
+
+import pytest
+
+from tempseg_jax.data.codec import BadFile
+from tempseg_jax.data.sources import files
+from tempseg_jax.data.sources.files import FolderFiles, TarFiles, ZipFiles
+from tests import miniatures
+
+MEMBERS = {"top/a.txt": b"first", "top/b/c.txt": b"second"}
+
+
+@pytest.fixture(params=["folder", "tar", "zip"])
+def opened(request, tmp_path):
+    if request.param == "folder":
+        miniatures.write_folder(tmp_path, MEMBERS)
+        return FolderFiles(tmp_path, folders=("top",))
+    if request.param == "tar":
+        miniatures.write_tar(tmp_path / "x.tar", MEMBERS)
+        return TarFiles(tmp_path / "x.tar", prefix="")
+    miniatures.write_zip(tmp_path / "x.zip", MEMBERS)
+    return ZipFiles(tmp_path / "x.zip", prefix="top/")
+
+
+def test_folders_tars_and_zips_read_alike(opened):
+    assert set(opened.names()) == set(MEMBERS)
+    for name, data in MEMBERS.items():
+        assert opened.read(name) == data and opened.size(name) == len(data)
+    assert opened.size("absent") == 0
+    with pytest.raises(BadFile, match="absent"):
+        opened.read("absent")
+
+
+def test_a_member_that_would_unpack_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_LARGEST", 1000)
+    bomb = {"top/bomb": b"\0" * 100_000}
+    miniatures.write_zip(tmp_path / "x.zip", bomb)
+    miniatures.write_tar(tmp_path / "x.tar", bomb)
+    assert (tmp_path / "x.zip").stat().st_size < 1000
+    for opened in (
+        ZipFiles(tmp_path / "x.zip", prefix=""),
+        TarFiles(tmp_path / "x.tar", prefix=""),
+    ):
+        with pytest.raises(BadFile, match="bomb: 100,000 bytes is implausibly large"):
+            opened.read("top/bomb")
+
+
+def test_a_zip_member_that_lies_about_its_size_is_refused(tmp_path):
+    path = tmp_path / "x.zip"
+    miniatures.write_zip(path, {"bomb": b"\0" * 100_000})
+    data = path.read_bytes().replace((100_000).to_bytes(4, "little"), b"\x10\0\0\0")
+    path.write_bytes(data)
+    with pytest.raises(BadFile, match="bomb: cannot be read"):
+        ZipFiles(path, prefix="").read("bomb")
+
+
+def test_links_and_devices_in_a_tar_are_not_files(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
+            info = tarfile.TarInfo(f"top/link{kind.decode()}")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+        info = tarfile.TarInfo("top/file")
+        archive.addfile(info, io.BytesIO())
+    assert set(TarFiles(path, prefix="top/").names()) == {"file"}
+
+
+def test_an_archive_is_known_by_name_size_and_time(tmp_path):
+    miniatures.write_zip(tmp_path / "x.zip", MEMBERS)
+    before = ZipFiles(tmp_path / "x.zip", prefix="").fingerprint()
+    miniatures.write_zip(tmp_path / "x.zip", MEMBERS | {"more": b""})
+    assert ZipFiles(tmp_path / "x.zip", prefix="").fingerprint() != before

@@ -1,0 +1,226 @@
+import numpy as np
+import pytest
+
+from tempseg_jax.data import codec
+from tempseg_jax.data.sources.folder import Folder
+from tempseg_jax.types import IGNORE_LABEL
+from tests import miniatures
+
+MASK = miniatures.png(miniatures.mask(values=(0, 1, 2, 11)))
+
+
+def source(folder, **options):
+    return Folder(manual_dir=str(folder), **options)
+
+
+def listing(dataset):
+    return {s: [e.id for e in dataset.entries(s)] for s in dataset.splits}
+
+
+def only_label(dataset, split="train"):
+    (entry,) = dataset.entries(split)
+    return codec.decode_label(entry.load()["label"], name="label")
+
+
+def write(root, *names, mask=MASK):
+    for name in names:
+        is_image = name.endswith(".jpg") or "images" in name
+        data = miniatures.jpeg() if is_image else mask
+        miniatures.write_folder(root, {name: data})
+
+
+def test_the_segnet_layout_pairs_jpg_and_png_by_stem(tmp_path):
+    write(
+        tmp_path, "train/b.jpg", "train/a.jpg", "trainannot/a.png", "trainannot/b.png"
+    )
+    write(tmp_path, "val/c.jpg", "valannot/c.png")
+    assert listing(source(tmp_path)) == {"train": ["a", "b"], "val": ["c"]}
+
+
+def test_a_folder_a_split(tmp_path):
+    write(tmp_path, "images/train/a.jpg", "masks/train/a.png")
+    write(tmp_path, "images/val/b.jpeg", "masks/val/b.PNG", "images/val/notes.txt")
+    assert listing(source(tmp_path)) == {"train": ["a"], "val": ["b"]}
+
+
+def test_lists_of_stems_in_their_order(tmp_path):
+    write(tmp_path, *(f"images/{i}.jpg" for i in range(4)))
+    write(tmp_path, *(f"masks/{i}.png" for i in range(4)))
+    (tmp_path / "train.txt").write_text("3\n1.jpg\n")
+    (tmp_path / "val.txt").write_text("0\n")
+    assert listing(source(tmp_path)) == {"train": ["3", "1"], "val": ["0"]}
+
+
+def test_a_stem_in_a_list_may_hold_a_dot(tmp_path):
+    write(tmp_path, "images/f.01.jpg", "masks/f.01.png", "images/f.02.jpg")
+    (tmp_path / "train.txt").write_text("f.01\n\nimages/f.02.jpg\n")
+    assert listing(source(tmp_path)) == {"train": ["f.01", "f.02"]}
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": "a\n", "val": "\n"}, "val.txt: it is empty; give a stem a line, or"),
+        (
+            {"train": "images/a.jpg masks/a.png"},
+            "train.txt: .* more than one word; give",
+        ),
+        ({"train": "a\nb\na.jpg\n"}, "train.txt: 'a' is in it 2 times; keep one"),
+        ({"train": "a\nb", "val": "b"}, "val.txt: 'b' is in train.txt too .*take it"),
+        ({"train": "a\nb", "test": "b"}, "test.txt: 'b' is in train.txt too"),
+        ({}, "images: 'a' alone cannot be train and val; add an image, or name it in"),
+    ],
+)
+def test_splits_that_would_show_an_image_twice_are_refused(tmp_path, lists, message):
+    write(tmp_path, "images/a.jpg", "masks/a.png")
+    if lists:
+        write(tmp_path, "images/b.jpg", "masks/b.png")
+    for split, text in lists.items():
+        (tmp_path / f"{split}.txt").write_text(text)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/.*{message}"):
+        source(tmp_path)
+
+
+def test_one_image_that_a_list_names_is_a_split(tmp_path):
+    write(tmp_path, "images/a.jpg", "masks/a.png")
+    (tmp_path / "train.txt").write_text("a")
+    assert listing(source(tmp_path)) == {"train": ["a"]}
+
+
+def test_without_lists_a_tenth_is_val_and_a_new_image_moves_at_most_one(tmp_path):
+    write(tmp_path, *(f"images/{i}.jpg" for i in range(20)))
+    write(tmp_path, *(f"masks/{i}.png" for i in range(20)))
+    before = listing(source(tmp_path))
+    assert len(before["val"]) == 2 and len(before["train"]) == 18
+    assert not set(before["val"]) & set(before["train"])
+    assert listing(source(tmp_path)) == before
+    for i in range(20, 40):
+        write(tmp_path, f"images/{i}.jpg", f"masks/{i}.png")
+        after = listing(source(tmp_path))
+        moved = set(before["val"]) ^ (set(after["val"]) - {str(i)})
+        assert len(moved) <= 1
+        before = after
+    assert len(after["val"]) == 4
+
+
+def test_void_index_becomes_void(tmp_path):
+    write(tmp_path, "train/a.jpg", "trainannot/a.png")
+    expected = miniatures.mask(values=(0, 1, 2, IGNORE_LABEL))
+    np.testing.assert_array_equal(only_label(source(tmp_path, void_index=11)), expected)
+
+
+def test_classes_are_counted_where_they_are_not_named(tmp_path):
+    write(tmp_path, "train/a.jpg", "trainannot/a.png")
+    dataset = source(tmp_path, void_index=11)
+    only_label(dataset)
+    names, palette = dataset.classes()
+    assert names == ("class 0", "class 1", "class 2") and palette.shape == (3, 3)
+
+
+def test_grey_palette_and_rgb_masks_mean_the_same(tmp_path):
+    index = miniatures.mask(values=(0, 1, 2))
+    colors = np.array([(0, 0, 0), (255, 0, 0), (9, 9, 200)], np.uint8)
+    masks = {
+        "gray": miniatures.png(index),
+        "palette": miniatures.png(index, palette=True),
+        "rgb": miniatures.png(colors[index]),
+    }
+    for kind, mask in masks.items():
+        write(tmp_path / kind, "train/a.jpg", "trainannot/a.png", mask=mask)
+        dataset = source(
+            tmp_path / kind, class_names=("a", "b", "c"), class_colors=colors.tolist()
+        )
+        np.testing.assert_array_equal(only_label(dataset), index)
+        np.testing.assert_array_equal(dataset.classes()[1], colors)
+
+
+def test_an_unlisted_color_is_void_or_an_error(tmp_path):
+    mask = miniatures.png(np.full((20, 30, 3), 7, np.uint8))
+    write(tmp_path, "train/a.jpg", "trainannot/a.png", mask=mask)
+    named = {"class_names": ("a",), "class_colors": [(0, 0, 0)]}
+    assert (only_label(source(tmp_path, void_index=255, **named)) == 255).all()
+    with pytest.raises(codec.BadFile, match=r"a.png: color \[7, 7, 7\] is not in"):
+        only_label(source(tmp_path, **named))
+    with pytest.raises(codec.BadFile, match="RGB mask; set data.options.class_colors"):
+        only_label(source(tmp_path))
+
+
+def first_problem(dataset):
+    with pytest.raises(codec.BadFile) as caught:
+        for entry in dataset.entries("train"):
+            entry.load()
+    return str(caught.value)
+
+
+def test_an_image_without_mask_is_named(tmp_path):
+    write(tmp_path, "train/a.jpg", "train/b.jpg", "trainannot/a.png")
+    problem = first_problem(source(tmp_path))
+    assert "trainannot/b.*: no such file, for image b.jpg" in problem
+
+
+def test_a_list_that_names_an_absent_file_is_named(tmp_path):
+    write(tmp_path, "images/a.jpg", "masks/a.png")
+    (tmp_path / "train.txt").write_text("a\nabsent\n")
+    assert "absent.*: no such file, for train.txt" in first_problem(source(tmp_path))
+
+
+def test_two_images_of_one_stem_are_named(tmp_path):
+    write(tmp_path, "train/a.jpg", "train/a.jpeg", "trainannot/a.png")
+    assert "a.jpeg, a.jpg share a stem" in first_problem(source(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "message"),
+    [
+        (miniatures.mask(height=9), {}, "30x9 pixels, but its image has 30x20"),
+        (miniatures.mask(values=(5,)), {"class_names": "abc"}, "value 5 is no class"),
+        (np.zeros((20, 30, 4), np.uint8), {}, "without an alpha channel"),
+        (np.zeros((20, 30), np.uint16), {}, "8-bit"),
+    ],
+)
+def test_a_mask_that_cannot_be_one_is_named(tmp_path, mask, options, message):
+    mask = miniatures.png(mask)
+    write(tmp_path, "train/a.jpg", "trainannot/a.png", mask=mask)
+    problem = first_problem(source(tmp_path, **options))
+    assert "a.png" in problem and message in problem
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty file (0 bytes)"),
+        (b"text", "neither a JPEG nor a PNG"),
+        (miniatures.jpeg()[:-200], "truncated"),
+    ],
+)
+def test_an_image_that_is_none_is_named(tmp_path, data, message):
+    write(tmp_path, "trainannot/a.png")
+    miniatures.write_folder(tmp_path, {"train/a.jpg": data})
+    problem = first_problem(source(tmp_path))
+    assert "a.jpg" in problem and message in problem
+
+
+def test_a_folder_without_images_says_what_belongs_there(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(FileNotFoundError, match="data.manual_dir="):
+            source(folder)
+    with pytest.raises(ValueError, match="data.manual_dir is not set"):
+        Folder(manual_dir=None)
+
+
+@pytest.mark.parametrize(
+    ("colors", "message"),
+    [([(0, 0)], "three numbers"), ([(0, 0, 0)], "1 colors for 2 class_names")],
+)
+def test_colors_that_cannot_be_used_are_refused(tmp_path, colors, message):
+    write(tmp_path, "train/a.jpg", "trainannot/a.png")
+    with pytest.raises(ValueError, match=f"class_colors.*{message}"):
+        source(tmp_path, class_names="ab", class_colors=colors)
+
+
+def test_camvid_loads_as_it_lies(shared_data):
+    dataset = source(shared_data / "camvid", void_index=11)
+    counts = {split: len(ids) for split, ids in listing(dataset).items()}
+    assert counts == {"train": 367, "val": 101, "test": 233}
+    label = codec.decode_label(dataset.entries("val")[0].load()["label"], name="label")
+    assert label.shape == (360, 480) and set(np.unique(label)) <= {*range(11), 255}

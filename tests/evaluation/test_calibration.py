@@ -1,0 +1,138 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from tempseg_jax.evaluation import calibration
+from tempseg_jax.evaluation.calibration import BINS, TEMPERATURE_GRID
+from tempseg_jax.types import IGNORE_LABEL
+
+
+def totals(log_p, labels, temperatures):
+    found = calibration.tally(
+        jnp.asarray(log_p, jnp.float32),
+        jnp.asarray(labels, jnp.uint8),
+        temperatures=jnp.array(temperatures, jnp.float32),
+    )
+    return jax.tree.map(lambda x: np.asarray(x).sum(axis=0, dtype=float), found)
+
+
+def measured(log_p, labels, temperatures=(1.0,)):
+    found = totals(log_p, labels, temperatures)
+    found = found._replace(
+        count=found.count.astype(int), correct=found.correct.astype(int)
+    )
+    return calibration.calibrations(found, temperatures)
+
+
+def slow_reference(log_p, labels, temperature):
+    """Guo et al. 2017, pixel by pixel."""
+    bins = [[] for _ in range(BINS)]
+    nll = []
+    for row, label in zip(
+        log_p.reshape(-1, log_p.shape[-1]), labels.ravel(), strict=True
+    ):
+        if label == IGNORE_LABEL:
+            continue
+        log_q = log_softmax(row.astype(np.float64) / temperature)
+        nll.append(-log_q[label])
+        confidence = np.exp(log_q.max())
+        place = next(i for i in range(BINS) if confidence <= (i + 1) / BINS + 1e-12)
+        bins[place].append((confidence, row.argmax() == label))
+    n = len(nll)
+    ece = sum(
+        len(b) / n * abs(np.mean([c for c, _ in b]) - np.mean([r for _, r in b]))
+        for b in bins
+        if b
+    )
+    return np.mean(nll), ece
+
+
+def random_case(seed, shape=(2, 9, 11), k=5):
+    rng = np.random.default_rng(seed)
+    log_p = log_softmax(3 * rng.normal(size=(*shape, k)), axis=-1).astype(np.float32)
+    labels = rng.integers(0, k, shape).astype(np.uint8)
+    labels[rng.random(shape) < 0.2] = IGNORE_LABEL
+    return log_p, labels
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+def test_nll_and_ece_are_those_of_the_slow_reference(temperature):
+    log_p, labels = random_case(0)
+    (found,) = measured(log_p, labels, (temperature,))
+    nll, ece = slow_reference(log_p, labels, temperature)
+    assert found.nll == pytest.approx(nll, rel=1e-5)
+    assert found.ece == pytest.approx(ece, rel=1e-4)
+    assert found.count.sum() == (labels != IGNORE_LABEL).sum()
+
+
+def test_one_pixel_and_no_pixel():
+    log_p = np.log(np.array([0.8, 0.2], np.float32)).reshape(1, 1, 1, 2)
+    (found,) = measured(log_p, np.full((1, 1, 1), 1, np.uint8))
+    assert found.ece == pytest.approx(0.8, rel=1e-6)
+    assert found.nll == pytest.approx(-np.log(0.2), rel=1e-6)
+    (found,) = measured(log_p, np.full((1, 1, 1), IGNORE_LABEL, np.uint8))
+    assert np.isnan(found.ece) and np.isnan(found.nll)
+
+
+def test_certain_and_right_is_calibrated_certain_and_wrong_is_not():
+    log_p = np.full((1, 4, 4, 2), [0.0, -200.0], np.float32)
+    assert measured(log_p, np.zeros((1, 4, 4), np.uint8))[0].ece == 0
+    assert measured(log_p, np.ones((1, 4, 4), np.uint8))[0].ece == 1
+
+
+def test_sums_do_not_depend_on_how_images_are_batched():
+    log_p, labels = random_case(1)
+    whole = totals(log_p, labels, (0.5, 1.0))
+    parts = [totals(log_p[i : i + 1], labels[i : i + 1], (0.5, 1.0)) for i in (0, 1)]
+    for a, b, c in zip(whole, *parts, strict=True):
+        np.testing.assert_allclose(a, b + c, rtol=1e-6)
+
+
+def test_millions_of_pixels_do_not_drift():
+    """float32 added up one by one would be wrong in the second digit."""
+    log_p = jnp.full((1, 2048, 2048, 2), jnp.log(jnp.array([0.95, 0.05])))
+    (found,) = measured(log_p, np.zeros((1, 2048, 2048), np.uint8))
+    assert found.count.sum() == 2048**2
+    assert found.confidence[-1] == pytest.approx(0.95, rel=1e-5)
+    assert found.nll == pytest.approx(-np.log(0.95), rel=1e-5)
+
+
+def test_the_slope_is_the_derivative_by_one_over_t():
+    log_p, labels = random_case(2)
+    beta, step = 0.8, 1e-2
+    lower, middle, upper = (
+        totals(log_p, labels, (1 / b,)) for b in (beta - step, beta, beta + step)
+    )
+    difference = (upper.nll - lower.nll) / (2 * step)
+    np.testing.assert_allclose(middle.slope, difference, rtol=1e-3)
+
+
+@pytest.mark.parametrize("true_temperature", [0.37, 1.0, 2.9])
+def test_the_fitted_temperature_is_where_the_nll_is_least(true_temperature):
+    rng = np.random.default_rng(3)
+    logits = 2 * rng.normal(size=(1, 60, 60, 4))
+    p = np.exp(log_softmax(logits / true_temperature, axis=-1))
+    draws = rng.random((1, 60, 60, 1))
+    labels = (draws > p.cumsum(axis=-1)).sum(axis=-1).clip(0, 3).astype(np.uint8)
+    log_p = log_softmax(logits, axis=-1)
+
+    def nll(log_t):
+        log_q = log_softmax(log_p / np.exp(log_t), axis=-1)
+        return -np.take_along_axis(log_q, labels[..., None].astype(int), -1).mean()
+
+    exact = np.exp(minimize_scalar(nll, bounds=(-2, 2), options={"xatol": 1e-8}).x)
+    found = calibration.fit_temperature(
+        totals(log_p, labels, TEMPERATURE_GRID), TEMPERATURE_GRID
+    )
+    assert found == pytest.approx(exact, rel=1e-3)
+    assert found == pytest.approx(true_temperature, rel=0.15)
+
+
+def test_the_fitted_temperature_stays_on_the_grid():
+    log_p = log_softmax(np.tile([1.0, 0.0], (1, 5, 5, 1)), axis=-1)
+    right = np.zeros((1, 5, 5), np.uint8)
+    sums = totals(log_p, right, TEMPERATURE_GRID)
+    assert calibration.fit_temperature(sums, TEMPERATURE_GRID) == pytest.approx(0.1)

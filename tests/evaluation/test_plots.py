@@ -1,0 +1,113 @@
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tempseg_jax.data.labels import color_labels
+from tempseg_jax.evaluation import plots
+from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.types import IGNORE_LABEL
+from tests.support import ROOT
+
+PALETTE = np.array([(10, 20, 30), (200, 100, 0)], np.uint8)
+
+
+def read_rgb(path):
+    return cv2.imread(str(path))[..., ::-1]
+
+
+def test_classes_are_painted_in_their_colors_and_void_in_none_of_them():
+    labels = np.array([[0, 1, IGNORE_LABEL]], np.uint8)
+    colors = color_labels(labels, PALETTE)
+    np.testing.assert_array_equal(colors[0, :2], PALETTE)
+    assert tuple(colors[0, 2]) not in {tuple(color) for color in PALETTE}
+
+
+def test_a_panel_is_image_truth_and_prediction_side_by_side(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    label, prediction = rng.integers(0, 2, (2, 5, 7)).astype(np.uint8)
+    example = Example("train/a_1", image, label, prediction)
+    plots.save_panel(example, tmp_path / "predictions", palette=PALETTE)
+    (path,) = (tmp_path / "predictions").iterdir()
+    assert path.name == "train_a_1.png"
+    panel = read_rgb(path)
+    assert panel.shape[0] == 5
+    np.testing.assert_array_equal(panel[:, :7], image)
+    np.testing.assert_array_equal(panel[:, -7:], PALETTE[prediction])
+    middle = (panel.shape[1] - 7) // 2
+    np.testing.assert_array_equal(panel[:, middle : middle + 7], PALETTE[label])
+
+
+def test_curves_are_drawn_from_whatever_there_is(tmp_path):
+    lines = [
+        {"step": 1, "train/loss_seg": 2.0},
+        {"step": 2, "train/loss_seg": 1.0},
+        {"step": 2, "val/miou": None, "val/pacc": 0.5},
+    ]
+    plots.save_curves(lines, tmp_path / "narrow.png")
+    adversarial = [line | {"train/loss_d": 0.3, "train/d_real": 0.4} for line in lines]
+    plots.save_curves(adversarial, tmp_path / "wide.png")
+    narrow, wide = (read_rgb(tmp_path / f"{x}.png") for x in ("narrow", "wide"))
+    assert np.ptp(narrow) > 0
+    assert wide.shape[1] == 2 * narrow.shape[1]  # D has its panels where there is a D
+
+
+def drawn(monkeypatch, runs, path):
+    """Draw a comparison; return each panel's title and its curves' labels."""
+    figures = []
+    monkeypatch.setattr(
+        plots,
+        "Figure",
+        lambda **options: figures.append(Figure(**options)) or figures[0],
+    )
+    plots.save_comparison(runs, path)
+    return {
+        axes.get_title(): [line.get_label() for line in axes.lines]
+        for axes in figures[0].axes
+    }
+
+
+def test_a_comparison_has_the_panels_that_there_is_something_for(tmp_path, monkeypatch):
+    loss, score = {"step": 1, "train/loss_seg": 2.0}, {"step": 1, "val/miou": 0.5}
+    both = drawn(monkeypatch, {"a": [loss, score], "b": [loss]}, tmp_path / "x.png")
+    assert both == {"Segmentation loss (nats)": ["a", "b"], "Validation mIoU": ["a"]}
+    one = drawn(
+        monkeypatch, {"a": [loss, {"step": 1, "val/miou": None}]}, tmp_path / "y.png"
+    )
+    assert one == {"Segmentation loss (nats)": ["a"]}
+    with pytest.raises(ValueError, match=r"a: no line of metrics\.jsonl"):
+        plots.save_comparison({"a": [{"step": 1}]}, tmp_path / "z.png")
+
+
+def compare(*folders, out):
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *map(str, folders)]
+    return subprocess.run(
+        [*command, f"--out={out}"], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_runs_are_named_by_what_tells_their_folders_apart():
+    script = runpy.run_path(str(ROOT / "scripts" / "compare.py"), run_name="script")
+    folders = [
+        Path(x) for x in ("/r/a/run", "/r/b/run", "/r/other", "/s/b/run", "/run")
+    ]
+    names = list(script["_named"](folders))
+    assert names == ["a/run", "r/b/run", "other", "s/b/run", "/run"]
+
+
+def test_a_run_given_twice_is_refused_in_one_line(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    line = {"step": 1, "train/loss_seg": 2.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    out = tmp_path / "x.png"
+    found = compare(folder, folder / ".." / "run", out=out)
+    assert found.returncode == 1 and not out.exists()
+    assert found.stderr.strip().endswith("given twice; name each workdir once")

@@ -1,0 +1,82 @@
+import cv2
+import numpy as np
+import pytest
+
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.evaluation import calibration, result
+from tempseg_jax.evaluation.evaluator import Example, Sums
+from tempseg_jax.workdir.metrics_writer import Writer
+
+CONFUSION = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]], np.int64)
+SPLIT = Split(
+    "tiny",
+    "val",
+    [],
+    ("ground", "stone", "brick"),
+    np.array([(10, 20, 30), (200, 100, 0), (0, 0, 250)], np.uint8),
+)
+
+
+def make_result(*, confusion=CONFUSION, examples=()):
+    bins = (2, calibration.BINS)
+    count = np.zeros(bins, np.int64)
+    count[:, -1] = confusion.sum()
+    tally = calibration.Tally(
+        nll=confusion.sum() * np.array([0.5, 0.25]),
+        slope=np.zeros(2),
+        count=count,
+        correct=count // 2,
+        confidence=0.75 * count,
+    )
+    sums = Sums(images=1, confusion=confusion, tally=tally)
+    return result.Result(sums, {"one": 1.0, "t_g": 0.5}, list(examples), 0.5)
+
+
+def test_scores_have_the_names_of_the_log():
+    named = make_result().named(prefix="val/")
+    assert set(named) == {
+        *("val/pacc", "val/miou", "val/macc", "val/fwiou"),
+        *("val/nll", "val/ece", "val/nll_t_g", "val/ece_t_g"),
+        "val/images_per_s",
+    }
+    assert named["val/images_per_s"] == 2
+    np.testing.assert_allclose(named["val/pacc"], 9 / 12)
+    np.testing.assert_allclose(named["val/miou"], (6 / 9 + 3 / 6) / 2)
+    np.testing.assert_allclose([named["val/nll"], named["val/nll_t_g"]], [0.5, 0.25])
+    np.testing.assert_allclose(named["val/ece"], 0.25)
+
+
+def test_the_table_lists_each_class_and_names_the_absent():
+    lines = result.table(make_result(), SPLIT).splitlines()
+    assert lines[:5] == [
+        "IoU on tiny val (%)",
+        "  ground   66.67",
+        "  stone    50.00",
+        "  absent, left out of the mean: brick",
+        "  pacc 75.00  miou 58.33  macc 75.00  fwiou 61.11",
+    ]
+    assert lines[-1] == "  1 images in 0.5 s, 2.0 images/s"
+
+
+def test_the_table_of_a_split_with_every_class_names_none():
+    result = make_result(confusion=CONFUSION + 1)
+    assert "absent" not in result.table(result, SPLIT)
+
+
+def test_a_split_of_void_alone_is_scored_nan_and_shown():
+    result = make_result(confusion=np.zeros((3, 3), np.int64))
+    assert np.isnan(result.scores["miou"])
+    assert "miou nan" in result.table(result, SPLIT)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_pictures_are_panels_and_where_there_is_a_log_curves(tmp_path, trained):
+    if trained:
+        with Writer(tmp_path, first_step=0, last_step=1) as writer:
+            writer.write(1, {"train/loss_seg": 1.0})
+    label = np.array([[0, 1]], np.uint8)
+    example = Example("a", np.zeros((1, 2, 3), np.uint8), label, label)
+    result.save_pictures(make_result(examples=[example]), SPLIT, tmp_path)
+    panel = cv2.imread(str(tmp_path / "predictions" / "a.png"))
+    np.testing.assert_array_equal(panel[0, -2:, ::-1], SPLIT.palette[:2])
+    assert (tmp_path / "curves.png").exists() == trained

@@ -1,0 +1,154 @@
+"""Programs that leave the package, and give its results."""
+
+import functools
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file
+
+import tempseg_jax
+from tempseg_jax.inference import export, standalone
+from tempseg_jax.inference.export import Shape
+from tempseg_jax.inference.predictor import Predictor
+from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tests.support import make_segmenter
+
+RNG = np.random.default_rng(0)
+IMAGES = {
+    shape: RNG.integers(0, 256, (*shape, 3), np.uint8)
+    for shape in ((1, 60, 90), (2, 130, 64))
+}
+
+USE_ELSEWHERE = """
+import sys
+
+class Forbid:
+    def find_spec(self, name, path=None, target=None):
+        assert not name.startswith("tempseg_jax"), name
+
+sys.meta_path.insert(0, Forbid())
+folder, given, wanted = sys.argv[1:]
+sys.path.insert(0, folder)
+import numpy as np
+from use import Exported
+
+exported = Exported(folder)
+found = {}
+for name, images in np.load(given).items():
+    found[name] = exported.labels(images)
+    found[name + "_p"] = exported.probabilities(images, temperature=2.0)
+np.savez(wanted, **found)
+"""
+
+
+@pytest.fixture(scope="module")
+def segment(saved_run):
+    return tempseg_jax.load(saved_run)
+
+
+@pytest.fixture(scope="module")
+def folder(segment, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "model"
+    names = export.export(segment, out, shape=Shape(None, None, None))
+    assert names == [
+        *("labels.jax_export", "model.json", "probabilities.jax_export"),
+        *("torchvision.safetensors", "use.py", "weights.safetensors"),
+    ]
+    return out
+
+
+def test_a_fresh_process_without_the_package_finds_the_same(folder, segment, tmp_path):
+    np.savez(tmp_path / "in.npz", **{str(len(x)): x for x in IMAGES.values()})
+    (tmp_path / "elsewhere.py").write_text(USE_ELSEWHERE)
+    arguments = [folder, tmp_path / "in.npz", tmp_path / "out.npz"]
+    subprocess.run(
+        [sys.executable, tmp_path / "elsewhere.py", *arguments],
+        check=True,
+        cwd=tmp_path,
+        timeout=200,
+    )
+    found = np.load(tmp_path / "out.npz")
+    for images in IMAGES.values():
+        labels, p = found[str(len(images))], found[f"{len(images)}_p"]
+        for i, image in enumerate(images):
+            np.testing.assert_array_equal(labels[i], segment(image))
+            expected = segment.probabilities(image, temperature=2.0)
+            np.testing.assert_allclose(p[i], expected, atol=1e-5)
+
+
+def test_the_programs_are_for_cpu_and_cuda_and_the_facts_beside_them(folder, segment):
+    data = bytearray((folder / "labels.jax_export").read_bytes())
+    program = jax.export.deserialize(data)
+    assert program.platforms == ("cpu", "cuda")
+    facts = json.loads((folder / "model.json").read_text())
+    assert facts["class_names"] == list(segment.class_names)
+    assert facts["image"] == ["any", "any", "any", 3]
+
+
+def test_the_torchvision_file_holds_the_same_weights(folder, segment):
+    tensors = load_file(folder / "torchvision.safetensors")
+    kernel = segment.variables["params"]["backbone"]["block1"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(
+        tensors["features.0.weight"], np.asarray(kernel).transpose(3, 2, 0, 1)
+    )
+
+
+def test_resnet_lowers_for_any_size_too():
+    segmenter = make_segmenter("resnet50", num_classes=3)
+    init = functools.partial(segmenter.init, train=False)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
+    variables = jax.eval_shape(init, jax.random.key(0), image)
+    model = {
+        "name": "resnet50",
+        "dataset": "tiny",
+        "class_names": list("abc"),
+        "palette": np.zeros((3, 3), int).tolist(),
+        "temperature_g": 1.0,
+    }
+    segment = Predictor(segmenter, variables, model=model, settings=WHOLE_IMAGE, step=1)
+    program = jax.jit(export.programs(segment)["labels"])
+    any_size = jax.ShapeDtypeStruct(
+        (*Shape(None, None, None).dimensions(), 3), jnp.uint8
+    )
+    weights = flatten_dict(variables, sep="/")
+    exported = jax.export.export(program, platforms=export.PLATFORMS)(weights, any_size)
+    assert str(exported.out_avals[0]) == "uint8[b,h,w]"
+
+
+def test_scales_need_a_fixed_size_and_windows_cannot_be(saved_run, tmp_path):
+    scaled = tempseg_jax.load(saved_run, scales=(0.5, 1.0))
+    with pytest.raises(ValueError, match="pass --size"):
+        export.export(scaled, tmp_path / "x", shape=Shape(1, None, None))
+    export.export(scaled, tmp_path / "x", shape=Shape(1, 64, 64))
+    image = IMAGES[1, 60, 90][:, :, :64]
+    image = np.concatenate([image, image[:, :4]], axis=1)
+    found = standalone.Exported(tmp_path / "x").labels(image)
+    np.testing.assert_array_equal(found[0], scaled(image[0]))
+    with pytest.raises(ValueError, match="window"):
+        windows = tempseg_jax.load(saved_run, window=64)
+        export.export(windows, tmp_path / "y", shape=Shape(1, 64, 64))
+    assert not (tmp_path / "y").exists()
+
+
+def test_onnx_gives_the_same_probabilities_or_says_what_it_lacks(segment, tmp_path):
+    from tempseg_jax.inference.export_onnx import TOLERANCE, export_onnx
+
+    path = tmp_path / "model.onnx"
+    try:
+        import jax2onnx  # noqa: F401
+        import onnxruntime
+    except ImportError:
+        with pytest.raises(ValueError, match="which is not installed"):
+            export_onnx(segment, path, shape=Shape(1, 60, 90))
+        pytest.skip("no jax2onnx and onnxruntime: pip install -e '.[onnx]'")
+    assert export_onnx(segment, path, shape=Shape(1, 60, 90)) < TOLERANCE
+    session = onnxruntime.InferenceSession(str(path))
+    image = IMAGES[1, 60, 90]
+    (found,) = session.run(None, {session.get_inputs()[0].name: image})
+    np.testing.assert_allclose(found[0], segment.probabilities(image[0]), atol=1e-4)

@@ -1,0 +1,437 @@
+"""Weight files: what is recognized, what is refused, and that nothing is silent."""
+
+import ast
+import functools
+import importlib.util
+import subprocess
+import sys
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save_file
+
+from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
+from tempseg_jax.models.weights import layouts, pretrained
+from tempseg_jax.models.weights.export import save_torchvision, to_torchvision
+from tempseg_jax.models.weights.layouts import (
+    DENSE_HWC,
+    KERAS_RESNET50,
+    KERAS_VGG16,
+    LAYOUTS,
+    LINEAR_CHW,
+    TORCHVISION_RESNET50,
+)
+from tempseg_jax.models.weights.pretrained import (
+    PRETRAINED,
+    load_pretrained,
+    preprocessing_of,
+)
+from tests.support import ROOT, TEST_DATA, make_segmenter
+
+PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
+
+
+@functools.cache
+def _shapes(name, *, width=1.0):
+    """Return a segmenter's variables as shapes: nothing is drawn."""
+    module = make_segmenter(name, num_classes=3, width=width)
+    image = jnp.zeros((1, 32, 32, 3), jnp.uint8)
+    return jax.eval_shape(
+        lambda k: module.init(k, image, train=False), jax.random.key(0)
+    )
+
+
+def _file_shapes(layout):
+    flat = flatten_dict(_shapes(layout.segmenter), sep="/")
+    return {r.file: r.arrangement.file_shape(flat[r.linen].shape) for r in layout.rows}
+
+
+def _write_keras(path, shapes, *, value=0.25, pattern="{layer}/{layer}/{role}:0"):
+    """Write a file of constant tensors, which HDF5 keeps as one number each."""
+    with h5py.File(path, "w") as file:
+        for name, shape in shapes.items():
+            layer, role = name.split("/")
+            at = pattern.format(layer=layer, role=role)
+            file.create_dataset(at, shape, np.float32, fillvalue=value)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def keras_shapes():
+    return _file_shapes(KERAS_RESNET50)
+
+
+def _load_resnet50(path, *, missing=()):
+    variables = _shapes("resnet50")
+    return load_pretrained(
+        variables, str(path), segmenter_name="resnet50", missing=missing
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
+def test_a_layout_names_every_tensor_but_the_scores_exactly_once(layout):
+    flat = flatten_dict(_shapes(layout.segmenter), sep="/")
+    heads = [n for n in flat if n.split("/")[1].startswith(("score", "upsample8"))]
+    rows = [row.linen for row in layout.rows]
+    assert sorted(rows + heads) == sorted(flat)
+    assert len({row.file for row in layout.rows}) == len(rows)
+    assert layout.signature <= {row.file for row in layout.rows}
+
+
+def test_a_source_binds_its_preprocessing_without_a_download(monkeypatch):
+    def refuse(self):
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr(pretrained.HubFile, "fetch", refuse)
+    monkeypatch.setattr(pretrained.KerasFile, "fetch", refuse)
+    assert (
+        preprocessing_of("keras_resnet50") == preprocessing_of("keras_vgg16") == CAFFE
+    )
+    assert preprocessing_of("resnet50.tv_in1k") == TORCHVISION
+    assert preprocessing_of("vgg16.tv_in1k") == TORCHVISION
+    assert preprocessing_of("") == preprocessing_of(None) == TORCHVISION
+    for source in PRETRAINED.values():
+        assert source.preprocessing == source.layout.preprocessing
+
+
+def test_the_two_conventions_are_the_published_ones():
+    image = jnp.array([[[[255, 0, 10]]]], jnp.uint8)
+    np.testing.assert_allclose(
+        CAFFE(image)[0, 0, 0], [10 - 103.939, 0 - 116.779, 255 - 123.68], rtol=1e-6
+    )
+    scaled = np.array([255, 0, 10]) / 255
+    expected = (scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(TORCHVISION(image)[0, 0, 0], expected, rtol=1e-5)
+
+
+def test_only_the_networks_apply_or_know_a_preprocessing():
+    """So training, evaluation, prediction and export cannot differ in it."""
+    numbers = {103.939, 116.779, 123.68, 0.485, 0.456, 0.406, 0.229, 0.224, 0.225}
+    constants = ("CAFFE", "TORCHVISION", "PREPROCESSINGS")
+    uses = {"numbers": set(), "constants": set(), "calls": set(), "normalizes": set()}
+    folders = ("tempseg_jax", "scripts", "configs")
+    for path in (p for folder in folders for p in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "id", getattr(node, "attr", None))
+            called = getattr(node, "func", None)
+            called = getattr(called, "id", getattr(called, "attr", None))
+            if isinstance(node, ast.Constant) and node.value in numbers:
+                uses["numbers"].add(path.name)
+            random_weights = path.name.startswith("benchmark")  # any input will do
+            if name in constants and not random_weights:
+                uses["constants"].add(path.name)
+            if called == "preprocessing":
+                uses["calls"].add(path.name)
+            if called == "normalize_and_pad":
+                uses["normalizes"].add(path.name)
+    assert uses == {
+        "numbers": {"preprocessing.py"},
+        "constants": {
+            "preprocessing.py",
+            "weight_names.py",
+            "weight_export.py",
+            "pretrained.py",
+        },
+        "calls": {"layers.py"},
+        "normalizes": {"fcn.py", "resnet.py"},
+    }
+
+
+def test_fully_connected_layouts_become_convolutions_over_the_whole_map():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1, 2, 3, 5)).astype(np.float32)
+    rows = random.normal(size=(7, 30)).astype(np.float32)  # as PyTorch: out, in
+    for arrangement, stored, flattened in (
+        (LINEAR_CHW, rows, x.transpose(0, 3, 1, 2).reshape(1, -1)),
+        (DENSE_HWC, rows.T, x.reshape(1, -1)),
+    ):
+        shape = (2, 3, 5, 7)
+        assert arrangement.file_shape(shape) == stored.shape
+        kernel = arrangement.from_file(stored, shape)
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        np.testing.assert_allclose(y[0, 0, 0], (flattened @ rows.T)[0], rtol=1e-4)
+        np.testing.assert_array_equal(arrangement.to_file(kernel), stored)
+
+
+def test_loading_accounts_for_every_tensor(tmp_path, keras_shapes):
+    shapes = {
+        **keras_shapes,
+        "predictions/kernel": (2048, 10),
+        "predictions/bias": (10,),
+    }
+    path = _write_keras(tmp_path / "full.h5", shapes)
+    variables, report = _load_resnet50(path)
+    flat = flatten_dict(variables, sep="/")
+    assert set(report.fresh) == {"params/score/kernel", "params/score/bias"}
+    assert set(report.unused) == {"predictions/kernel", "predictions/bias"}
+    assert sorted(report.loaded + report.fresh) == sorted(flat)
+    for name in report.loaded:
+        assert flat[name].dtype == np.float32
+        assert flat[name].max() == flat[name].min() == 0.25
+    table = str(report)
+    assert (
+        "full.h5 (Keras ResNet-50; input BGR minus (103.94, 116.78, 123.68))" in table
+    )
+    assert "freshly initialized: score\n" in table
+    assert "unused in the file: predictions/bias, predictions/kernel" in table
+    assert [line.split() for line in table.splitlines() if "total" in line] == [
+        ["total", "318", "2"]
+    ]
+
+
+def test_vgg16_loads_from_the_names_of_keras_1(tmp_path):
+    shapes = {
+        name.replace("kernel", "W_1").replace("bias", "b_1"): shape
+        for name, shape in _file_shapes(KERAS_VGG16).items()
+    }
+    pattern = "{layer}/{layer}_{role}:0"
+    path = _write_keras(tmp_path / "vgg.h5", shapes, pattern=pattern)
+    variables, report = load_pretrained(
+        _shapes("fcn8s"), path, segmenter_name="fcn8s", missing=()
+    )
+    assert preprocessing_of(path) == CAFFE
+    assert variables["params"]["backbone"]["fc6"]["kernel"].shape == (7, 7, 512, 4096)
+    assert {n.split("/")[1] for n in report.fresh} == {
+        "score_fc7",
+        "score_pool4",
+        "score_pool3",
+        "upsample8",
+    }
+
+
+def test_a_whole_saved_keras_model_is_read_too(tmp_path, keras_shapes):
+    pattern = "model_weights/{layer}/{layer}/{role}:0"
+    path = _write_keras(tmp_path / "model.h5", keras_shapes, pattern=pattern)
+    with h5py.File(path, "a") as file:
+        file["optimizer_weights/iteration:0"] = 3
+    assert len(_load_resnet50(path)[1].loaded) == 318
+
+
+def test_a_missing_tensor_is_named(tmp_path, keras_shapes):
+    absent = "conv3_block2_2_conv/bias"
+    shapes = {name: s for name, s in keras_shapes.items() if name != absent}
+    path = _write_keras(tmp_path / "holed.h5", shapes)
+    with pytest.raises(
+        ValueError, match=f"holed.h5 lacks {absent} of.*pretrained_miss"
+    ):
+        _load_resnet50(path)
+    with pytest.raises(ValueError, match=f"lacks {absent}"):
+        _load_resnet50(path, missing=("conv5", "conv3_block1"))
+    report = _load_resnet50(path, missing=("conv3_block2",))[1]
+    assert "params/stage3_block2/conv2/bias" in report.fresh
+    assert "params/stage3_block2/conv2/kernel" in report.loaded
+
+
+def test_a_prefix_that_no_tensor_has_is_refused(tmp_path, keras_shapes):
+    path = _write_keras(tmp_path / "full.h5", keras_shapes)
+    with pytest.raises(ValueError, match="pretrained_missing has 'stage5'"):
+        _load_resnet50(path, missing=("stage5",))
+
+
+def test_a_misshapen_tensor_is_named_with_both_shapes(tmp_path, keras_shapes):
+    shapes = {**keras_shapes, "conv2_block1_2_conv/kernel": (3, 3, 64, 32)}
+    path = _write_keras(tmp_path / "bad.h5", shapes)
+    with pytest.raises(
+        ValueError, match=r"conv2_block1_2_conv/kernel .*64, 32.*64, 64"
+    ):
+        _load_resnet50(path)
+
+
+def test_a_deeper_network_of_the_same_family_is_refused(tmp_path, keras_shapes):
+    shapes = {**keras_shapes, "conv4_block7_1_conv/kernel": (1, 1, 1024, 256)}
+    path = _write_keras(tmp_path / "resnet101.h5", shapes)
+    with pytest.raises(ValueError, match="conv4_block7_1_conv/kernel.*another network"):
+        _load_resnet50(path)
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path, keras_shapes):
+    path = _write_keras(tmp_path / "nan.h5", keras_shapes, value=np.nan)
+    with pytest.raises(ValueError, match=r"nan.h5: conv1_conv/kernel .* not finite"):
+        _load_resnet50(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "segmenter", "fits"),
+    [
+        ("keras_resnet50", "resnet50_v15", "resnet50"),
+        ("resnet50.tv_in1k", "resnet50", "resnet50_v15"),
+        ("vgg16.tv_in1k", "resnet50", "fcn8s"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(source, segmenter, fits):
+    with pytest.raises(ValueError, match=f"fits the segmenter '{fits}'"):
+        load_pretrained(
+            _shapes(segmenter), source, segmenter_name=segmenter, missing=()
+        )
+
+
+def test_a_narrow_network_is_refused_before_any_download():
+    with pytest.raises(
+        ValueError, match=r"32: set model.width=1 or model.pretrained=''"
+    ):
+        load_pretrained(
+            _shapes("resnet50", width=0.5),
+            "keras_resnet50",
+            segmenter_name="resnet50",
+            missing=(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [("vgg16.tv_in1", "did you mean 'vgg16.tv_in1k'"), ("gone.h5", "known: vgg16")],
+)
+def test_an_unknown_source_says_what_is_known(source, hint):
+    with pytest.raises(ValueError, match=hint):
+        preprocessing_of(source)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pkl"])
+def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path, suffix):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    command = f"convert_weights.py {path} w.safetensors"
+    with pytest.raises(ValueError, match=command):
+        preprocessing_of(str(path))
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.h5", "w.npz"])
+def test_a_damaged_or_foreign_file_is_named(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"\x80\x02 not weights")
+    with pytest.raises(ValueError, match=f"{name}.*(damaged|\\.safetensors and Keras)"):
+        preprocessing_of(str(path))
+
+
+def test_names_of_no_known_layout_are_shown(tmp_path):
+    save_file({"stem.weight": np.zeros(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"stem.weight, .*torchvision VGG-16"):
+        preprocessing_of(str(tmp_path / "w.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def drawn_resnet50():
+    random = np.random.default_rng(0)
+    flat = flatten_dict(_shapes("resnet50_v15"), sep="/")
+    drawn = {n: random.random(x.shape, np.float32) for n, x in flat.items()}
+    return unflatten_dict(drawn, sep="/")
+
+
+@pytest.mark.parametrize("preprocessing", [CAFFE, TORCHVISION], ids=["caffe", "tv"])
+def test_an_export_loads_back_with_the_preprocessing_it_was_trained_under(
+    tmp_path, drawn_resnet50, preprocessing
+):
+    path = tmp_path / "out.safetensors"
+    kind = {"segmenter_name": "resnet50_v15"}
+    save_torchvision(path, drawn_resnet50, preprocessing=preprocessing, **kind)
+    assert preprocessing_of(str(path)) == preprocessing
+    shapes = _shapes("resnet50_v15")
+    variables, report = load_pretrained(shapes, str(path), missing=(), **kind)
+    assert report.unused == ("score.bias", "score.weight")
+    expected = flatten_dict(drawn_resnet50, sep="/")
+    for name, value in flatten_dict(variables, sep="/").items():
+        if name in report.loaded:
+            np.testing.assert_array_equal(value, expected[name])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_fcn8s_goes_to_torchvision_and_back():
+    random = np.random.default_rng(0)
+    shapes = flatten_dict(_shapes("fcn8s", width=1 / 16), sep="/")
+    flat = {n: random.random(x.shape, np.float32) for n, x in shapes.items()}
+    tensors = to_torchvision(unflatten_dict(flat, sep="/"), segmenter_name="fcn8s")
+    assert tensors["features.0.weight"].shape == (4, 3, 3, 3)
+    assert tensors["classifier.0.weight"].shape == (256, 32 * 7 * 7)
+    assert tensors["score_pool3.weight"].shape == (3, 16, 1, 1)
+    assert len(tensors) == len(flat)
+    kernel = flat["params/upsample8/kernel"]
+    assert tensors["upsample8.weight"][1, 2, 3, 4] == kernel[3, 4, 1, 2]
+    for row in layouts.TORCHVISION_VGG16.rows:
+        value = row.arrangement.from_file(tensors[row.file], flat[row.linen].shape)
+        np.testing.assert_array_equal(value, flat[row.linen])
+
+
+def test_keras_form_has_no_torchvision_names():
+    with pytest.raises(ValueError, match="resnet50_v15"):
+        to_torchvision({}, segmenter_name="resnet50")
+
+
+def test_half_precision_files_become_float32(tmp_path):
+    shapes = _file_shapes(TORCHVISION_RESNET50)
+    tensors = {name: np.full(shape, 0.5, np.float16) for name, shape in shapes.items()}
+    tensors["bn1.num_batches_tracked"] = np.array(7)
+    save_file(tensors, tmp_path / "half.safetensors")
+    variables, report = load_pretrained(
+        _shapes("resnet50_v15"),
+        str(tmp_path / "half.safetensors"),
+        segmenter_name="resnet50_v15",
+        missing=(),
+    )
+    assert variables["params"]["conv1"]["kernel"].dtype == np.float32
+    assert report.unused == ("bn1.num_batches_tracked",)
+
+
+def test_metadata_must_name_a_known_preprocessing(tmp_path):
+    tensors = {name: np.zeros(1) for name in TORCHVISION_RESNET50.signature}
+    path = tmp_path / "w.safetensors"
+    save_file(tensors, path, {"preprocessing": "inception"})
+    with pytest.raises(
+        ValueError, match="w.safetensors says preprocessing='inception'"
+    ):
+        preprocessing_of(str(path))
+
+
+def test_the_partial_real_file_loads_only_when_told(tmp_path):
+    if not PARTIAL.exists():
+        pytest.skip(f"{PARTIAL.name} is not here")
+    with pytest.raises(ValueError, match="lacks conv5_block1_0_conv/kernel"):
+        _load_resnet50(PARTIAL)
+    variables, report = _load_resnet50(PARTIAL, missing=("conv5",))
+    fresh = {name.split("/", 1)[1].rpartition("/")[0] for name in report.fresh}
+    assert fresh == {
+        "score",
+        *(f"stage5_block1/conv{i}" for i in (0, 2, 3)),
+        *(f"stage5_block{j}/conv{i}" for j in (2, 3) for i in (1, 2, 3)),
+    }
+    assert len(report.loaded) == 300
+    with h5py.File(PARTIAL) as file:
+        kernel = file["conv4_block6_2_conv/conv4_block6_2_conv/kernel:0"][()]
+    loaded = variables["params"]["stage4_block6"]["conv2"]["kernel"]
+    np.testing.assert_array_equal(loaded, kernel)
+
+
+def _convert(source, target, *options):
+    script = ROOT / "scripts/convert_weights.py"
+    command = [sys.executable, script, source, target, *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_converting_without_torch_says_what_is_needed(tmp_path):
+    if importlib.util.find_spec("torch"):
+        pytest.skip("torch is here")
+    (tmp_path / "w.pth").write_bytes(b"")
+    result = _convert(tmp_path / "w.pth", tmp_path / "w.safetensors")
+    assert result.returncode == 1
+    assert "torch is not installed here" in result.stderr
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_a_checkpoint_converts_with_its_preprocessing(tmp_path):
+    torch = pytest.importorskip("torch", reason="converting needs torch")
+    shapes = _file_shapes(TORCHVISION_RESNET50)
+    state = {f"module.{name}": torch.full(s, 0.5) for name, s in shapes.items()}
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    path = tmp_path / "w.safetensors"
+    result = _convert(tmp_path / "w.pth", path, "--preprocessing=caffe")
+    assert result.returncode == 0, result.stderr
+    assert preprocessing_of(str(path)) == CAFFE
+    variables, _ = load_pretrained(
+        _shapes("resnet50_v15"), str(path), segmenter_name="resnet50_v15", missing=()
+    )
+    assert variables["params"]["conv1"]["kernel"].max() == 0.5

@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tempseg_jax import builders
+from tempseg_jax.builders import Plan
+from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
+from tests.support import load_config
+
+
+@pytest.fixture
+def config():
+    config = load_config("demo")
+    config.model.width = 0.05
+    return config
+
+
+def test_steps_follow_from_epochs_and_the_size_of_the_data(config):
+    config.epochs, config.optimizer.warmup_epochs = 50, 5
+    config.data.batch_size = 16
+    assert Plan.of(config, images=10_582) == Plan(50 * 661, 5 * 661, 661)
+
+
+def test_a_shortened_run_has_the_whole_schedule_in_small(config):
+    config.epochs, config.optimizer.warmup_epochs = 50, 5
+    config.steps = 200
+    plan = Plan.of(config, images=512)
+    assert plan == Plan(steps=200, warmup_steps=20, evaluate_every=32)
+    schedule = builders.hyperparameters(config, plan).schedule
+    assert schedule.shape == (200,)
+    assert schedule.argmax() in (19, 20)
+    assert schedule[-1] < 1e-3
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10])
+def test_any_number_of_steps_makes_a_schedule(config, steps):
+    config.steps = steps
+    plan = Plan.of(config, images=512)
+    schedule = builders.hyperparameters(config, plan).schedule
+    assert schedule.shape == (steps,)
+    assert np.all(schedule > 0)
+
+
+def test_evaluation_follows_epochs_and_is_at_least_every_step_once(config):
+    config.evaluate_every_epochs = 2.5
+    assert Plan.of(config, images=512).evaluate_every == 80
+    config.evaluate_every_epochs = 1e-6
+    assert Plan.of(config, images=512).evaluate_every == 1
+    config.evaluate_every_epochs = 0.0
+    assert Plan.of(config, images=512).evaluate_every == 0
+
+
+def test_a_batch_larger_than_the_data_is_refused(config):
+    with pytest.raises(ValueError, match="data.batch_size: 16 is more than the 15 im"):
+        Plan.of(config, images=15)
+
+
+def test_t_g_acts_on_both_losses_unless_one_has_its_own(config):
+    plan = Plan.of(config, images=512)
+    config.objective.temperature_g, config.objective.temperature_d = 0.5, 2.0
+    both = builders.hyperparameters(config, plan)
+    assert both.temperature_seg == both.temperature_adv == 0.5
+    assert both.temperature_d == 2.0
+    config.objective.temperature_adv = 3.0
+    one = builders.hyperparameters(config, plan)
+    assert (one.temperature_seg, one.temperature_adv) == (0.5, 3.0)
+    config.objective.temperature_adv, config.objective.temperature_seg = None, 4.0
+    other = builders.hyperparameters(config, plan)
+    assert (other.temperature_seg, other.temperature_adv) == (4.0, 0.5)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize(
+    "field", ["temperature_g", "temperature_d", "temperature_seg", "temperature_adv"]
+)
+def test_what_is_no_temperature_is_refused_by_the_field_that_was_set(
+    config, field, value
+):
+    config.objective[field] = value
+    with pytest.raises(ValueError, match=f"objective.{field}: {value}.*positive"):
+        builders.hyperparameters(config, Plan.of(config, images=512))
+
+
+@pytest.mark.parametrize(
+    "field, value, choices",
+    [
+        ("model.name", "fcn16s", "fcn8s, resnet50"),
+        ("precision", "int8", "float32, bfloat16, float16"),
+        ("objective.gan", "wgan", "lsgan, dcgan"),
+        ("model.pretrained", "vgg19", ""),
+    ],
+)
+def test_a_choice_that_is_none_is_refused_with_those_there_are(
+    config, field, value, choices
+):
+    section, _, name = field.rpartition(".")
+    (config[section] if section else config)[name] = value
+    with pytest.raises(ValueError, match=f"{field}.*'{value}'.*{choices}"):
+        builders.build_networks(config, num_classes=8)
+
+
+def test_preprocessing_is_that_of_the_weights_and_a_checkpoints_is_its_own(config):
+    def found(**kwargs):
+        networks = builders.build_networks(config, num_classes=8, **kwargs)
+        return networks.segmenter.preprocessing
+
+    assert found() == TORCHVISION
+    config.model.pretrained = "keras_resnet50"
+    assert found() == CAFFE
+    assert found(preprocessing=TORCHVISION) == TORCHVISION
+
+
+def test_alpha_zero_builds_no_discriminator(config):
+    config.objective.alpha = 0.0
+    networks = builders.build_networks(config, num_classes=8)
+    assert networks.discriminator is None
+    assert builders.abstract_state(config, networks).discriminator is None
+
+
+def test_the_first_state_is_a_function_of_the_seed_and_has_the_announced_shapes(config):
+    networks = builders.build_networks(config, num_classes=8)
+    state = builders.initial_state(config, networks)
+    again = builders.initial_state(config, networks)
+    jax.tree.map(np.testing.assert_array_equal, state, again)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    assert builders.abstract_state(config, networks) == shapes
+    config.seed = 1
+    other = builders.initial_state(config, networks)
+    for name in ("segmenter", "discriminator"):
+        kernels = [
+            [x for x in jax.tree.leaves(getattr(s, name).params) if x.ndim == 4]
+            for s in (state, other)
+        ]
+        # Two are zero or bilinear at first, whatever the seed.
+        same = [bool(jnp.all(a == b)) for a, b in zip(*kernels, strict=True)]
+        assert sum(same) == (4 if name == "segmenter" else 0)
+
+
+def test_classes_are_known_without_the_data(config):
+    assert len(builders.class_names(config)) == 8
+    for name, count in (("fcn_voc", 21), ("fcn_cityscapes", 19), ("fcn_camvid", 11)):
+        assert len(builders.class_names(load_config(name))) == count
+    config.data.name = "folder"
+    with pytest.raises(ValueError, match="data.options.class_names.*must name its"):
+        builders.class_names(config)
+    config.data.name = "imagenet"
+    with pytest.raises(ValueError, match="data.name: 'imagenet' is not one of voc"):
+        builders.class_names(config)

@@ -1,0 +1,279 @@
+"""Whole runs of a moment: what they leave, and that an interruption leaves no trace."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tempseg_jax import builders, evaluate, mesh, train
+from tempseg_jax.inference import sliding_window
+from tempseg_jax.workdir import saved_config
+from tempseg_jax.workdir.checkpoint import Checkpoints
+from tempseg_jax.workdir.metrics_writer import read_metrics
+from tests.support import ROOT, make_demo_config
+
+STEPS = 6
+SETTINGS = {
+    "steps": STEPS,
+    "log_every_steps": 1,
+    "save_every_steps": 2,
+    "evaluate_every_epochs": 3 / 128,  # of 128 steps
+    # Far too fast, so that a few steps change every prediction.
+    "optimizer.learning_rate_g": 0.5,
+    "optimizer.learning_rate_d": 1e-5,
+}
+CLOCK = ("images_per_s", "steps_per_s", "data_wait")
+
+
+@pytest.fixture(scope="module")
+def config(data_dir):
+    config = make_demo_config(data_dir)
+    config.update_from_flattened_dict(SETTINGS)
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def command(config):
+    """The same run as a command line."""
+    shrunk = ("data.data_dir", "data.batch_size", "data.crop_size", "data.num_workers")
+    values = dict(SETTINGS)
+    values |= {name: config.data[name.split(".")[1]] for name in shrunk}
+    values["model.width"] = config.model.width
+    overrides = [f"--config.{name}={value}" for name, value in values.items()]
+    return [sys.executable, "-m", "tempseg_jax.main", "--config=configs/demo.py"] + (
+        overrides
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("run")
+    train.train(config, folder, allow_change=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stopped(config, tmp_path_factory):
+    """A run that SIGTERM stopped after step 1, which is no step to save at."""
+    folder = tmp_path_factory.mktemp("stopped")
+    whole = builders.training_batches
+
+    def terminated(*args, **kwargs):
+        for number, batch in enumerate(whole(*args, **kwargs), start=1):
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builders, "training_batches", terminated)
+        train.train(config, folder, allow_change=False)
+    return folder
+
+
+@pytest.fixture
+def copy(stopped, tmp_path):
+    """A workdir to go on in."""
+    return shutil.copytree(stopped, tmp_path / "copy")
+
+
+def changed(config, **values):
+    other = config.copy_and_resolve_references()
+    other.update_from_flattened_dict(
+        {k.replace("__", "."): v for k, v in values.items()}
+    )
+    return other
+
+
+def state_of(config, folder, *, step="latest"):
+    """Restore all that a checkpoint holds."""
+    checkpoints = Checkpoints(folder)
+    number = checkpoints.resolve(step)
+    split = builders.load_split(config, "val")
+    networks = builders.build_networks(config, num_classes=8)
+    like = mesh.replicated_shapes(
+        builders.abstract_state(config, networks), mesh.local_mesh()
+    )
+    model = builders.describe_model(config, networks, split)
+    return checkpoints.restore(like, model, step=number)
+
+
+def numbers_of(line):
+    """Every number of a line of the log but those that a clock gave."""
+    return {k: v for k, v in line.items() if not k.endswith(CLOCK)}
+
+
+def assert_same_lines(found, expected):
+    assert [numbers_of(line) for line in found] == [
+        numbers_of(line) for line in expected
+    ]
+
+
+def contents(folder):
+    """Return what every file of a folder holds."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_a_run_leaves_what_it_did(run, config):
+    assert saved_config.read_config(run).to_dict() == config.to_dict()
+    assert (run / "curves.png").stat().st_size > 0
+    panels = [path.name for path in (run / "predictions").iterdir()]
+    assert sorted(panels) == [f"val_{i:04d}.png" for i in range(8)]
+    assert len(list((run / "tensorboard").iterdir())) == 1
+    assert Checkpoints(run).resolve("latest") == STEPS
+
+
+def test_the_log_has_every_step_once_and_the_promised_names(run):
+    lines = read_metrics(run)
+    train = [line for line in lines if "train/loss" in line]
+    val = [line for line in lines if "val/miou" in line]
+    assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in val] == [3, 6]
+    assert len(lines) == len(train) + len(val)
+    promised = "loss_seg loss_adv loss_d d_real d_fake learning_rate images_per_s"
+    for name in (*promised.split(), "data_wait"):
+        assert all(np.isfinite(line[f"train/{name}"]) for line in train), name
+    for name in ("pacc", "miou", "macc", "fwiou"):
+        assert all(0 <= line[f"val/{name}"] <= 1 for line in val), name
+    for line in train:
+        total = line["train/loss_seg"] + 0.05 * line["train/loss_adv"]
+        np.testing.assert_allclose(line["train/loss"], total, rtol=1e-5)
+
+
+def test_the_best_checkpoint_is_the_one_of_highest_miou(run):
+    miou = {x["step"]: x["val/miou"] for x in read_metrics(run) if "val/miou" in x}
+    assert miou[3] > miou[6], "a test of the best wants it to be another than the last"
+    assert Checkpoints(run).resolve("best") == 3
+    assert Checkpoints(run).resolve("latest") == 6
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "latest", "6"])
+def test_scoring_a_checkpoint_gives_what_training_logged(run, config, checkpoint):
+    report = evaluate.assess(
+        config,
+        run,
+        checkpoint=checkpoint,
+        split_name=None,
+        settings=sliding_window.WHOLE_IMAGE,
+        fit=False,
+    )
+    logged = {x["step"]: x for x in read_metrics(run) if "val/miou" in x}
+    expected = logged[report["checkpoint"]]
+    assert report["checkpoint"] == Checkpoints(run).resolve(checkpoint)
+    assert report["images"] == 64
+    assert report["pixels"] <= 64 * 128 * 128
+    for name in ("pacc", "miou", "macc", "fwiou"):
+        np.testing.assert_allclose(report[name], expected[f"val/{name}"], rtol=1e-6)
+
+
+def test_sigterm_saves_what_was_done(stopped):
+    assert Checkpoints(stopped).steps() == [1]
+    assert [line["step"] for line in read_metrics(stopped)] == [1]
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(run, copy, config):
+    train.train(config, copy, allow_change=False)
+    jax.tree.map(
+        np.testing.assert_array_equal, state_of(config, copy), state_of(config, run)
+    )
+    assert_same_lines(read_metrics(copy), read_metrics(run))
+
+
+def test_a_finished_run_started_again_changes_nothing(run, config):
+    before = contents(run / "checkpoints")
+    lines = read_metrics(run)
+    train.train(config, run, allow_change=False)
+    assert contents(run / "checkpoints") == before
+    assert read_metrics(run) == lines
+
+
+def test_another_config_is_refused_and_nothing_touched(copy, config):
+    before = contents(copy)
+    other = changed(config, objective__temperature_g=2.0)
+    with pytest.raises(ValueError, match="temperature_g: 0.5 there, 2.0 now.*--allow"):
+        train.train(other, copy, allow_change=False)
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(model__width=0.1), "width is 0.05, the config's is 0.1"),
+        (dict(model__name="resnet50"), "name is 'fcn8s', the config's is 'resnet50'"),
+        (dict(objective__alpha=0.0), "discriminator is True, the config's is False"),
+    ],
+)
+def test_another_network_is_refused_even_where_changes_are_allowed(
+    copy, config, change, message
+):
+    before = contents(copy)
+    with pytest.raises(ValueError, match=message):
+        train.train(changed(config, **change), copy, allow_change=True)
+    assert contents(copy) == before
+
+
+def test_a_run_that_diverges_names_step_and_checkpoint_and_keeps_it_good(copy, config):
+    other = changed(config, optimizer__learning_rate_g=1e38, save_every_steps=1)
+    with pytest.raises(train.Diverged) as caught:
+        train.train(other, copy, allow_change=True)
+    pattern = r"step (\d): .*last good checkpoint is step (\d); lower optimizer"
+    step, good = map(int, re.search(pattern, str(caught.value)).groups())
+    assert good == Checkpoints(copy).resolve("latest") < step + 1
+    assert good >= 1
+    state = state_of(config, copy)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+def wait_for(process, folder, *, step):
+    """Return once the process has logged a step."""
+    deadline = time.monotonic() + 240
+    while not any(line["step"] >= step for line in read_metrics(folder)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def start(command, folder, **environment):
+    return subprocess.Popen(
+        [*command, f"--workdir={folder}"],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_killed_run_goes_on_to_the_same_end(run, command, config, tmp_path):
+    # First terminated, then killed, then left alone.
+    folder = tmp_path / "run"
+    process = start(command, folder)
+    wait_for(process, folder, step=1)
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    saved = Checkpoints(folder).resolve("latest")
+    assert f"Stopped and saved after step {saved} of {STEPS}" in output
+
+    process = start(command, folder)
+    wait_for(process, folder, step=saved + 1)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+    process = start(command, folder)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert re.search(r"Resuming at step \d of 6: 512 images, 1 cpu device", output)
+    jax.tree.map(
+        np.testing.assert_array_equal, state_of(config, folder), state_of(config, run)
+    )
+    assert_same_lines(read_metrics(folder), read_metrics(run))

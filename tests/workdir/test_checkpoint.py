@@ -1,0 +1,194 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tempseg_jax import optim, precision, train_state
+from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
+from tempseg_jax.workdir.checkpoint import Checkpoints
+
+MODEL = {
+    "name": "fcn8s",
+    "width": 1.0,
+    "num_classes": 3,
+    "discriminator": True,
+    "preprocessing": TORCHVISION._asdict(),
+    "precision": "float32",
+    "class_names": ("ground", "stone", "brick"),
+}
+
+
+def make_state(step, *, adversarial=True, numbers="float32", channels=4):
+    """A state whose every number is another, and tells the step."""
+    variables = {
+        "params": {"conv": {"kernel": jnp.ones((1, 1, 3, channels))}},
+        "batch_stats": {"bn": {"mean": jnp.zeros(channels)}},
+    }
+    scale = precision.loss_scale(numbers)
+    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    adam = optim.adam(learning_rate=0.0)
+    state = train_state.TrainState(
+        jnp.int32(0),
+        train_state.init_player(variables, sgd, loss_scale=scale),
+        train_state.init_player(variables, adam, loss_scale=scale)
+        if adversarial
+        else None,
+    )
+    leaves, tree = jax.tree.flatten(state)
+    numbered = [
+        jnp.full_like(x, 100 * step + i) if i else jnp.int32(step)
+        for i, x in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(tree, numbered)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Save states in a workdir, as a run does that ends afterwards."""
+
+    def save(*scored_steps, model=MODEL, **kwargs):
+        checkpoints = Checkpoints(tmp_path)
+        for step, miou in scored_steps:
+            metrics = None if miou is None else {"miou": miou, "pacc": 0.5}
+            checkpoints.save(make_state(step, **kwargs), model, metrics=metrics)
+        checkpoints.close()
+        return Checkpoints(tmp_path)
+
+    return save
+
+
+def assert_equal(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("numbers", ["float32", "float16"])
+@pytest.mark.parametrize("adversarial", [True, False])
+def test_everything_that_training_moves_is_restored_exactly(save, adversarial, numbers):
+    kind = dict(adversarial=adversarial, numbers=numbers)
+    model = MODEL | {"discriminator": adversarial, "precision": numbers}
+    checkpoints = save((7, 0.5), model=model, **kind)
+    restored = checkpoints.restore(make_state(0, **kind), model, step=7)
+    assert_equal(restored, make_state(7, **kind))
+
+
+def test_the_segmenter_restores_alone_whoever_it_played_against(save):
+    checkpoints = save((7, 0.5))
+    like = make_state(0).segmenter.variables
+    model = MODEL | {"discriminator": False}
+    restored = checkpoints.restore_segmenter(like, model, step=7)
+    assert_equal(restored, make_state(7).segmenter.variables)
+
+
+def test_latest_and_best_are_kept_and_nothing_else(save):
+    checkpoints = save((1, 0.2), (2, 0.6), (3, 0.4), (4, None), (5, 0.5), (6, None))
+    assert checkpoints.steps() == [2, 6]
+    assert checkpoints.resolve("best") == 2
+    assert checkpoints.resolve("latest") == 6
+    assert checkpoints.resolve("6") == checkpoints.resolve(6) == 6
+
+
+def test_a_later_start_still_knows_the_best(save):
+    save((1, 0.2), (2, 0.6), (3, 0.4))
+    checkpoints = save((4, 0.5))
+    assert checkpoints.steps() == [2, 4]
+    assert checkpoints.resolve("best") == 2
+    checkpoints = save((5, 0.7))
+    assert checkpoints.steps() == [5]
+
+
+def test_the_best_of_none_that_was_scored_is_the_latest(save):
+    checkpoints = save((1, None), (2, None), (3, None))
+    assert checkpoints.steps() == [3]
+    assert checkpoints.resolve("best") == 3
+
+
+def test_a_score_of_nothing_is_never_the_best(save):
+    # Where all of val is void every score is NaN, which is no more than any number.
+    checkpoints = save((1, float("nan")), (2, 0.1), (3, float("nan")))
+    assert checkpoints.resolve("best") == 2
+    assert checkpoints.steps() == [2, 3]
+
+
+def test_saving_a_step_again_changes_nothing(save):
+    save((3, 0.5))
+    checkpoints = save((3, 0.9), channels=8)
+    restored = checkpoints.restore(make_state(0), MODEL, step=3)
+    assert_equal(restored, make_state(3))
+
+
+@pytest.mark.parametrize("step", ["best", "latest", "4", 4, "newest", "-1"])
+def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(save, step):
+    checkpoints = save((1, 0.2), (2, 0.6))
+    if step in ("best", "latest"):
+        shutil.rmtree(checkpoints.folder)
+        checkpoints = Checkpoints(checkpoints.folder.parent)
+        message = f"{checkpoints.folder}: no checkpoint {step!r} .there are: none"
+    else:
+        message = f"no checkpoint {step!r} .there are: 2.*train with this workdir"
+    with pytest.raises(FileNotFoundError, match=message):
+        checkpoints.resolve(step)
+
+
+def test_opening_a_folder_creates_nothing(tmp_path):
+    assert Checkpoints(tmp_path / "none").steps() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("name", "resnet50"),
+        ("num_classes", 21),
+        ("width", 0.5),
+        ("preprocessing", CAFFE._asdict()),
+        ("discriminator", False),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused_by_what_differs(save, field, value):
+    checkpoints = save((7, 0.5))
+    other = MODEL | {field: value}
+    message = f"checkpoints/7: the checkpoint's {field} is .*, the config's is .*use"
+    with pytest.raises(ValueError, match=message):
+        checkpoints.restore(make_state(0), other, step=7)
+    if field != "discriminator":
+        with pytest.raises(ValueError, match=message):
+            like = make_state(0).segmenter.variables
+            checkpoints.restore_segmenter(like, other, step=7)
+
+
+@pytest.mark.parametrize(
+    "saved, wanted", [("float16", "float32"), ("float32", "float16")]
+)
+def test_training_goes_on_in_another_precision(save, saved, wanted):
+    # Which the message of a run that diverged in float16 tells its user to do.
+    checkpoints = save((7, 0.5), numbers=saved, model=MODEL | {"precision": saved})
+    like, model = make_state(0, numbers=wanted), MODEL | {"precision": wanted}
+    state = checkpoints.restore(like, model, step=7)
+    expected = make_state(7, numbers=saved)
+    for name in ("segmenter", "discriminator"):
+        found, player = getattr(state, name), getattr(expected, name)
+        assert_equal(found.variables, player.variables)
+        assert_equal(found.opt_state, player.opt_state)
+        assert_equal(found.loss_scale, precision.loss_scale(wanted))
+    jax.jit(lambda state: state, donate_argnums=0)(state)  # as the step does
+
+
+def test_a_save_that_was_cut_short_is_not_a_checkpoint(save):
+    checkpoints = save((1, 0.2))
+    whole = checkpoints.folder / "1"
+    shutil.copytree(whole, checkpoints.folder / "2.orbax-checkpoint-tmp")
+    found = Checkpoints(checkpoints.folder.parent)
+    assert found.steps() == [1]
+    found.save(make_state(2), MODEL, metrics=None)
+    found.close()
+    assert Checkpoints(checkpoints.folder.parent).steps() == [1, 2]
+
+
+def test_the_model_item_says_what_was_saved(save):
+    checkpoints = save((7, 0.5))
+    saved = checkpoints.model(7)
+    assert saved["class_names"] == ["ground", "stone", "brick"]
+    assert checkpoints.trained_with(7) == TORCHVISION

@@ -1,0 +1,96 @@
+import json
+import struct
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from tempseg_jax.workdir.metrics_writer import Writer, read_metrics
+
+
+def write(workdir, *, first_step=0, lines):
+    with Writer(workdir, first_step=first_step, last_step=100) as writer:
+        for step, metrics in lines:
+            writer.write(step, metrics)
+
+
+def events(workdir):
+    """Return what TensorBoard shows: {name: {step: value}}."""
+    shown = {}
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data, position = path.read_bytes(), 0
+        while position < len(data):
+            (length,) = struct.unpack_from("<Q", data, position)
+            event = Event.FromString(data[position + 12 : position + 12 + length])
+            position += 16 + length
+            if event.session_log.status == event.session_log.START:
+                for points in shown.values():
+                    for step in [step for step in points if step >= event.step]:
+                        del points[step]
+            for value in event.summary.value:
+                shown.setdefault(value.tag, {})[event.step] = value.simple_value
+    return shown
+
+
+def test_a_line_is_an_object_with_the_step_and_the_names(tmp_path):
+    write(tmp_path, lines=[(10, {"train/loss": 1.5}), (20, {"val/miou": 0.25})])
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {"step": 10, "train/loss": 1.5},
+        {"step": 20, "val/miou": 0.25},
+    ]
+    assert read_metrics(tmp_path) == [json.loads(line) for line in text.splitlines()]
+
+
+def test_tensorboard_has_the_same_names(tmp_path):
+    write(tmp_path, lines=[(10, {"train/loss": 1.5}), (20, {"val/miou": 0.25})])
+    assert events(tmp_path) == {"train/loss": {10: 1.5}, "val/miou": {20: 0.25}}
+
+
+def test_a_later_start_drops_what_it_will_write_again(tmp_path):
+    write(tmp_path, lines=[(step, {"train/loss": 1.0}) for step in (5, 10, 15, 20)])
+    # A file is named after its second; the next start is never within the same.
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    first.rename(first.with_name("events.out.tfevents.0"))
+    again = [(step, {"train/loss": 2.0}) for step in (15, 20, 25)]
+    write(tmp_path, first_step=10, lines=again)
+    expected = {5: 1.0, 10: 1.0, 15: 2.0, 20: 2.0, 25: 2.0}
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == list(expected)
+    assert {line["step"]: line["train/loss"] for line in lines} == expected
+    assert events(tmp_path)["train/loss"] == expected
+
+
+def test_a_line_that_was_cut_short_is_dropped(tmp_path):
+    write(tmp_path, lines=[(5, {"train/loss": 1.0})])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "train/lo')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [5]
+    write(tmp_path, first_step=5, lines=[(6, {"train/loss": 2.0})])
+    assert [line["step"] for line in read_metrics(tmp_path)] == [5, 6]
+
+
+def test_what_is_not_a_number_is_null_in_strict_json(tmp_path):
+    write(tmp_path, lines=[(5, {"val/miou": float("nan"), "x": float("inf")})])
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is not JSON")
+
+    found = json.loads(line, parse_constant=refuse)
+    assert found == {"step": 5, "val/miou": None, "x": None}
+
+
+def test_no_metrics_are_no_lines(tmp_path):
+    assert read_metrics(tmp_path) == []
+
+
+def test_without_a_terminal_progress_is_plain_lines(tmp_path, capsys):
+    with Writer(tmp_path, first_step=0, last_step=100) as writer:
+        writer.progress(
+            40,
+            {"train/loss": 0.5, "train/images_per_s": 8.0, "train/steps_per_s": 0.5},
+        )
+        writer.message("hello")
+    assert capsys.readouterr().out == (
+        "step 40/100  loss 0.5000  8.0 images/s  2:00 left\nhello\n"
+    )
