@@ -1,0 +1,34 @@
+import pytest
+
+from tempseg_jax.io import atomic
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "scores.json"
+    with atomic.replacing(path) as partial:
+        partial.write_text("half")
+        assert not path.exists() and partial.suffix == ".json"
+    assert path.read_text() == "half"
+    assert [p.name for p in path.parent.iterdir()] == ["scores.json"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path, kind):
+    path = tmp_path / "result"
+    path.write_text("before")
+    with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as partial:
+        if kind == "folder":
+            partial.mkdir()
+            (partial / "part").write_text("half")
+        else:
+            partial.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_folder_appears_whole(tmp_path):
+    with atomic.replacing(tmp_path / "export") as partial:
+        partial.mkdir()
+        (partial / "use.py").write_text("pass")
+    assert (tmp_path / "export" / "use.py").read_text() == "pass"
