@@ -37,13 +37,15 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "resnet50"
+    config.model.discriminator = "dcgan"
     config.model.width = 1.0
     config.model.remat = False
     config.model.pretrained = "keras_resnet50"
     config.model.pretrained_missing = ()
 
     config.objective = ConfigDict()
-    config.objective.gan = "lsgan"  # or dcgan (eq. 2)
+    config.objective.adversary = "lsgan"  # or dcgan (eq. 2)
+    config.objective.critic_steps = 1  # updates of D a step
     config.objective.alpha = 0.05  # 0: supervised, without a discriminator
     config.objective.temperature_g = 0.5
     config.objective.temperature_d = 1.0

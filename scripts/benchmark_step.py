@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tempseg_jax import mesh, optim, precision, steps, train_state
+from tempseg_jax.losses import ADVERSARIES, Objective
 from tempseg_jax.models import SEGMENTERS, Discriminator
 from tempseg_jax.models.flops import count_flops
 from tempseg_jax.models.preprocessing import TORCHVISION
@@ -45,10 +46,13 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
     step = jax.jit(
         functools.partial(
             steps.train_step,
-            segmenter=segmenter,
-            discriminator=discriminator,
-            gan="lsgan",
-            mask_void=True,
+            objective=Objective(
+                segmenter,
+                discriminator,
+                adversary=ADVERSARIES["lsgan"],
+                critic_steps=1,
+                mask_void=True,
+            ),
         ),
         donate_argnums=0,
     )

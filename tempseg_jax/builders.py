@@ -1,65 +1,71 @@
-"""Config to parts: networks, first state, lengths, hyperparameters, data."""
+"""From the config to its parts: objective, first state, hyperparameters, data.
+
+Every function here takes the whole config; nothing below this module reads one.
+"""
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
-from tempseg_jax import losses, optim, precision, steps, train_state
+from tempseg_jax import losses, mesh, optim, precision, steps, train_state
 from tempseg_jax.data import catalog, pipeline
-from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
 from tempseg_jax.plan import Plan
+from tempseg_jax.steps import Objective
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch
+from tempseg_jax.workdir.checkpoint import Checkpoints
 
 
-class Networks(NamedTuple):
-    """Both players, as Linen modules."""
-
-    segmenter: nn.Module
-    discriminator: nn.Module | None  # none with α = 0
-
-
-def build_networks(
+def build_objective(
     config: ConfigDict, *, num_classes: int, preprocessing: Preprocessing | None = None
-) -> Networks:
-    """Choose the networks.
+) -> Objective:
+    """Build the networks, and collect the terms of their losses.
 
     Args:
-        config: of the run.
-        num_classes: of the dataset.
-        preprocessing: what a checkpoint was trained with; without one, what the
-            config's pretrained weights want.
+        config: Of the run, checked by `config_fields`.
+        num_classes: Classes of the dataset.
+        preprocessing: What a checkpoint was trained with. None: what the config's
+            pretrained weights expect.
 
     Raises:
-        ValueError: `model.name`, `precision` or `model.pretrained` names nothing.
+        ValueError: If `model.pretrained` is neither a known source nor a weight file.
     """
-    make = _lookup(SEGMENTERS, "model.name", config.model.name)
-    dtype = _lookup(precision.COMPUTE_DTYPES, "precision", config.precision)
-    segmenter = make(
+    dtype = precision.COMPUTE_DTYPES[config.precision]
+    segmenter = SEGMENTERS[config.model.name](
         num_classes=num_classes,
         preprocessing=preprocessing or preprocessing_of(config.model.pretrained),
         width=config.model.width,
         dtype=dtype,
         remat=config.model.remat,
     )
-    _lookup(losses.ADVERSARIES, "objective.gan", config.objective.gan)
-    return Networks(segmenter, Discriminator(dtype) if config.objective.alpha else None)
+    discriminator = None
+    if config.objective.alpha:
+        discriminator = DISCRIMINATORS[config.model.discriminator](dtype)
+    return Objective(
+        segmenter=segmenter,
+        discriminator=discriminator,
+        adversary=losses.ADVERSARIES[config.objective.adversary],
+        critic_steps=config.objective.critic_steps,
+        mask_void=config.objective.mask_void,
+    )
 
 
-def initial_state(config: ConfigDict, networks: Networks) -> TrainState:
-    """Draw the parameters from `seed`, then load the pretrained ones over them."""
+def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
+    """Initialize both players from `seed`, then load the pretrained weights."""
     key_g, key_d = jax.random.split(jax.random.key(config.seed))
     image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
-    variables = _init(key_g, image, network=networks.segmenter)
+    variables = _init(key_g, image, network=objective.segmenter)
     if config.model.pretrained:
         variables, report = load_pretrained(
             variables,
@@ -70,27 +76,30 @@ def initial_state(config: ConfigDict, networks: Networks) -> TrainState:
         if jax.process_index() == 0:
             print(report, flush=True)
     scale = precision.loss_scale(config.precision)
-    # Their state is the same for all values, which the step traces.
+    # The optimizers' states do not depend on these values, which the step traces.
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
     segmenter = train_state.init_player(variables, sgd, loss_scale=scale)
     discriminator = None
-    if networks.discriminator is not None:
-        p = jnp.zeros((1, 64, 64, networks.segmenter.num_classes))
+    if objective.discriminator is not None:
+        p = jnp.zeros((1, 64, 64, objective.segmenter.num_classes))
         adam = optim.adam(learning_rate=0.0)
         discriminator = train_state.init_player(
-            _init(key_d, p, network=networks.discriminator), adam, loss_scale=scale
+            _init(key_d, p, network=objective.discriminator), adam, loss_scale=scale
         )
     return TrainState(jnp.int32(0), segmenter, discriminator)
 
 
 def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
-    """Collect the numbers that the step traces."""
+    """Collect the numbers of the objective and the optimizers, which are traced.
+
+    Raises:
+        ValueError: If the warm-up leaves too few steps for the cosine cycles.
+    """
     objective, optimizer = config.objective, config.optimizer
     factor = optim.warmup_cosine(
         steps=plan.steps, warmup_steps=plan.warmup_steps, cycles=optimizer.cycles
     )
-
-    numbers = steps.Hyperparameters(
+    return steps.Hyperparameters(
         seed=config.seed,
         schedule=np.asarray(jax.vmap(factor)(jnp.arange(plan.steps))),
         learning_rate_g=optimizer.learning_rate_g,
@@ -104,42 +113,92 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
         temperature_d=objective.temperature_d,
         alpha=objective.alpha,
     )
-    for name in ("temperature_seg", "temperature_adv", "temperature_d"):
-        if not getattr(numbers, name) > 0:
-            field = "temperature_g" if objective[name] is None else name
-            raise ValueError(
-                f"objective.{field}: {getattr(numbers, name)} is not a temperature; "
-                "it divides the logits, so give a positive number"
-            )
-    return numbers
 
 
 def training_temperature(config: ConfigDict) -> float:
-    """Return T_G as it acts on L_seg, which is what makes probabilities true."""
+    """Return T_G in L_seg: the temperature that calibration is measured at."""
     objective = config.objective
     if objective.temperature_seg is not None:
         return objective.temperature_seg
     return objective.temperature_g
 
 
-def abstract_state(config: ConfigDict, networks: Networks) -> TrainState:
-    """Return the shapes of `initial_state`, drawing and reading nothing."""
+def abstract_state(config: ConfigDict, objective: Objective) -> TrainState:
+    """Return the shapes of `initial_state` without computing or reading anything."""
     scratch = config.copy_and_resolve_references()
     with scratch.unlocked():
         scratch.model.pretrained = ""
-    return jax.eval_shape(lambda: initial_state(scratch, networks))
+    return jax.eval_shape(lambda: initial_state(scratch, objective))
+
+
+def restore_state(
+    config: ConfigDict,
+    checkpoints: Checkpoints,
+    split: catalog.Split,
+    *,
+    step: int,
+    devices: Mesh,
+) -> tuple[Objective, TrainState, dict[str, Any]]:
+    """Restore both players from a checkpoint, to resume training or to measure it.
+
+    Returns:
+        The objective, the state on every device of the mesh, and the description of
+        the model (`describe_model`).
+
+    Raises:
+        ValueError: If the checkpoint holds other networks than the config names.
+    """
+    objective, model = _as_trained(config, checkpoints, split, step=step)
+    shapes = mesh.replicated_shapes(abstract_state(config, objective), devices)
+    return objective, checkpoints.restore(shapes, model, step=step), model
+
+
+def restore_segmenter(
+    config: ConfigDict,
+    checkpoints: Checkpoints,
+    split: catalog.Split,
+    *,
+    step: int,
+    devices: Mesh,
+) -> tuple[nn.Module, PyTree]:
+    """Restore the segmenter alone: the module, and its variables on every device.
+
+    Raises:
+        ValueError: If the checkpoint holds another segmenter than the config names.
+    """
+    objective, model = _as_trained(config, checkpoints, split, step=step)
+    variables = abstract_state(config, objective).segmenter.variables
+    shapes = mesh.replicated_shapes(variables, devices)
+    restored = checkpoints.restore_segmenter(shapes, model, step=step)
+    return objective.segmenter, restored
+
+
+def _as_trained(
+    config: ConfigDict, checkpoints: Checkpoints, split: catalog.Split, *, step: int
+) -> tuple[Objective, dict[str, Any]]:
+    """Build the objective, with the preprocessing of the checkpoint's training."""
+    objective = build_objective(
+        config,
+        num_classes=len(split.class_names),
+        preprocessing=checkpoints.trained_with(step),
+    )
+    return objective, describe_model(config, objective, split)
 
 
 def describe_model(
-    config: ConfigDict, networks: Networks, split: catalog.Split
+    config: ConfigDict, objective: Objective, split: catalog.Split
 ) -> dict[str, Any]:
-    """Return what a checkpoint must say of its segmenter for anyone to use it."""
+    """Return the description of the model that its checkpoints carry.
+
+    It is all that is needed to use the segmenter without the config.
+    """
+    segmenter = objective.segmenter
     return {
         "name": config.model.name,
         "width": config.model.width,
-        "num_classes": networks.segmenter.num_classes,
-        "discriminator": networks.discriminator is not None,
-        "preprocessing": networks.segmenter.preprocessing._asdict(),
+        "num_classes": segmenter.num_classes,
+        "discriminator": objective.discriminator is not None,
+        "preprocessing": segmenter.preprocessing._asdict(),
         "class_names": split.class_names,
         "palette": split.palette.tolist(),
         "dataset": split.dataset,
@@ -149,23 +208,22 @@ def describe_model(
 
 
 def class_names(config: ConfigDict) -> tuple[str, ...]:
-    """Return the configured dataset's classes, reading no data.
+    """Return the class names of the configured dataset without reading its files.
 
     Raises:
-        ValueError: only the data would tell.
+        ValueError: If the dataset is a folder and the config does not name its classes.
     """
     data = config.data
     if data.name == "folder" and not data.options.get("class_names"):
         raise ValueError(
-            "data.options.class_names: a dataset of your own must name its classes "
-            "here before it can be described without its files"
+            "data.options.class_names: empty; a dataset of your own must name its "
+            "classes here to be described without reading its files"
         )
-    _lookup(catalog.CLASS_NAMES, "data.name", data.name)
     return catalog.CLASS_NAMES[data.name] or tuple(data.options.class_names)
 
 
 def load_split(config: ConfigDict, split: str) -> catalog.Split:
-    """Read one split of the configured dataset, prepared on first use."""
+    """Return one split of the configured dataset, preparing it on first use."""
     data = config.data
     return catalog.load_split(
         data.name,
@@ -180,7 +238,7 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
 def training_batches(
     config: ConfigDict, split: catalog.Split, *, first_step: int
 ) -> Iterator[Batch]:
-    """Start this process's share of the endless batches after `first_step`."""
+    """Yield this process's share of the batches after `first_step`, without end."""
     data = config.data
     return pipeline.train_batches(
         split,
@@ -202,11 +260,5 @@ def training_batches(
 
 @functools.partial(jax.jit, static_argnames="network")
 def _init(key: PRNGKeyArray, x: Num[Array, "..."], *, network: nn.Module) -> PyTree:
-    """Draw a network's variables; compiled once for all runs of a process."""
+    """Initialize a network's variables; compiled once for all runs of a process."""
     return network.init(key, x, train=False)
-
-
-def _lookup(table: dict, field: str, value: str) -> Any:
-    if value not in table:
-        raise ValueError(f"{field}: {value!r} is not one of {', '.join(table)}")
-    return table[value]

@@ -1,16 +1,14 @@
-"""Score one checkpoint in full: `--mode=eval`."""
+"""Score one checkpoint on a whole split: `--mode=eval`."""
 
-import json
-import math
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, mesh
+from tempseg_jax import builders, config_fields, mesh
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import (
     calibration,
@@ -21,10 +19,11 @@ from tempseg_jax.evaluation import (
 from tempseg_jax.evaluation.boundary_iou import BoundaryIoU, boundary_iou
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
 from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.io.json_files import write_json
 from tempseg_jax.workdir.checkpoint import Checkpoints, Step
 
 
-def assess(
+def evaluate(
     config: ConfigDict,
     folder: str | Path,
     *,
@@ -33,55 +32,41 @@ def assess(
     settings: InferenceSettings,
     fit: bool,
 ) -> dict[str, Any]:
-    """Score a checkpoint; print the result, and write `eval-<split>.json` and pictures.
+    """Score a checkpoint; print the scores, write `eval-<split>.json` and pictures.
 
     Args:
-        config: names the data, and the network that the checkpoint must hold.
-        folder: the workdir.
-        checkpoint: best, latest, or a step.
-        split_name: of the data; None is `data.val_split`.
-        settings: sliding windows, scales and flips.
-        fit: also at the temperature of least NLL on `data.val_split`, which costs
-            another pass over it.
+        config: Names the data, and the network that the checkpoint must hold.
+        folder: The workdir.
+        checkpoint: "best", "latest" or a step.
+        split_name: Split to score; None is `data.val_split`.
+        settings: Sliding windows and test-time augmentation.
+        fit: Also measure calibration at the temperature that minimizes the NLL on
+            `data.val_split`, which takes another pass over that split.
+
+    Returns:
+        The contents of `eval-<split>.json`.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: no such split, or the checkpoint holds another network.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If there is no such split, or the checkpoint holds another network.
     """
+    config_fields.check_fields(config)
     split = builders.load_split(config, split_name or config.data.val_split)
     checkpoints = Checkpoints(folder)
     step = checkpoints.resolve(checkpoint)
-    networks = builders.build_networks(
-        config,
-        num_classes=len(split.class_names),
-        preprocessing=checkpoints.trained_with(step),
-    )
-    shapes = builders.abstract_state(config, networks).segmenter.variables
-    variables = checkpoints.restore_segmenter(
-        mesh.replicated_shapes(shapes, mesh.global_mesh()),
-        builders.describe_model(config, networks, split),
-        step=step,
+    segmenter, variables = builders.restore_segmenter(
+        config, checkpoints, split, step=step, devices=mesh.global_mesh()
     )
     checkpoints.close()
     common = {
-        "segmenter": networks.segmenter,
+        "segmenter": segmenter,
         "batch_size": config.eval_batch_size,
         "num_workers": config.data.num_workers,
         "settings": settings,
     }
     temperatures = {"one": 1.0, "t_g": builders.training_temperature(config)}
     if fit:
-        val = builders.load_split(config, config.data.val_split)
-        grid = calibration.TEMPERATURE_GRID
-        found = score(
-            variables,
-            val,
-            temperatures={str(t): t for t in grid},
-            num_examples=0,
-            visit=lambda example: None,
-            **common,
-        )
-        temperatures["fitted"] = calibration.fit_temperature(found.sums.tally, grid)
+        temperatures["fitted"] = _fit_temperature(config, variables, common)
     outlines = BoundaryIoU(len(split.class_names))
     result = score(
         variables,
@@ -103,8 +88,24 @@ def assess(
     return report
 
 
+def _fit_temperature(
+    config: ConfigDict, variables: PyTree, common: dict[str, Any]
+) -> float:
+    """Return the temperature that minimizes the NLL on the validation split."""
+    grid = calibration.TEMPERATURE_GRID
+    result = score(
+        variables,
+        builders.load_split(config, config.data.val_split),
+        temperatures={str(t): t for t in grid},
+        num_examples=0,
+        visit=lambda example: None,
+        **common,
+    )
+    return calibration.fit_temperature(result.sums.tally, grid)
+
+
 def _numbers(result: Result, split: Split, outline_iou: np.ndarray) -> dict[str, Any]:
-    """Return all that was measured, for the JSON file."""
+    """Return everything that was measured, for the JSON file."""
     confusion = result.sums.confusion
     iou = metrics.iou_per_class(confusion)
     numbers = {
@@ -139,8 +140,8 @@ def _more_lines(report: dict[str, Any]) -> list[str]:
     if "cityscapes_official_miou" in report:
         official = report["cityscapes_official_miou"]
         lines.append(
-            f"  mIoU by Cityscapes' official rule (labelIds) {100 * official:.2f}, "
-            f"by the plain one (trainIds) {100 * report['miou']:.2f}"
+            f"  mIoU by Cityscapes' official script (labelIds) {100 * official:.2f}, "
+            f"from this confusion matrix (trainIds) {100 * report['miou']:.2f}"
         )
     return lines
 
@@ -151,7 +152,7 @@ def _describe(settings: InferenceSettings) -> str:
         window, stride = settings.windows(0, 0)
         windows = f"windows of {window} pixels every {stride}"
     scales = ", ".join(f"{scale:g}" for scale in settings.scales)
-    return f"{windows}, scales {scales}" + (", mirrored too" if settings.flip else "")
+    return f"{windows}, scales {scales}" + (", flipped" if settings.flip else "")
 
 
 def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) -> None:
@@ -170,15 +171,4 @@ def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) ->
     )
     save_pictures(result, split, folder)
     path = folder / f"eval-{split.name}.json"
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(_finite(report), indent=1) + "\n")
-    partial.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    write_json(path, report)

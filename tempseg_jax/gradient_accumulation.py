@@ -1,6 +1,5 @@
-"""One step over a batch that does not fit the device, played in parts."""
+"""Gradient accumulation: one step over a batch that is too large for the device."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
@@ -8,9 +7,10 @@ from jaxtyping import Array, Shaped
 from tempseg_jax.steps import (
     Gradients,
     Hyperparameters,
+    Objective,
     apply_updates,
     compute_gradients,
-    dropout_key,
+    step_key,
 )
 from tempseg_jax.train_state import Player, TrainState
 from tempseg_jax.types import IGNORE_LABEL, Batch, Metrics
@@ -21,51 +21,45 @@ def accumulated_step(
     batch: Batch,
     hyper: Hyperparameters,
     *,
-    rounds: int,
-    segmenter: nn.Module,
-    discriminator: nn.Module | None,
-    gan: str,
-    mask_void: bool,
+    micro_batches: int,
+    objective: Objective,
 ) -> tuple[TrainState, Metrics]:
-    """Do what `train_step` does, with the memory of a batch `rounds` times smaller.
+    """Equal `train_step`, with the activation memory of one micro-batch.
 
-    The gradients of L_seg, L_adv and L_D are those of the whole batch: each round's
-    L_seg is weighted by its share of the scored pixels, and D's maps are of one size.
-    Not the same are BatchNorm, whose statistics are of a part and whose running
-    averages move `rounds` times a step, and dropout, which is drawn anew each round.
+    The gradients of L_seg, L_adv and L_D are those of the whole batch: L_seg of each
+    micro-batch is weighted by its share of the scored pixels, and all of D's maps have
+    the same size. Two things differ from the whole batch. BatchNorm's statistics are
+    those of a micro-batch, and its running averages are updated once per micro-batch.
+    Dropout is drawn separately for each micro-batch.
     """
-    parts = jax.tree.map(lambda x: _every_nth(x, rounds), batch)
+    parts = jax.tree.map(lambda x: _split(x, micro_batches), batch)
     scored = jnp.sum(parts["label"] != IGNORE_LABEL, axis=(1, 2, 3))
-    weights = rounds * scored / jnp.maximum(jnp.sum(scored), 1)
+    weights = micro_batches * scored / jnp.maximum(jnp.sum(scored), 1)
 
-    def one_round(carry, part):
+    def accumulate(carry, part):
         state, sums, finite = carry
-        i, batch, weight = part
-        gradients, metrics = compute_gradients(
+        i, micro_batch, weight = part
+        gradients, _, metrics = compute_gradients(
             state,
-            batch,
+            micro_batch,
             hyper,
-            dropout=jax.random.fold_in(dropout_key(state, hyper), i),
+            key=jax.random.fold_in(step_key(state, hyper), i),
             seg_weight=weight,
-            segmenter=segmenter,
-            discriminator=discriminator,
-            gan=gan,
-            mask_void=mask_void,
+            objective=objective,
         )
-        players = _players(state)
-        moved = [
-            player.replace(batch_stats=d.batch_stats, loss_scale=d.loss_scale)
-            for player, d in zip(players, gradients, strict=False)
+        players = [
+            player.replace(batch_stats=g.batch_stats, loss_scale=g.loss_scale)
+            for player, g in zip(_players(state), gradients, strict=False)
         ]
         sums = [
-            jax.tree.map(lambda total, grad: total + grad / rounds, total, d.grads)
-            for total, d in zip(sums, gradients, strict=False)
+            jax.tree.map(lambda total, x: total + x / micro_batches, total, g.grads)
+            for total, g in zip(sums, gradients, strict=False)
         ]
         finite = [
-            None if d.finite is None else so_far & d.finite
-            for so_far, d in zip(finite, gradients, strict=False)
+            None if g.finite is None else so_far & g.finite
+            for so_far, g in zip(finite, gradients, strict=False)
         ]
-        return (_with_players(state, moved), sums, finite), metrics
+        return (_with_players(state, players), sums, finite), metrics
 
     players = _players(state)
     start = (
@@ -73,15 +67,15 @@ def accumulated_step(
         [jax.tree.map(jnp.zeros_like, player.params) for player in players],
         [None if player.loss_scale is None else jnp.array(True) for player in players],
     )
-    (played, sums, finite), metrics = jax.lax.scan(
-        one_round, start, (jnp.arange(rounds), parts, weights)
+    (state_after, sums, finite), metrics = jax.lax.scan(
+        accumulate, start, (jnp.arange(micro_batches), parts, weights)
     )
     gradients = [
         Gradients(grads, player.batch_stats, player.loss_scale, ok)
-        for player, grads, ok in zip(_players(played), sums, finite, strict=True)
+        for player, grads, ok in zip(_players(state_after), sums, finite, strict=True)
     ]
-    state, moved = apply_updates(state, (*gradients, None)[:2], hyper)
-    return state, jax.tree.map(jnp.mean, metrics) | moved
+    state, update_metrics = apply_updates(state, (*gradients, None)[:2], hyper)
+    return state, jax.tree.map(jnp.mean, metrics) | update_metrics
 
 
 def _players(state: TrainState) -> list[Player]:
@@ -92,6 +86,8 @@ def _with_players(state: TrainState, players: list[Player]) -> TrainState:
     return TrainState(state.step, *players, *[None] * (2 - len(players)))
 
 
-def _every_nth(x: Shaped[Array, "b ..."], rounds: int) -> Shaped[Array, "r part ..."]:
-    """Deal the batch out to the rounds, so that each device keeps what it has."""
-    return jnp.moveaxis(x.reshape(-1, rounds, *x.shape[1:]), 1, 0)
+def _split(
+    x: Shaped[Array, "b ..."], micro_batches: int
+) -> Shaped[Array, "m part ..."]:
+    """Assign every m-th image to a micro-batch, so that no image changes its device."""
+    return jnp.moveaxis(x.reshape(-1, micro_batches, *x.shape[1:]), 1, 0)

@@ -1,4 +1,4 @@
-"""The for-loop. Saving, writing and evaluating are callables that it is given."""
+"""The training loop. Saving, logging and evaluating are callables it is given."""
 
 import math
 import os
@@ -19,19 +19,21 @@ from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
 
 IN_FLIGHT = 3
-"""Steps that may be queued on the device before the oldest one's loss is looked at."""
+"""Steps that may be queued on the device before the oldest one's loss is read."""
 
 
 class Callbacks(NamedTuple):
-    """What the loop does besides stepping, and every how many steps."""
+    """What the loop does besides training steps, and every how many steps."""
 
     log: Callable[[int, dict[str, float]], None]  # step, means since the last call
     log_every: int
-    evaluate: Callable[[TrainState], None]  # saves too: a score belongs to a checkpoint
-    evaluate_every: int  # 0: not even at the end
+    evaluate: Callable[
+        [TrainState], None
+    ]  # also saves: a score belongs to a checkpoint
+    evaluate_every: int  # 0: never, not even after the last step
     save: Callable[[TrainState], None]
     save_every: int
-    diverged: Callable[[int, str], Exception]  # step, what is not finite
+    diverged: Callable[[int, str], Exception]  # step, reason
 
 
 def train(
@@ -44,17 +46,21 @@ def train(
     last_step: int,
     callbacks: Callbacks,
 ) -> tuple[TrainState, bool]:
-    """Take the steps after `first_step`; return the state, and whether a signal came.
+    """Run the steps after `first_step` up to and including `last_step`.
 
-    They end with `last_step`, or with the one during which SIGTERM or Ctrl-C came.
+    SIGTERM or Ctrl-C ends training after the current step, whose state is saved.
 
-    The device always has work queued: losses are read, and logged, `IN_FLIGHT` steps
-    late. Before anything is evaluated or saved, every loss so far has been read and was
-    finite, and so is the state. What was not yet logged is logged with a save: none of
-    it is lost to a start from there.
+    Losses are read and logged `IN_FLIGHT` steps late, so that the device always has
+    work queued. Before the state is evaluated or saved, all earlier losses are read and
+    the state is checked, so that only finite states are saved. Steps that were not yet
+    logged are logged with a save, so that a resumed run misses none of them.
+
+    Returns:
+        The last state, and whether training was interrupted by a signal.
 
     Raises:
-        Exception: what `callbacks.diverged` makes of what is not finite.
+        Exception: The result of `callbacks.diverged`, if a loss or the state is not
+            finite.
     """
     meter, queue = _Meter(), deque()
 
@@ -73,7 +79,7 @@ def train(
             batch = meter.waiting(lambda: next(batches))
             state, metrics = step(state, place(batch))
             if number == first_step + 1:
-                meter.restart()  # it was compiled
+                meter.restart()  # leave out the compilation of the first step
             queue.append((number, metrics))
             read_losses(leave=IN_FLIGHT)
 
@@ -86,26 +92,27 @@ def train(
                 if number % callbacks.log_every:
                     callbacks.log(number, meter.means())
                 if not _all_finite(state):
-                    reason = "its loss was finite, what it made of the parameters not"
+                    reason = "the loss was finite, but the updated state is not"
                     raise callbacks.diverged(number, reason)
                 (callbacks.evaluate if evaluate else callbacks.save)(state)
                 meter.restart()
             if stop:
                 break
-        return state, interruption.came  # perhaps while the last step was evaluated
+        return state, interruption.came  # possibly during the last evaluation
 
 
 @jax.jit
 def _all_finite(state: TrainState) -> Bool[Array, ""]:
-    """A finite loss may have a gradient, or make a step, that is not."""
+    """Whether the state is finite; the gradient of a finite loss may not be."""
     return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)]).all()
 
 
 class _Interruption:
-    """Tells after which step to stop because of SIGTERM or Ctrl-C, so that it is saved.
+    """Turns SIGTERM and Ctrl-C into a stop after the current step.
 
-    A second signal ends the program at once. Of several processes all must stop after
-    the same step, whenever SIGTERM reached each: JAX's preemption service agrees on it.
+    A second signal ends the program at once. Several processes must all stop after the
+    same step, whenever the signal reaches each of them; JAX's preemption service agrees
+    on that step.
     """
 
     def __init__(self):
@@ -116,7 +123,7 @@ class _Interruption:
             threading.current_thread() is threading.main_thread()
         ):
             for number in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup … &
+                if signal.getsignal(number) is not signal.SIG_IGN:  # e.g. nohup … &
                     self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -124,7 +131,7 @@ class _Interruption:
         self._restore()
 
     def came_by(self, step: int) -> bool:
-        """Return whether this step is the one to stop after."""
+        """Return whether training must stop after this step."""
         if jax.process_count() > 1:
             self.came = multihost_utils.reached_preemption_sync_point(step)
         return self.came
@@ -132,7 +139,7 @@ class _Interruption:
     def _note(self, *_: object) -> None:
         self.came = True
         self._restore()
-        os.write(2, b"\nStopping after this step; once more, and it is now.\n")
+        os.write(2, b"\nStopping after this step; repeat to stop at once.\n")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
@@ -140,18 +147,18 @@ class _Interruption:
 
 
 class _Meter:
-    """Means of the steps' metrics, and where the time between two logs went."""
+    """Means of the metrics between two log lines, and how the time was spent."""
 
     def __init__(self) -> None:
         self._metrics: list[Metrics] = []
         self.restart()
 
     def restart(self) -> None:
-        """Start the clock anew: compiling, evaluating, saving are not training time."""
+        """Restart the clock, to leave out compilation, evaluation and saving."""
         self._start, self._waited = time.perf_counter(), 0.0
 
     def waiting(self, wait: Callable[[], Batch]) -> Batch:
-        """Return what `wait` does, counting the time as waiting for data."""
+        """Call `wait`, and count its time as waiting for data."""
         start = time.perf_counter()
         batch = wait()
         self._waited += time.perf_counter() - start
@@ -159,16 +166,16 @@ class _Meter:
         return batch
 
     def add(self, metrics: Metrics) -> None:
-        """Keep one step's metrics."""
+        """Add the metrics of one step."""
         self._metrics.append(metrics)
 
     def means(self) -> dict[str, float]:
-        """Return the means since the last call, and start again."""
+        """Return the means since the last call, and reset."""
         seconds = time.perf_counter() - self._start
         steps = jax.device_get(self._metrics)
         means = {k: float(np.mean([m[k] for m in steps])) for k in steps[0]}
         skipped = [k for k in means if k.startswith("skipped_")]
-        if skipped:  # with float16: the number of steps, not their mean
+        if skipped:  # float16 only: a count of steps, not a mean
             means["skipped"] = float(sum(m[k] for m in steps for k in skipped))
         rate = len(steps) / seconds
         means |= {

@@ -5,7 +5,7 @@ import functools
 from absl import app, flags
 from ml_collections import config_flags
 
-from tempseg_jax import evaluate, train
+from tempseg_jax import describe, evaluate, train
 from tempseg_jax.cli import command, config_flag, distributed, huge_pages
 from tempseg_jax.inference import sliding_window
 from tempseg_jax.workdir import saved_config
@@ -57,12 +57,12 @@ def main(argv: list[str]) -> None:
     if config is None:
         raise ValueError("--config: missing; for example --config=configs/demo.py")
     if _MODE.value == "describe":
-        print(train.describe(config))
+        print(describe.describe(config))
         return
     if _WORKDIR.value is None:
         raise ValueError("--workdir: missing; for example --workdir=runs/demo")
     if _MODE.value == "eval":
-        evaluate.assess(
+        evaluate.evaluate(
             config,
             _WORKDIR.value,
             checkpoint=_CHECKPOINT.value,
@@ -97,7 +97,10 @@ def _main(argv: list[str]) -> None:
         main(argv)
 
 
-_parse = functools.partial(config_flag.parse, config=_CONFIG)
+def run() -> None:
+    """Run the command line; the console script `tempseg` calls this."""
+    app.run(_main, flags_parser=functools.partial(config_flag.parse, config=_CONFIG))
+
 
 if __name__ == "__main__":
-    app.run(_main, flags_parser=_parse)
+    run()

@@ -1,7 +1,7 @@
-"""Devices: one mesh over all of them, the batch split, everything else replicated.
+"""Data parallelism: one device mesh, the batch sharded, everything else replicated.
 
-`jit` of a step over such arrays computes what one device would: BatchNorm's statistics
-and the losses are over the whole batch, and XLA inserts the all-reduces.
+A jitted step over such arrays computes what one device would: BatchNorm's statistics
+and the losses are those of the whole batch, and XLA inserts the all-reduces.
 """
 
 import jax
@@ -15,10 +15,13 @@ from tempseg_jax.types import Batch
 
 
 def data_mesh(*, batch_size: int) -> Mesh:
-    """All devices of all processes, along one axis `data`, for this (micro-)batch.
+    """Return the mesh of all devices of all processes, for batches of this size.
+
+    Args:
+        batch_size: Images of a batch, or of a micro-batch with accumulation.
 
     Raises:
-        ValueError: the batch does not divide among them.
+        ValueError: If the batch does not divide among the devices.
     """
     mesh = global_mesh()
     if batch_size % mesh.size:
@@ -31,22 +34,22 @@ def data_mesh(*, batch_size: int) -> Mesh:
 
 
 def global_mesh() -> Mesh:
-    """All devices of all processes, for what is replicated."""
+    """Return the mesh of all devices of all processes, with one axis `data`."""
     return Mesh(np.array(jax.devices()), ("data",))
 
 
 def local_mesh() -> Mesh:
-    """This process's devices alone, for work whose shapes differ between processes."""
+    """Return the mesh of this process's devices, for work that differs by process."""
     return Mesh(np.array(jax.local_devices()), ("data",))
 
 
 def divisible(batch_size: int, mesh: Mesh) -> int:
-    """Round a batch up to a multiple of the mesh's devices."""
+    """Round a batch size up to a multiple of the number of devices."""
     return -(-batch_size // mesh.size) * mesh.size
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Put the same values on every device of the mesh."""
+    """Copy every array to every device of the mesh."""
     sharding = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(
@@ -57,7 +60,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def replicated_shapes(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Return the shapes of arrays to come that are to be on every device."""
+    """Return the tree's shapes and dtypes, with replicated shardings."""
     sharding = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
@@ -65,14 +68,14 @@ def replicated_shapes(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def to_local(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Replicate over a local mesh what is replicated over the global one."""
+    """Copy arrays that are replicated on the global mesh to a local mesh."""
     if jax.process_count() > 1:
         tree = jax.tree.map(lambda x: x.addressable_data(0), tree)
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def split_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Split the leading axis: each process hands in its own share of the batch."""
+    """Shard the leading axis over the devices; each process passes its own share."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, x), batch
@@ -80,9 +83,9 @@ def split_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def over_processes(tree: PyTree) -> PyTree:
-    """Sum NumPy numbers of 64 bits over all processes.
+    """Sum 64-bit NumPy numbers over all processes.
 
-    As halves of 32 bits, because JAX would round them to 32 on the way.
+    They travel as pairs of 32-bit words, because JAX would round them to 32 bits.
     """
     if jax.process_count() == 1:
         return tree

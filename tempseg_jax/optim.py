@@ -1,20 +1,26 @@
-"""How each player's parameters move: schedule, SGD for G, Adam for D."""
+"""Optimization: the learning-rate schedule, SGD for G, Adam for D, one update."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from flax.training.dynamic_scale import DynamicScale
+from jaxtyping import Array, PyTree
 
-from tempseg_jax.types import Scalar
+from tempseg_jax.train_state import Player
+from tempseg_jax.types import Metrics, Scalar
 
 
 def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedule:
-    """A factor in [0, 1] on the peak rate: linear warm-up, then cosine to 0.
+    """Factor in [0, 1] on the peak learning rate: linear warm-up, then cosine to 0.
 
     `cycles` > 1 restarts the cosine, without another warm-up, at equal intervals
     (SGDR, Loshchilov & Hutter 2016).
 
     Raises:
-        ValueError: the warm-up leaves no step for each cycle.
+        ValueError: If the warm-up leaves fewer steps than there are cycles.
     """
     cosine_steps = steps - warmup_steps
     if cycles < 1 or cosine_steps < cycles:
@@ -24,7 +30,7 @@ def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedu
             "optimizer.cycles, or train longer"
         )
     ends = [warmup_steps + cosine_steps * i // cycles for i in range(cycles + 1)]
-    # The first step is taken at 1/warmup of the peak, not at 0, which would waste it.
+    # The first step has 1/warmup of the peak rate: at rate 0 it would be wasted.
     parts = [
         optax.linear_schedule(1 / max(warmup_steps, 1), 1.0, max(warmup_steps - 1, 1))
     ]
@@ -38,9 +44,9 @@ def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedu
 def sgd(
     *, learning_rate: Scalar, momentum: Scalar, weight_decay: Scalar
 ) -> optax.GradientTransformation:
-    """The segmenter's: L2 on convolution kernels (λ of eq. 1), then SGD with momentum.
+    """Optimizer of the segmenter: weight decay (λ of eq. 1), then SGD with momentum.
 
-    Its state has the same shape whatever the values, so that they may be traced.
+    The shape of its state does not depend on the values, so that they can be traced.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=weight_decay_mask),
@@ -49,10 +55,61 @@ def sgd(
 
 
 def adam(*, learning_rate: Scalar) -> optax.GradientTransformation:
-    """The discriminator's: Adam(0.5, 0.999) as in DCGAN (Radford et al. 2016)."""
+    """Optimizer of the discriminator: Adam(0.5, 0.999), as in Radford et al. 2016."""
     return optax.adam(learning_rate, b1=0.5, b2=0.999)
 
 
 def weight_decay_mask(params: PyTree) -> PyTree[bool]:
-    """Mark convolution kernels: what weight decay acts on; no bias, no BatchNorm."""
+    """Mark the convolution kernels: weight decay acts on no bias and no BatchNorm."""
     return jax.tree.map(lambda x: x.ndim == 4, params)
+
+
+class Gradients(NamedTuple):
+    """Gradients of one player, and the state that its forward pass updated."""
+
+    grads: PyTree
+    batch_stats: PyTree
+    loss_scale: DynamicScale | None
+    finite: Array | None  # whether all gradients are finite (float16 only, else None)
+
+
+def differentiate(loss: Callable, player: Player) -> tuple[Gradients, PyTree, Metrics]:
+    """Differentiate `params -> (loss, (batch_stats, output, metrics))`."""
+    if player.loss_scale is None:
+        grad = jax.grad(loss, has_aux=True)
+        grads, (batch_stats, output, metrics) = grad(player.params)
+        return Gradients(grads, batch_stats, None, None), output, metrics
+    grad = player.loss_scale.value_and_grad(loss, has_aux=True)
+    scale, finite, (_, (batch_stats, output, metrics)), grads = grad(player.params)
+    return Gradients(grads, batch_stats, scale, finite), output, metrics
+
+
+def update_player(
+    player: Player, optimizer: optax.GradientTransformation, gradients: Gradients
+) -> Player:
+    """Apply one optimizer update; skip it where float16 gradients overflowed."""
+    updates, opt_state = optimizer.update(
+        gradients.grads, player.opt_state, player.params
+    )
+    updated = player.replace(
+        params=optax.apply_updates(player.params, updates),
+        batch_stats=gradients.batch_stats,
+        opt_state=opt_state,
+    )
+    if gradients.finite is not None:
+        updated = jax.tree.map(
+            lambda new, old: jnp.where(gradients.finite, new, old), updated, player
+        )
+    return updated.replace(loss_scale=gradients.loss_scale)
+
+
+def gradient_metrics(name: str, gradients: Gradients) -> Metrics:
+    """Return a player's gradient norm and, in float16, loss scale and skipped steps."""
+    norm = optax.tree.norm(gradients.grads)
+    if gradients.finite is None:
+        return {f"grad_norm_{name}": norm}
+    return {
+        f"grad_norm_{name}": jnp.where(gradients.finite, norm, 0.0),
+        f"loss_scale_{name}": gradients.loss_scale.scale,
+        f"skipped_{name}": 1.0 - gradients.finite,
+    }

@@ -6,23 +6,19 @@ from ml_collections import ConfigDict
 
 
 class Plan(NamedTuple):
-    """Lengths in steps, from the config's epochs and the dataset's size."""
+    """Lengths in steps, from the config's epochs and the number of images."""
 
     steps: int
     warmup_steps: int
-    evaluate_every: int  # 0: not even at the end
+    evaluate_every: int  # 0: never, not even after the last step
 
     @classmethod
     def of(cls, config: ConfigDict, *, images: int) -> "Plan":
-        """`config.steps` shortens the whole schedule in proportion.
+        """Convert epochs to steps; `config.steps` scales the schedule proportionally.
 
         Raises:
-            ValueError: a field that counts is below 1, or there are fewer images than
-                one batch holds.
+            ValueError: If the training split has fewer images than one batch.
         """
-        for field, value in _counts(config).items():
-            if value < 1:
-                raise ValueError(f"{field}: {value} is too few; give 1 or more")
         per_epoch = images // config.data.batch_size
         if not per_epoch:
             raise ValueError(
@@ -37,29 +33,6 @@ class Plan(NamedTuple):
         return cls(total, warmup, every)
 
 
-def _counts(config: ConfigDict) -> dict[str, int]:
-    """Return the fields that must be 1 or more."""
-    counts = {
-        "epochs": config.epochs,
-        "data.batch_size": config.data.batch_size,
-        "data.crop_size": config.data.crop_size,
-        "log_every_steps": config.log_every_steps,
-        "save_every_steps": config.save_every_steps,
-        "eval_batch_size": config.eval_batch_size,
-    }
-    return counts if config.steps is None else counts | {"steps": config.steps}
-
-
 def images_at_once(config: ConfigDict) -> int:
-    """Return how many images of a batch are played together.
-
-    Raises:
-        ValueError: the batch does not divide into `accumulate` equal parts.
-    """
-    size, rounds = config.data.batch_size, config.accumulate
-    if rounds < 1 or size % rounds:
-        raise ValueError(
-            f"accumulate: a batch of {size} does not divide into {rounds} parts; "
-            "choose a divisor of data.batch_size"
-        )
-    return size // rounds
+    """Return the number of images in a micro-batch: the batch, without accumulation."""
+    return config.data.batch_size // config.accumulate

@@ -1,4 +1,4 @@
-"""Which numbers the convolutions compute in; parameters and losses stay float32."""
+"""Mixed precision: the dtype of convolutions; parameters and losses are float32."""
 
 import jax.numpy as jnp
 from flax.training.dynamic_scale import DynamicScale
@@ -11,7 +11,7 @@ COMPUTE_DTYPES = {
 
 
 def loss_scale(precision: str) -> DynamicScale | None:
-    """Return one player's dynamic loss scale; float16's short exponent needs one."""
+    """Return a new dynamic loss scale for float16; None for the other precisions."""
     if precision != "float16":
         return None
     return DynamicScale(fin_steps=jnp.int32(0), scale=jnp.float32(2**15))

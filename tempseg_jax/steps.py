@@ -1,28 +1,33 @@
-"""Section 3 of the paper: two players, and one step that moves both.
+"""Section 3 of the paper: two players, and one step that updates both.
 
-Pure functions of arrays. The networks are Linen modules, which are values: passed as
-static arguments to `jax.jit` they compile once for all states and hyperparameters.
+Pure functions of arrays. What an experiment optimizes is one hashable `Objective`, a
+static argument of `jax.jit`; every number is traced, so that experiments with the same
+objective share one compiled step whatever their learning rates and temperatures.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
-from flax.training.dynamic_scale import DynamicScale
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import losses, optim
+from tempseg_jax.losses import Objective
+from tempseg_jax.optim import (
+    Gradients,
+    differentiate,
+    gradient_metrics,
+    update_player,
+)
 from tempseg_jax.train_state import Player, TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
 
 
 class Hyperparameters(NamedTuple):
-    """The numbers of an experiment. All are traced: changing one compiles nothing.
+    """The numbers of an experiment. All are traced: changing one recompiles nothing.
 
-    (But the number of steps, which is the length of the schedule.)
+    The exception is the number of steps, which is the length of the schedule.
     """
 
     seed: int | Int[Array, ""]
@@ -31,19 +36,10 @@ class Hyperparameters(NamedTuple):
     learning_rate_d: Scalar
     momentum: Scalar
     weight_decay: Scalar  # λ
-    temperature_seg: Scalar  # T_G where it acts on L_seg
-    temperature_adv: Scalar  # T_G where it acts on L_adv
+    temperature_seg: Scalar  # T_G in L_seg
+    temperature_adv: Scalar  # T_G in L_adv
     temperature_d: Scalar  # T_D
-    alpha: Scalar
-
-
-class Gradients(NamedTuple):
-    """Where one player should go, and what looking for it left behind."""
-
-    grads: PyTree
-    batch_stats: PyTree
-    loss_scale: DynamicScale | None
-    finite: Array | None  # did float16 hold the gradients; None where it must not
+    alpha: Scalar  # α
 
 
 def train_step(
@@ -51,34 +47,45 @@ def train_step(
     batch: Batch,
     hyper: Hyperparameters,
     *,
-    segmenter: nn.Module,
-    discriminator: nn.Module | None,
-    gan: str,
-    mask_void: bool,
+    objective: Objective,
 ) -> tuple[TrainState, Metrics]:
     """Update both players once, each against the other's old parameters.
 
-    Without a discriminator this is supervised training: L_G = L_seg, with nothing else
-    built or run.
+    With `critic_steps` above 1, D is then updated further on the same images and maps,
+    and the metrics of D are those of its last update.
     """
-    gradients, metrics = compute_gradients(
-        state,
-        batch,
-        hyper,
-        dropout=dropout_key(state, hyper),
-        seg_weight=1.0,
-        segmenter=segmenter,
-        discriminator=discriminator,
-        gan=gan,
-        mask_void=mask_void,
+    key = step_key(state, hyper)
+    gradients, logits, metrics = compute_gradients(
+        state, batch, hyper, key=key, seg_weight=1.0, objective=objective
     )
-    state, moved = apply_updates(state, gradients, hyper)
-    return state, metrics | moved
+    new_state, update_metrics = apply_updates(state, gradients, hyper)
+    metrics |= update_metrics
+    if objective.discriminator is not None and objective.critic_steps > 1:
+        discriminator, critic_metrics = _further_critic_steps(
+            new_state.discriminator,
+            batch,
+            logits,
+            hyper,
+            learning_rate=learning_rates(state, hyper)[1],
+            key=key,
+            objective=objective,
+        )
+        new_state = new_state.replace(discriminator=discriminator)
+        metrics |= critic_metrics
+    return new_state, metrics
 
 
-def dropout_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
-    """Return this step's randomness: a function of the seed and the step."""
+def step_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
+    """Return this step's random key: a function of the seed and the step alone."""
     return jax.random.fold_in(jax.random.key(hyper.seed), state.step)
+
+
+def learning_rates(
+    state: TrainState, hyper: Hyperparameters
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return the learning rates of G and of D at the state's step."""
+    factor = hyper.schedule[state.step]
+    return factor * hyper.learning_rate_g, factor * hyper.learning_rate_d
 
 
 def compute_gradients(
@@ -86,73 +93,39 @@ def compute_gradients(
     batch: Batch,
     hyper: Hyperparameters,
     *,
-    dropout: PRNGKeyArray,
+    key: PRNGKeyArray,
     seg_weight: Scalar,
-    segmenter: nn.Module,
-    discriminator: nn.Module | None,
-    gan: str,
-    mask_void: bool,
-) -> tuple[tuple[Gradients, Gradients | None], Metrics]:
-    """Return both players' gradients (eqs. 1 to 5); one forward pass of G serves both.
+    objective: Objective,
+) -> tuple[tuple[Gradients, Gradients | None], Float[Array, "b h w k"], Metrics]:
+    """Return both players' gradients (eqs. 1 to 5) from one forward pass of G.
 
-    `seg_weight` multiplies L_seg: 1, but where a batch is played in parts.
+    Args:
+        state: Parameters of both players.
+        batch: Images and labels; `labeled`, where it is present, marks the images
+            that have labels.
+        hyper: Temperatures and α.
+        key: Of dropout, and of the adversary.
+        seg_weight: Factor on L_seg; 1, except in gradient accumulation.
+        objective: What is optimized.
+
+    Returns:
+        The gradients of G and of D (None without a discriminator), G's logits, and the
+        losses.
     """
-    labels, adversary = batch["label"], losses.ADVERSARIES[gan]
-
-    def apply_discriminator(params_d, batch_stats, x):
-        variables = {"params": params_d, "batch_stats": batch_stats}
-        scores, updated = discriminator.apply(
-            variables, x, train=True, mutable=["batch_stats"]
-        )
-        return scores, updated.get("batch_stats", {})
-
-    def fake(logits, temperature):
-        return losses.probabilities(
-            logits, labels, temperature=temperature, mask_void=mask_void
-        )
-
-    def loss_g(params):
-        """L_G = L_seg + α L_adv (eq. 5)."""
-        variables = state.segmenter.replace(params=params).variables
-        logits, updated = segmenter.apply(
-            variables,
-            batch["image"],
-            train=True,
-            rngs={"dropout": dropout},
-            mutable=["batch_stats"],
-        )
-        loss_seg = seg_weight * losses.cross_entropy(
-            logits, labels, temperature=hyper.temperature_seg
-        )
-        loss, metrics = loss_seg, {"loss_seg": loss_seg}
-        if discriminator is not None:
-            player = state.discriminator
-            p = fake(logits, hyper.temperature_adv)
-            d_fake, _ = apply_discriminator(player.params, player.batch_stats, p)
-            loss_adv = adversary.segmenter(d_fake)
-            loss = loss_seg + hyper.alpha * loss_adv
-            metrics["loss_adv"] = loss_adv
-        batch_stats = updated.get("batch_stats", {})
-        return loss, (batch_stats, logits, {"loss": loss, **metrics})
-
-    gradients_g, logits, metrics = _differentiate(loss_g, state.segmenter)
-    if discriminator is None:
-        return (gradients_g, None), metrics
-
-    def loss_d(params):
-        """L_D (eq. 3)."""
-        real = losses.one_hot(labels, num_classes=logits.shape[-1])
-        d_real, batch_stats = apply_discriminator(
-            params, state.discriminator.batch_stats, real
-        )
-        p = fake(jax.lax.stop_gradient(logits), hyper.temperature_d)
-        d_fake, batch_stats = apply_discriminator(params, batch_stats, p)
-        loss = adversary.discriminator(d_real, d_fake)
-        means = {"d_real": jnp.mean(d_real), "d_fake": jnp.mean(d_fake)}
-        return loss, (batch_stats, None, {"loss_d": loss, **means})
-
-    gradients_d, _, metrics_d = _differentiate(loss_d, state.discriminator)
-    return (gradients_g, gradients_d), metrics | metrics_d
+    gradients_g, logits, metrics = _segmenter_gradients(
+        state, batch, hyper, key=key, seg_weight=seg_weight, objective=objective
+    )
+    if objective.discriminator is None:
+        return (gradients_g, None), logits, metrics
+    gradients_d, metrics_d = _discriminator_gradients(
+        state.discriminator,
+        batch,
+        logits,
+        hyper,
+        key=jax.random.fold_in(key, 0),
+        objective=objective,
+    )
+    return (gradients_g, gradients_d), logits, metrics | metrics_d
 
 
 def apply_updates(
@@ -160,21 +133,19 @@ def apply_updates(
     gradients: tuple[Gradients, Gradients | None],
     hyper: Hyperparameters,
 ) -> tuple[TrainState, Metrics]:
-    """Move both players along; the metrics tell whether they did, and how far."""
-    factor = hyper.schedule[state.step]
-    rate_g, rate_d = factor * hyper.learning_rate_g, factor * hyper.learning_rate_d
+    """Update both players, and return their gradient norms and loss scales."""
+    rate_g, rate_d = learning_rates(state, hyper)
     sgd = optim.sgd(
         learning_rate=rate_g, momentum=hyper.momentum, weight_decay=hyper.weight_decay
     )
-    player_g = _update(state.segmenter, sgd, gradients[0])
-    player_d, metrics = None, {"learning_rate": rate_g}
-    metrics |= _gradient_metrics("g", gradients[0])
+    segmenter = update_player(state.segmenter, sgd, gradients[0])
+    metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
+    discriminator = None
     if gradients[1] is not None:
-        player_d = _update(
-            state.discriminator, optim.adam(learning_rate=rate_d), gradients[1]
-        )
-        metrics |= _gradient_metrics("d", gradients[1])
-    return TrainState(state.step + 1, player_g, player_d), metrics
+        adam = optim.adam(learning_rate=rate_d)
+        discriminator = update_player(state.discriminator, adam, gradients[1])
+        metrics |= gradient_metrics("d", gradients[1])
+    return TrainState(state.step + 1, segmenter, discriminator), metrics
 
 
 def predict(
@@ -187,43 +158,148 @@ def predict(
     return segmenter.apply(variables, image, train=False)
 
 
-def _differentiate(loss: Callable, player: Player) -> tuple[Gradients, PyTree, Metrics]:
-    """Differentiate `params -> (loss, (batch_stats, output, metrics))`."""
-    if player.loss_scale is None:
-        grad = jax.grad(loss, has_aux=True)
-        grads, (batch_stats, output, metrics) = grad(player.params)
-        return Gradients(grads, batch_stats, None, None), output, metrics
-    grad = player.loss_scale.value_and_grad(loss, has_aux=True)
-    scale, finite, (_, (batch_stats, output, metrics)), grads = grad(player.params)
-    return Gradients(grads, batch_stats, scale, finite), output, metrics
+def _segmenter_gradients(
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    *,
+    key: PRNGKeyArray,
+    seg_weight: Scalar,
+    objective: Objective,
+) -> tuple[Gradients, Float[Array, "b h w k"], Metrics]:
+    """Return the gradient of L_G (eq. 5) against D's present parameters."""
 
-
-def _update(
-    player: Player, optimizer: optax.GradientTransformation, gradients: Gradients
-) -> Player:
-    """Apply one update; with a loss scale, none where the gradients overflowed."""
-    updates, opt_state = optimizer.update(
-        gradients.grads, player.opt_state, player.params
-    )
-    moved = player.replace(
-        params=optax.apply_updates(player.params, updates),
-        batch_stats=gradients.batch_stats,
-        opt_state=opt_state,
-    )
-    if gradients.finite is not None:
-        moved = jax.tree.map(
-            lambda new, old: jnp.where(gradients.finite, new, old), moved, player
+    def loss_g(params):
+        """L_G = L_seg + α L_adv (eq. 5)."""
+        logits, updated = objective.segmenter.apply(
+            state.segmenter.replace(params=params).variables,
+            batch["image"],
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
         )
-    return moved.replace(loss_scale=gradients.loss_scale)
+        loss_seg = seg_weight * losses.cross_entropy(
+            logits, batch["label"], temperature=hyper.temperature_seg
+        )
+        loss, metrics = loss_seg, {"loss_seg": loss_seg}
+        if objective.discriminator is not None:
+            fake = _fake_map(logits, batch, hyper.temperature_adv, objective)
+            d_fake, _ = _apply_discriminator(
+                objective, state.discriminator.variables, fake
+            )
+            loss_adv = objective.adversary.segmenter(d_fake)
+            loss = loss_seg + hyper.alpha * loss_adv
+            metrics["loss_adv"] = loss_adv
+        batch_stats = updated.get("batch_stats", {})
+        return loss, (batch_stats, logits, {"loss": loss, **metrics})
+
+    return differentiate(loss_g, state.segmenter)
 
 
-def _gradient_metrics(name: str, gradients: Gradients) -> Metrics:
-    """Return what tells that a player is learning: gradient norm and loss scale."""
-    norm = optax.tree.norm(gradients.grads)
-    if gradients.finite is None:
-        return {f"grad_norm_{name}": norm}
-    return {
-        f"grad_norm_{name}": jnp.where(gradients.finite, norm, 0.0),
-        f"loss_scale_{name}": gradients.loss_scale.scale,
-        f"skipped_{name}": 1.0 - gradients.finite,
-    }
+def _discriminator_gradients(
+    player: Player,
+    batch: Batch,
+    logits: Float[Array, "b h w k"],
+    hyper: Hyperparameters,
+    *,
+    key: PRNGKeyArray,
+    objective: Objective,
+) -> tuple[Gradients, Metrics]:
+    """Return the gradient of L_D (eq. 3), from the segmenter's logits.
+
+    Real and fake maps are separate passes, so that BatchNorm normalizes each by its
+    own statistics; the running statistics are updated by both, real first.
+    """
+    labeled = batch.get("labeled")
+    real = losses.one_hot(batch["label"], num_classes=logits.shape[-1])
+    logits = jax.lax.stop_gradient(logits)
+    fake = _fake_map(logits, batch, hyper.temperature_d, objective)
+
+    def loss_d(params):
+        """L_D (eq. 3), and the adversary's penalty where it has one."""
+        variables = player.replace(params=params).variables
+        d_real, batch_stats = _apply_discriminator(
+            objective, variables, real, mask=labeled
+        )
+        d_fake, batch_stats = _apply_discriminator(
+            objective, variables | {"batch_stats": batch_stats}, fake
+        )
+        loss = objective.adversary.discriminator(d_real, d_fake, labeled=labeled)
+        if objective.adversary.penalty is not None:
+            loss += objective.adversary.penalty(
+                lambda x: _apply_discriminator(objective, variables, x)[0],
+                real,
+                fake,
+                labeled=labeled,
+                key=key,
+            )
+        means = {
+            "d_real": losses.mean_over_labeled(d_real, labeled),
+            "d_fake": jnp.mean(d_fake),
+        }
+        return loss, (batch_stats, None, {"loss_d": loss, **means})
+
+    gradients, _, metrics = differentiate(loss_d, player)
+    return gradients, metrics
+
+
+def _further_critic_steps(
+    player: Player,
+    batch: Batch,
+    logits: Float[Array, "b h w k"],
+    hyper: Hyperparameters,
+    *,
+    learning_rate: Scalar,
+    key: PRNGKeyArray,
+    objective: Objective,
+) -> tuple[Player, Metrics]:
+    """Update D `critic_steps` - 1 more times; return the metrics of the last update."""
+
+    def critic_step(player: Player, i: Int[Array, ""]) -> tuple[Player, Metrics]:
+        gradients, metrics = _discriminator_gradients(
+            player,
+            batch,
+            logits,
+            hyper,
+            key=jax.random.fold_in(key, i),
+            objective=objective,
+        )
+        player = update_player(
+            player, optim.adam(learning_rate=learning_rate), gradients
+        )
+        return player, metrics | gradient_metrics("d", gradients)
+
+    updates = jnp.arange(1, objective.critic_steps)
+    player, metrics = jax.lax.scan(critic_step, player, updates)
+    return player, jax.tree.map(lambda x: x[-1], metrics)
+
+
+def _apply_discriminator(
+    objective: Objective,
+    variables: dict[str, PyTree],
+    x: Float[Array, "b h w k"],
+    *,
+    mask: Bool[Array, "b"] | None = None,
+) -> tuple[Float[Array, "b h_out w_out 1"], PyTree]:
+    """Return D's scores and its updated running statistics, in training mode.
+
+    Images where `mask` is False are left out of BatchNorm's statistics.
+    """
+    masked = {} if mask is None else {"mask": mask}
+    scores, updated = objective.discriminator.apply(
+        variables, x, train=True, mutable=["batch_stats"], **masked
+    )
+    return scores, updated.get("batch_stats", {})
+
+
+def _fake_map(
+    logits: Float[Array, "b h w k"],
+    batch: Batch,
+    temperature: Scalar,
+    objective: Objective,
+) -> Float[Array, "b h w k"]:
+    """Return p_T as D sees it: with `mask_void`, zero where the label is void."""
+    mask = None
+    if objective.mask_void:
+        mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))
+    return losses.probabilities(logits, temperature=temperature, mask=mask)

@@ -1,4 +1,4 @@
-"""What a user asks for: train, describe."""
+"""Train one experiment: `--mode=train`."""
 
 import functools
 from collections.abc import Callable
@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, gradient_accumulation, loop, mesh, steps
+from tempseg_jax import (
+    builders,
+    config_fields,
+    gradient_accumulation,
+    loop,
+    mesh,
+    steps,
+)
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation.result import PANELS, save_pictures, score, table
 from tempseg_jax.inference import sliding_window
-from tempseg_jax.models.flops import count_flops
+from tempseg_jax.losses import Objective
 from tempseg_jax.plan import Plan, images_at_once
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.workdir import saved_config
@@ -22,41 +28,46 @@ from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
 
 TRAIN_STEP = jax.jit(
-    steps.train_step,
-    static_argnames=("segmenter", "discriminator", "gan", "mask_void"),
-    donate_argnames=("state",),
+    steps.train_step, static_argnames=("objective",), donate_argnames=("state",)
 )
-"""The one `jit` of training: experiments of the same networks share its cache."""
+"""The one `jit` of training: runs with equal objectives share the compiled step."""
 
 ACCUMULATED_STEP = jax.jit(
     gradient_accumulation.accumulated_step,
-    static_argnames=("rounds", "segmenter", "discriminator", "gan", "mask_void"),
+    static_argnames=("micro_batches", "objective"),
     donate_argnames=("state",),
 )
-"""The same, for batches that are played in parts."""
+"""The same with gradient accumulation."""
 
 
 class Diverged(ValueError):
-    """A loss, or what it made of the parameters, is not finite."""
+    """A loss or a parameter is not finite."""
 
 
 def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool:
-    """Train, from the workdir's latest checkpoint if it has one.
+    """Train, resuming from the latest checkpoint in the workdir if it has one.
+
+    Args:
+        config: Of the run.
+        folder: The workdir.
+        allow_change: Resume although the workdir belongs to another config.
 
     Returns:
-        Whether SIGTERM or Ctrl-C came: what it did is saved, to be gone on with.
+        True if interrupted by SIGTERM or Ctrl-C; the state is saved and training can
+        be resumed.
 
     Raises:
-        ValueError, OSError: the config, the data, or what the workdir holds is bad.
-        Diverged: a loss, or what it made of the parameters, is not finite.
+        ValueError, OSError: If the config, the data or the workdir cannot be used.
+        Diverged: If a loss or a parameter is not finite.
     """
+    config_fields.check_fields(config)
     train_split = builders.load_split(config, config.data.train_split)
     val_split = builders.load_split(config, config.data.val_split)
     plan = Plan.of(config, images=len(train_split.examples))
     devices = mesh.data_mesh(batch_size=images_at_once(config))
     hyper = mesh.replicate(builders.hyperparameters(config, plan), devices)
     checkpoints = Checkpoints(folder)
-    networks, state, model = _start(
+    objective, state, model = _first_state(
         config,
         folder,
         checkpoints,
@@ -65,10 +76,10 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         allow_change=allow_change,
     )
     first_step = int(state.step)
-    step = _step_of(config, networks)
+    step = _jitted_step(config, objective)
     with _writer(folder, first_step=first_step, last_step=plan.steps) as writer:
         writer.message(
-            f"{'Resuming at' if first_step else 'Starting at'} step {first_step} of "
+            f"{'Resuming' if first_step else 'Starting'} at step {first_step} of "
             f"{plan.steps}: {len(train_split.examples)} images, "
             f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
         )
@@ -79,7 +90,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
             writer.progress(number, named)
 
         def evaluate_and_save(state: TrainState) -> None:
-            scores = _evaluate(config, networks, state, val_split, folder, writer)
+            scores = _evaluate(config, objective, state, val_split, folder, writer)
             checkpoints.save(state, model, metrics=scores)
 
         try:
@@ -104,13 +115,13 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
             checkpoints.close()
         if int(state.step) < plan.steps:
             writer.message(
-                f"Stopped and saved after step {int(state.step)} of {plan.steps}; "
-                "the same command goes on from there"
+                f"Stopped after step {int(state.step)} of {plan.steps}; the state is "
+                "saved, and the same command resumes from it"
             )
     return interrupted
 
 
-def _start(
+def _first_state(
     config: ConfigDict,
     folder: str | Path,
     checkpoints: Checkpoints,
@@ -118,32 +129,30 @@ def _start(
     split: Split,
     devices: Mesh,
     allow_change: bool,
-) -> tuple[builders.Networks, TrainState, dict[str, Any]]:
-    """Return networks, first state and description, anew or from the last checkpoint.
+) -> tuple[Objective, TrainState, dict[str, Any]]:
+    """Return the objective, the first state and the description of the model.
 
-    From here on the workdir belongs to this config.
+    The state is restored from the latest checkpoint, or else initialized. Afterwards
+    the workdir belongs to this config.
     """
-    last = checkpoints.resolve("latest") if checkpoints.steps() else None
-    networks = builders.build_networks(
-        config,
-        num_classes=len(split.class_names),
-        preprocessing=None if last is None else checkpoints.trained_with(last),
-    )
-    model = builders.describe_model(config, networks, split)
-    if last is None:
-        state = mesh.replicate(builders.initial_state(config, networks), devices)
-    else:
+    if checkpoints.steps():
         if not allow_change:
             saved_config.check(folder, config)
-        shapes = builders.abstract_state(config, networks)
-        like = mesh.replicated_shapes(shapes, devices)
-        state = checkpoints.restore(like, model, step=last)
-    # Only now: what could not be restored still belongs to the config that saved it.
+        last = checkpoints.resolve("latest")
+        objective, state, model = builders.restore_state(
+            config, checkpoints, split, step=last, devices=devices
+        )
+    else:
+        objective = builders.build_objective(config, num_classes=len(split.class_names))
+        model = builders.describe_model(config, objective, split)
+        state = mesh.replicate(builders.initial_state(config, objective), devices)
+    # Only now: a workdir that cannot be restored still belongs to its own config.
     saved_config.claim(folder, config, allow_change=True)
-    return networks, state, model
+    return objective, state, model
 
 
 def _writer(folder: str | Path, *, first_step: int, last_step: int) -> Writer | Silent:
+    """Return the writer of the first process, and a silent one for all others."""
     if jax.process_index():
         return Silent()
     return Writer(folder, first_step=first_step, last_step=last_step)
@@ -151,17 +160,17 @@ def _writer(folder: str | Path, *, first_step: int, last_step: int) -> Writer | 
 
 def _evaluate(
     config: ConfigDict,
-    networks: builders.Networks,
+    objective: Objective,
     state: TrainState,
     split: Split,
     folder: str | Path,
     writer: Writer | Silent,
 ) -> dict[str, float]:
-    """Score the segmenter; write the numbers, their table and the pictures."""
+    """Score the segmenter on a split; write the scores, a table and pictures."""
     result = score(
         state.segmenter.variables,
         split,
-        segmenter=networks.segmenter,
+        segmenter=objective.segmenter,
         batch_size=config.eval_batch_size,
         num_workers=config.data.num_workers,
         settings=sliding_window.WHOLE_IMAGE,
@@ -177,46 +186,21 @@ def _evaluate(
 
 
 def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:
-    """Say what is not finite since step `number`, and how to go on."""
+    """Return the error for a step that is not finite, which says how to go on."""
     checkpoints.wait()
     good = checkpoints.steps()
     return Diverged(
         f"step {number}: {reason}; the last good checkpoint is "
         f"{'step ' + str(good[-1]) if good else 'none'}; lower "
-        "optimizer.learning_rate_g, or use precision=float32, and go on with "
+        "optimizer.learning_rate_g, or use precision=float32, and resume with "
         "--allow_config_change"
     )
 
 
-def _step_of(config: ConfigDict, networks: builders.Networks) -> Callable:
-    """Choose the step: a whole batch at once, or in `accumulate` parts."""
-    fixed = {
-        "segmenter": networks.segmenter,
-        "discriminator": networks.discriminator,
-        "gan": config.objective.gan,
-        "mask_void": config.objective.mask_void,
-    }
+def _jitted_step(config: ConfigDict, objective: Objective) -> Callable:
+    """Return the step over a whole batch, or over micro-batches with accumulation."""
     if config.accumulate == 1:
-        return functools.partial(TRAIN_STEP, **fixed)
-    return functools.partial(ACCUMULATED_STEP, rounds=config.accumulate, **fixed)
-
-
-def describe(config: ConfigDict) -> str:
-    """Return the networks' sizes and the effective config; needs no data."""
-    num_classes = len(builders.class_names(config))
-    networks = builders.build_networks(config, num_classes=num_classes)
-    state = builders.abstract_state(config, networks)
-    size = config.data.crop_size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-    forward = functools.partial(steps.predict, segmenter=networks.segmenter)
-    flops = count_flops(forward, state.segmenter.variables, image)
-    lines = [f"segmenter: {config.model.name}, {num_classes} classes"]
-    for name in ("segmenter", "discriminator"):
-        player = getattr(state, name)
-        count = sum(x.size for x in jax.tree.leaves(player.params)) if player else 0
-        lines.append(f"{name} parameters: {count}")
-    lines.append(
-        f"segmenter forward pass: {flops / 1e9:.2f} GFLOP for one image of "
-        f"{size}x{size}"
+        return functools.partial(TRAIN_STEP, objective=objective)
+    return functools.partial(
+        ACCUMULATED_STEP, micro_batches=config.accumulate, objective=objective
     )
-    return "\n".join([*lines, "", str(config)])

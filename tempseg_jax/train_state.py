@@ -1,4 +1,4 @@
-"""What training moves and a checkpoint holds: two players and a step count."""
+"""The state of training, which checkpoints hold: two players and a step count."""
 
 import flax.struct
 import optax
@@ -7,25 +7,25 @@ from jaxtyping import PyTree
 
 
 class Player(flax.struct.PyTreeNode):
-    """A network's parameters and all that training moves with them."""
+    """One network's parameters, running statistics and optimizer state."""
 
     params: PyTree
     batch_stats: PyTree
     opt_state: PyTree
-    loss_scale: DynamicScale | None  # with float16 alone
+    loss_scale: DynamicScale | None  # float16 only, else None
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What `Module.apply` takes."""
+        """The variables that `Module.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a checkpoint must hold for training to go on exactly."""
+    """All that a checkpoint must hold for training to resume exactly."""
 
     step: PyTree  # Int[Array, ""]
     segmenter: Player
-    discriminator: Player | None  # none with α = 0
+    discriminator: Player | None  # None with α = 0
 
 
 def init_player(
@@ -34,7 +34,7 @@ def init_player(
     *,
     loss_scale: DynamicScale | None,
 ) -> Player:
-    """Start a player from its network's variables."""
+    """Make a player from the initial variables of its network."""
     params = variables["params"]
     return Player(
         params=params,

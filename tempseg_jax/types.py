@@ -1,21 +1,22 @@
-"""What the parts of the system hand each other."""
+"""Types and constants that all parts of the package share."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 IGNORE_LABEL = 255
-"""The void label: never scored, never trained on, masked out of what D sees."""
+"""The void label: not scored, not trained on, and masked out of what D sees."""
 
 Scalar = float | Float[Array, ""] | Float[np.ndarray, ""]
 
 Metrics = dict[str, Float[Array, ""]]
-"""Names such as `loss_seg`, without the `train/` or `val/` of the log."""
+"""Scalars by name, such as `loss_seg`, without the prefix `train/` or `val/`."""
 
 
 class Batch(TypedDict):
-    """Images and labels, from the data pipeline to the device."""
+    """Images and labels, as the data pipeline hands them to the device."""
 
     image: UInt8[Array, "b h w 3"]  # RGB
     label: UInt8[Array, "b h w"]  # 0 to k - 1, or IGNORE_LABEL
+    labeled: NotRequired[Bool[Array, "b"]]  # False: no ground truth, label all void

@@ -63,8 +63,8 @@ def saved_run(tmp_path_factory) -> Path:
     config = load_config("demo")
     config.model.width = 0.05
     names, palette = scenes.Scenes().classes()
-    networks = builders.build_networks(config, num_classes=len(names))
-    state = builders.initial_state(config, networks)
+    objective = builders.build_objective(config, num_classes=len(names))
+    state = builders.initial_state(config, objective)
     rng = np.random.default_rng(1)
     params = jax.tree.map(
         lambda x: x + rng.normal(scale=0.05, size=x.shape).astype(np.float32),
@@ -72,7 +72,7 @@ def saved_run(tmp_path_factory) -> Path:
     )
     state = state.replace(segmenter=state.segmenter.replace(params=params), step=7)
     split = Split("scenes", "val", [], tuple(names), palette)
-    model = builders.describe_model(config, networks, split)
+    model = builders.describe_model(config, objective, split)
     folder = tmp_path_factory.mktemp("saved")
     checkpoints = Checkpoints(folder)
     checkpoints.save(state, model, metrics={"miou": 0.5})

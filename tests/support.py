@@ -4,6 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -31,6 +32,52 @@ def make_segmenter(name, *, num_classes=5, width=0.05, dtype=jnp.float32, remat=
         dtype=dtype,
         remat=remat,
     )
+
+
+def make_state(segmenter, discriminator, *, size, num_classes, loss_scale=None):
+    """Return a first TrainState; without a discriminator, that of supervised training.
+
+    Args:
+        segmenter: Linen module.
+        discriminator: Linen module, or None.
+        size: Height and width of the images that initialize the networks, in pixels.
+        num_classes: Channels of the discriminator's input.
+        loss_scale: Initial loss scale of float16; None for none.
+    """
+    from flax.training.dynamic_scale import DynamicScale
+
+    from tempseg_jax import optim, train_state
+
+    key_g, key_d = jax.random.split(jax.random.key(0))
+    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    adam = optim.adam(learning_rate=0.0)
+
+    def player(network, key, x, optimizer):
+        scale = loss_scale and DynamicScale(
+            fin_steps=jnp.int32(0), scale=jnp.float32(loss_scale)
+        )
+        variables = network.init(key, x, train=False)
+        return train_state.init_player(variables, optimizer, loss_scale=scale)
+
+    image = jnp.zeros((1, size, size, 3), jnp.uint8)
+    p = jnp.zeros((1, size, size, num_classes))
+    return train_state.TrainState(
+        jnp.int32(0),
+        player(segmenter, key_g, image, sgd),
+        None if discriminator is None else player(discriminator, key_d, p, adam),
+    )
+
+
+def make_objective(segmenter, discriminator, **changes):
+    """Return the paper's objective over these networks."""
+    from tempseg_jax import losses
+
+    fields = {
+        "adversary": losses.ADVERSARIES["lsgan"],
+        "critic_steps": 1,
+        "mask_void": True,
+    }
+    return losses.Objective(segmenter, discriminator, **fields | changes)
 
 
 def make_demo_config(data_dir: str) -> ConfigDict:

@@ -70,40 +70,16 @@ def test_t_g_acts_on_both_losses_unless_one_has_its_own(config):
     assert (other.temperature_seg, other.temperature_adv) == (4.0, 0.5)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
-@pytest.mark.parametrize(
-    "field", ["temperature_g", "temperature_d", "temperature_seg", "temperature_adv"]
-)
-def test_what_is_no_temperature_is_refused_by_the_field_that_was_set(
-    config, field, value
-):
-    config.objective[field] = value
-    with pytest.raises(ValueError, match=f"objective.{field}: {value}.*positive"):
-        builders.hyperparameters(config, Plan.of(config, images=512))
-
-
-@pytest.mark.parametrize(
-    "field, value, choices",
-    [
-        ("model.name", "fcn16s", "fcn8s, resnet50"),
-        ("precision", "int8", "float32, bfloat16, float16"),
-        ("objective.gan", "wgan", "lsgan, dcgan"),
-        ("model.pretrained", "vgg19", ""),
-    ],
-)
-def test_a_choice_that_is_none_is_refused_with_those_there_are(
-    config, field, value, choices
-):
-    section, _, name = field.rpartition(".")
-    (config[section] if section else config)[name] = value
-    with pytest.raises(ValueError, match=f"{field}.*'{value}'.*{choices}"):
-        builders.build_networks(config, num_classes=8)
+def test_pretrained_weights_that_do_not_exist_are_refused(config):
+    config.model.pretrained = "vgg19"
+    with pytest.raises(ValueError, match="model.pretrained='vgg19' is neither"):
+        builders.build_objective(config, num_classes=8)
 
 
 def test_preprocessing_is_that_of_the_weights_and_a_checkpoints_is_its_own(config):
     def found(**kwargs):
-        networks = builders.build_networks(config, num_classes=8, **kwargs)
-        return networks.segmenter.preprocessing
+        objective = builders.build_objective(config, num_classes=8, **kwargs)
+        return objective.segmenter.preprocessing
 
     assert found() == TORCHVISION
     config.model.pretrained = "keras_resnet50"
@@ -113,20 +89,20 @@ def test_preprocessing_is_that_of_the_weights_and_a_checkpoints_is_its_own(confi
 
 def test_alpha_zero_builds_no_discriminator(config):
     config.objective.alpha = 0.0
-    networks = builders.build_networks(config, num_classes=8)
-    assert networks.discriminator is None
-    assert builders.abstract_state(config, networks).discriminator is None
+    objective = builders.build_objective(config, num_classes=8)
+    assert objective.discriminator is None
+    assert builders.abstract_state(config, objective).discriminator is None
 
 
 def test_the_first_state_is_a_function_of_the_seed_and_has_the_announced_shapes(config):
-    networks = builders.build_networks(config, num_classes=8)
-    state = builders.initial_state(config, networks)
-    again = builders.initial_state(config, networks)
+    objective = builders.build_objective(config, num_classes=8)
+    state = builders.initial_state(config, objective)
+    again = builders.initial_state(config, objective)
     jax.tree.map(np.testing.assert_array_equal, state, again)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    assert builders.abstract_state(config, networks) == shapes
+    assert builders.abstract_state(config, objective) == shapes
     config.seed = 1
-    other = builders.initial_state(config, networks)
+    other = builders.initial_state(config, objective)
     for name in ("segmenter", "discriminator"):
         kernels = [
             [x for x in jax.tree.leaves(getattr(s, name).params) if x.ndim == 4]
@@ -143,7 +119,4 @@ def test_classes_are_known_without_the_data(config):
         assert len(builders.class_names(load_config(name))) == count
     config.data.name = "folder"
     with pytest.raises(ValueError, match="data.options.class_names.*must name its"):
-        builders.class_names(config)
-    config.data.name = "imagenet"
-    with pytest.raises(ValueError, match="data.name: 'imagenet' is not one of voc"):
         builders.class_names(config)

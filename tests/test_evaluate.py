@@ -29,7 +29,7 @@ def run(config, folder, **changes):
         "settings": WHOLE_IMAGE,
         "fit": True,
     }
-    return evaluate.assess(config, folder, **arguments | changes)
+    return evaluate.evaluate(config, folder, **arguments | changes)
 
 
 def test_an_evaluation_leaves_its_numbers_and_pictures(config, saved_run, capsys):
@@ -77,7 +77,9 @@ def test_cityscapes_gets_both_numbers_by_name():
     assert numbers["cityscapes_official_miou"] == pytest.approx(numbers["miou"])
     assert np.isnan(numbers["boundary_iou"])
     (_, line) = evaluate._more_lines(numbers)
-    assert "official rule (labelIds)" in line and "plain one (trainIds)" in line
+    assert (
+        "official script (labelIds)" in line and "confusion matrix (trainIds)" in line
+    )
 
 
 def test_json_knows_no_nan():

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.training.dynamic_scale import DynamicScale
 
-from tempseg_jax import optim, steps, train_state
+from tempseg_jax import steps
 from tempseg_jax.gradient_accumulation import accumulated_step
 from tempseg_jax.types import IGNORE_LABEL
+from tests.support import make_objective, make_state
 
 CLASSES = 3
 
@@ -58,19 +58,7 @@ def hyper(**values):
 
 
 def initial_state(judge, *, scale=None):
-    key = jax.random.key(0)
-    scale = scale and DynamicScale(fin_steps=jnp.int32(0), scale=jnp.float32(scale))
-    image, p = jnp.zeros((1, 8, 8, 3), jnp.uint8), jnp.zeros((1, 8, 8, CLASSES))
-    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
-    player_g = train_state.init_player(
-        Segmenter().init(key, image, train=False), sgd, loss_scale=scale
-    )
-    if judge is None:
-        return train_state.TrainState(jnp.int32(0), player_g, None)
-    variables = judge.init(key, p, train=False)
-    adam = optim.adam(learning_rate=0.0)
-    player_d = train_state.init_player(variables, adam, loss_scale=scale)
-    return train_state.TrainState(jnp.int32(0), player_g, player_d)
+    return make_state(Segmenter(), judge, size=8, num_classes=CLASSES, loss_scale=scale)
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +75,7 @@ def step(function, judge, **more):
     return jax.jit(
         functools.partial(
             function,
-            segmenter=Segmenter(),
-            discriminator=judge,
-            gan="lsgan",
-            mask_void=True,
+            objective=make_objective(Segmenter(), judge),
             **more,
         )
     )
@@ -101,7 +86,7 @@ def step(function, judge, **more):
 def test_parts_move_both_players_as_the_whole_batch_does(batch, judge, rounds):
     state = initial_state(judge)
     whole, expected = step(steps.train_step, judge)(state, batch, hyper())
-    parted, metrics = step(accumulated_step, judge, rounds=rounds)(
+    parted, metrics = step(accumulated_step, judge, micro_batches=rounds)(
         state, batch, hyper()
     )
     jax.tree.map(
@@ -113,7 +98,9 @@ def test_parts_move_both_players_as_the_whole_batch_does(batch, judge, rounds):
 
 def test_running_statistics_move_once_a_part(batch):
     state = initial_state(NormedJudge())
-    parted, _ = step(accumulated_step, NormedJudge(), rounds=4)(state, batch, hyper())
+    parted, _ = step(accumulated_step, NormedJudge(), micro_batches=4)(
+        state, batch, hyper()
+    )
     variance = parted.discriminator.batch_stats["BatchNorm_0"]["var"]
     # Real then fake in each of 4 rounds: 8 moves away from the initial 1.
     assert np.all(variance < 1 - 0.5 * (1 - 0.9**8))
@@ -128,7 +115,9 @@ def test_an_overflow_in_one_part_skips_the_step_of_that_player(batch):
             )
         )
     )
-    moved, metrics = step(accumulated_step, Judge(), rounds=2)(bad, batch, hyper())
+    moved, metrics = step(accumulated_step, Judge(), micro_batches=2)(
+        bad, batch, hyper()
+    )
     assert metrics["skipped_d"] == 1 and metrics["skipped_g"] == 0
     jax.tree.map(
         np.testing.assert_array_equal,

@@ -152,7 +152,7 @@ def test_parameters_that_are_not_finite_are_never_saved(every):
     # The loss of step 3 is of the parameters before it.
     run = Run(**{every: 3})
     run.parameter_of = lambda n: float("nan") if n == 3 else 1.0
-    with pytest.raises(Diverged, match="step 3: its loss was finite"):
+    with pytest.raises(Diverged, match="step 3: the loss was finite"):
         run.train(last_step=10)
     assert run.events == []
 

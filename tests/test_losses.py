@@ -99,12 +99,10 @@ def test_cross_entropy_refuses_labels_of_another_shape():
 
 
 def test_temperature_sharpens_and_flattens_probabilities():
-    logits, labels = jnp.array([[2.0, 1.0, 0.0]]), jnp.array([0])
+    logits = jnp.array([[2.0, 1.0, 0.0]])
 
     def p(temperature):
-        return losses.probabilities(
-            logits, labels, temperature=temperature, mask_void=True
-        )[0]
+        return losses.probabilities(logits, temperature=temperature, mask=None)[0]
 
     e = np.exp([2.0, 1.0, 0.0])
     np.testing.assert_allclose(p(1.0), e / e.sum(), rtol=1e-5)
@@ -116,10 +114,12 @@ def test_temperature_sharpens_and_flattens_probabilities():
 def test_d_sees_zero_where_the_label_is_void_unless_told_not_to_mask(maps):
     logits, labels = maps
     void = np.asarray(labels) == IGNORE_LABEL
-    masked = losses.probabilities(logits, labels, temperature=1.0, mask_void=True)
+    mask = losses.visible_to_discriminator(labels, None)
+    np.testing.assert_array_equal(mask, ~void)
+    masked = losses.probabilities(logits, temperature=1.0, mask=mask)
     np.testing.assert_array_equal(masked[void], 0)
     np.testing.assert_allclose(masked[~void].sum(-1), 1, rtol=1e-6)
-    bare = losses.probabilities(logits, labels, temperature=1.0, mask_void=False)
+    bare = losses.probabilities(logits, temperature=1.0, mask=None)
     np.testing.assert_allclose(bare.sum(-1), 1, rtol=1e-6)
     np.testing.assert_array_equal(bare[~void], masked[~void])
 
@@ -141,8 +141,8 @@ def test_least_squares_discriminator_is_a_quarter_where_d_says_half_everywhere()
 def test_least_squares_losses_vanish_where_their_player_has_won():
     real, fake = jnp.ones((2, 3)), jnp.zeros((2, 3))
     assert losses.least_squares_discriminator(real, fake) == 0
-    assert losses.least_squares_adversarial(real) == 0
-    assert losses.least_squares_adversarial(fake) == 0.5
+    assert losses.least_squares_segmenter(real) == 0
+    assert losses.least_squares_segmenter(fake) == 0.5
     assert losses.least_squares_discriminator(fake, real) == 1
 
 
@@ -151,7 +151,7 @@ def test_least_squares_losses_are_equations_3_and_4():
     loss_d = losses.least_squares_discriminator(jnp.array(real), jnp.array(fake))
     expected = 0.5 * (np.mean((real - 1) ** 2) + np.mean(fake**2))
     np.testing.assert_allclose(loss_d, expected, rtol=1e-6)
-    loss_adv = losses.least_squares_adversarial(jnp.array(fake))
+    loss_adv = losses.least_squares_segmenter(jnp.array(fake))
     np.testing.assert_allclose(loss_adv, 0.5 * np.mean((fake - 1) ** 2), rtol=1e-6)
 
 
@@ -164,7 +164,7 @@ def test_minimax_losses_are_equation_2_of_a_sigmoid():
     loss_d = losses.minimax_discriminator(jnp.array(real), jnp.array(fake))
     expected = -np.mean(np.log(sigmoid(real))) - np.mean(np.log(1 - sigmoid(fake)))
     np.testing.assert_allclose(loss_d, expected, rtol=1e-6)
-    loss_adv = losses.minimax_adversarial(jnp.array(fake))
+    loss_adv = losses.non_saturating_segmenter(jnp.array(fake))
     np.testing.assert_allclose(loss_adv, -np.mean(np.log(sigmoid(fake))), rtol=1e-6)
 
 
@@ -172,7 +172,7 @@ def test_minimax_losses_of_an_undecided_d_are_multiples_of_log_2():
     zero = jnp.zeros((2, 3))
     loss_d = losses.minimax_discriminator(zero, zero)
     np.testing.assert_allclose(loss_d, 2 * LOG2, rtol=1e-6)
-    np.testing.assert_allclose(losses.minimax_adversarial(zero), LOG2, rtol=1e-6)
+    np.testing.assert_allclose(losses.non_saturating_segmenter(zero), LOG2, rtol=1e-6)
 
 
 def test_minimax_losses_neither_overflow_nor_lose_their_gradient():
@@ -181,15 +181,32 @@ def test_minimax_losses_neither_overflow_nor_lose_their_gradient():
         losses.minimax_discriminator(-certain, certain), 1000, rtol=1e-6
     )
     # D is certain that it is fake, and the segmenter is still told so.
-    grad = jax.grad(losses.minimax_adversarial)(-certain)
+    grad = jax.grad(losses.non_saturating_segmenter)(-certain)
     np.testing.assert_allclose(grad, -1 / 6, rtol=1e-6)
 
 
 def test_each_objective_pairs_the_two_sides_of_one_game():
     assert losses.ADVERSARIES == {
-        "lsgan": (
-            losses.least_squares_discriminator,
-            losses.least_squares_adversarial,
+        "lsgan": losses.Adversary(
+            losses.least_squares_discriminator, losses.least_squares_segmenter
         ),
-        "dcgan": (losses.minimax_discriminator, losses.minimax_adversarial),
+        "dcgan": losses.Adversary(
+            losses.minimax_discriminator, losses.non_saturating_segmenter
+        ),
     }
+
+
+def test_images_without_labels_do_not_count_as_real():
+    d_real = jnp.array([[0.5, 2.0], [7.0, 7.0]])
+    d_fake = jnp.zeros((2, 2))
+    labeled = jnp.array([True, False])
+    found = losses.least_squares_discriminator(d_real, d_fake, labeled=labeled)
+    np.testing.assert_allclose(found, (0.5**2 + 1.0**2) / 2 / 2, rtol=1e-6)
+    nobody = losses.mean_over_labeled(d_real, jnp.array([False, False]))
+    assert nobody == 0
+
+
+def test_an_image_without_labels_is_shown_to_d_whole():
+    labels = jnp.full((2, 1, 2), IGNORE_LABEL, jnp.uint8).at[0, 0, 0].set(1)
+    visible = losses.visible_to_discriminator(labels, jnp.array([True, False]))
+    np.testing.assert_array_equal(visible, [[[True, False]], [[True, True]]])

@@ -32,7 +32,7 @@ for devices in (one, two):
         batch = mesh.split_batch(jax.tree.map(np.asarray, make_batch()), devices)
         shards = batch["image"].addressable_shards
         assert [len(x.data) for x in shards] == devices.size * [4 // devices.size]
-        state, metrics = STEP(state, batch, hyper, **ADVERSARIAL)
+        state, metrics = STEP(state, batch, hyper, objective=ADVERSARIAL)
     (kernel, *_) = jax.tree.leaves(state.segmenter.params)
     assert kernel.sharding.num_devices == devices.size
     states.append(state)

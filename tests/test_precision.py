@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tempseg_jax import optim, precision, steps, train_state
+from tempseg_jax import precision, steps
 from tempseg_jax.models import Discriminator
-from tests.support import make_segmenter
+from tests.support import make_objective, make_segmenter, make_state
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -25,25 +25,14 @@ def step_and_arguments(name, numbers):
     discriminator = Discriminator(dtype)
 
     def initial_state():
-        key, scale = jax.random.key(0), precision.loss_scale(numbers)
-        image, p = jnp.zeros((1, 32, 32, 3), jnp.uint8), jnp.zeros((1, 32, 32, 5))
-        sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
-        player_g = train_state.init_player(
-            segmenter.init(key, image, train=False), sgd, loss_scale=scale
+        scale = 2.0**15 if numbers == "float16" else None
+        return make_state(
+            segmenter, discriminator, size=32, num_classes=5, loss_scale=scale
         )
-        player_d = train_state.init_player(
-            discriminator.init(key, p, train=False),
-            optim.adam(learning_rate=0.0),
-            loss_scale=scale,
-        )
-        return train_state.TrainState(jnp.int32(0), player_g, player_d)
 
     step = functools.partial(
         steps.train_step,
-        segmenter=segmenter,
-        discriminator=discriminator,
-        gan="lsgan",
-        mask_void=True,
+        objective=make_objective(segmenter, discriminator),
     )
     batch = {
         "image": jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8),

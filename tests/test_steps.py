@@ -1,5 +1,6 @@
 """The fused step, on networks so small that the slow obvious way is affordable."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -8,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax.training.dynamic_scale import DynamicScale
 
-from tempseg_jax import losses, optim, steps, train_state
+from tempseg_jax import losses, steps
 from tempseg_jax.types import IGNORE_LABEL
+from tests.support import make_objective, make_state
 
 CLASSES = 3
 SCHEDULE = np.array([0.5, 1.0, 0.75, 0.25] + 196 * [1.0], np.float32)
@@ -69,14 +70,10 @@ HYPER = steps.Hyperparameters(
     temperature_d=2.0,
     alpha=0.3,
 )
-STEP = jax.jit(
-    steps.train_step,
-    static_argnames=("segmenter", "discriminator", "gan", "mask_void"),
-)
-ADVERSARIAL = dict(
-    segmenter=SEGMENTER, discriminator=Judge(), gan="lsgan", mask_void=True
-)
-SUPERVISED = ADVERSARIAL | dict(discriminator=None)
+STEP = jax.jit(steps.train_step, static_argnames="objective")
+ADVERSARIAL = make_objective(SEGMENTER, Judge())
+SUPERVISED = make_objective(SEGMENTER, None)
+PIXELWISE = make_objective(Pixelwise(), Judge())
 
 
 def make_batch():
@@ -95,22 +92,12 @@ def batch():
 
 @functools.cache
 def initial_state(*, adversarial=True, segmenter=SEGMENTER, scale=None):
-    key_g, key_d = jax.random.split(jax.random.key(0))
-    image = jnp.zeros((1, 8, 8, 3), jnp.uint8)
-    p = jnp.zeros((1, 8, 8, CLASSES))
-    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
-    adam = optim.adam(learning_rate=0.0)
-    loss_scale = scale and DynamicScale(
-        fin_steps=jnp.int32(0), scale=jnp.float32(scale)
-    )
-    player_g = train_state.init_player(
-        segmenter.init(key_g, image, train=False), sgd, loss_scale=loss_scale
-    )
-    player_d = train_state.init_player(
-        Judge().init(key_d, p, train=False), adam, loss_scale=loss_scale
-    )
-    return train_state.TrainState(
-        jnp.int32(0), player_g, player_d if adversarial else None
+    return make_state(
+        segmenter,
+        Judge() if adversarial else None,
+        size=8,
+        num_classes=CLASSES,
+        loss_scale=scale,
     )
 
 
@@ -247,10 +234,12 @@ class SlowReference:
 @pytest.mark.parametrize("gan", ["lsgan", "dcgan"])
 def test_one_fused_step_is_what_separate_passes_and_gradients_give(batch, gan):
     reference, state = SlowReference(initial_state()), initial_state()
+    adversary = losses.ADVERSARIES[gan]
+    objective = make_objective(SEGMENTER, Judge(), adversary=adversary)
     for _ in range(3):
         expected = reference.take(batch, gan=gan)
         before = state
-        state, metrics = STEP(state, batch, HYPER, **ADVERSARIAL | dict(gan=gan))
+        state, metrics = STEP(state, batch, HYPER, objective=objective)
         for name, value in expected.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
         assert_close(state.segmenter.variables, reference.g)
@@ -261,7 +250,7 @@ def test_one_fused_step_is_what_separate_passes_and_gradients_give(batch, gan):
 
 
 def test_the_metrics_add_up(batch):
-    _, m = STEP(initial_state(), batch, HYPER, **ADVERSARIAL)
+    _, m = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
     np.testing.assert_allclose(m["loss"], m["loss_seg"] + 0.3 * m["loss_adv"])
     np.testing.assert_allclose(m["learning_rate"], 0.5 * 0.1)
     state = initial_state()
@@ -285,7 +274,7 @@ def test_without_a_discriminator_the_step_is_supervised_training(batch):
     state = initial_state(adversarial=False)
     hyper = HYPER._replace(alpha=0.0)
     TRACES.clear()
-    moved, metrics = STEP(state, batch, hyper, **SUPERVISED)
+    moved, metrics = STEP(state, batch, hyper, objective=SUPERVISED)
     assert moved.discriminator is None
     assert "judge" not in TRACES
     assert not {"loss_adv", "loss_d", "d_real", "d_fake"} & metrics.keys()
@@ -314,16 +303,18 @@ def test_without_a_discriminator_the_step_is_supervised_training(batch):
 
 
 def test_alpha_towards_zero_approaches_the_supervised_update(batch):
-    supervised, _ = STEP(initial_state(adversarial=False), batch, HYPER, **SUPERVISED)
+    supervised, _ = STEP(
+        initial_state(adversarial=False), batch, HYPER, objective=SUPERVISED
+    )
     adversarial, _ = STEP(
-        initial_state(), batch, HYPER._replace(alpha=0.0), **ADVERSARIAL
+        initial_state(), batch, HYPER._replace(alpha=0.0), objective=ADVERSARIAL
     )
     assert_close(adversarial.segmenter, supervised.segmenter)
 
 
 def test_changing_a_number_compiles_nothing(batch):
     # A jit of its own: its cache holds what these calls compiled and no more.
-    step = jax.jit(functools.partial(steps.train_step, **ADVERSARIAL))
+    step = jax.jit(functools.partial(steps.train_step, objective=ADVERSARIAL))
     step(initial_state(), batch, HYPER)
     assert step._cache_size() == 1
     TRACES.clear()
@@ -365,7 +356,7 @@ def test_the_segmenter_runs_forward_once_and_d_three_times():
     # D judges p for L_adv, then X and p for L_D.
     TRACES.clear()
     jax.eval_shape(
-        functools.partial(steps.train_step, **ADVERSARIAL),
+        functools.partial(steps.train_step, objective=ADVERSARIAL),
         initial_state(),
         {
             "image": jnp.zeros((2, 8, 8, 3), jnp.uint8),
@@ -377,27 +368,28 @@ def test_the_segmenter_runs_forward_once_and_d_three_times():
 
 
 def test_neither_player_is_moved_by_the_others_numbers(batch):
-    base, _ = STEP(initial_state(), batch, HYPER, **ADVERSARIAL)
+    base, _ = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
     numbers_of_d = HYPER._replace(learning_rate_d=1.0, temperature_d=0.1)
-    moved, _ = STEP(initial_state(), batch, numbers_of_d, **ADVERSARIAL)
+    moved, _ = STEP(initial_state(), batch, numbers_of_d, objective=ADVERSARIAL)
     assert_equal(moved.segmenter, base.segmenter)
     numbers_of_g = HYPER._replace(
         learning_rate_g=1.0, temperature_seg=3.0, temperature_adv=3.0, alpha=9.0
     )
-    moved, _ = STEP(initial_state(), batch, numbers_of_g, **ADVERSARIAL)
+    moved, _ = STEP(initial_state(), batch, numbers_of_g, objective=ADVERSARIAL)
     assert_equal(moved.discriminator, base.discriminator)
 
 
 def test_void_pixels_move_neither_player(batch):
     # What the image shows under void differs, for a segmenter that cannot see further.
-    kwargs = ADVERSARIAL | dict(segmenter=Pixelwise())
     void = (batch["label"] == IGNORE_LABEL)[..., None]
     other = batch | {"image": jnp.where(void, 255 - batch["image"], batch["image"])}
     state = initial_state(segmenter=Pixelwise())
-    one, _ = STEP(state, batch, HYPER, **kwargs)
-    two, _ = STEP(state, other, HYPER, **kwargs)
+    one, _ = STEP(state, batch, HYPER, objective=PIXELWISE)
+    two, _ = STEP(state, other, HYPER, objective=PIXELWISE)
     assert_close((one.segmenter, one.discriminator), (two.segmenter, two.discriminator))
-    unmasked, _ = STEP(state, other, HYPER, **kwargs | dict(mask_void=False))
+    unmasked, _ = STEP(
+        state, other, HYPER, objective=dataclasses.replace(PIXELWISE, mask_void=False)
+    )
     with pytest.raises(AssertionError):
         assert_close(unmasked.discriminator, one.discriminator)
 
@@ -406,7 +398,7 @@ def test_a_batch_of_void_alone_leaves_everything_finite_and_the_segmenter_alone(
     void = batch | {"label": jnp.full_like(batch["label"], IGNORE_LABEL)}
     state = initial_state()
     hyper = HYPER._replace(weight_decay=0.0)
-    moved, metrics = STEP(state, void, hyper, **ADVERSARIAL)
+    moved, metrics = STEP(state, void, hyper, objective=ADVERSARIAL)
     assert metrics["loss_seg"] == 0
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((moved, metrics)))
     assert_equal(moved.segmenter.params, state.segmenter.params)
@@ -414,12 +406,14 @@ def test_a_batch_of_void_alone_leaves_everything_finite_and_the_segmenter_alone(
 
 def test_randomness_is_a_function_of_seed_and_step(batch):
     state = initial_state()
-    again = [STEP(state, batch, HYPER, **ADVERSARIAL)[1]["loss"] for _ in range(2)]
+    again = [
+        STEP(state, batch, HYPER, objective=ADVERSARIAL)[1]["loss"] for _ in range(2)
+    ]
     assert again[0] == again[1]
     later = state.replace(step=jnp.int32(1))
-    assert STEP(later, batch, HYPER, **ADVERSARIAL)[1]["loss"] != again[0]
+    assert STEP(later, batch, HYPER, objective=ADVERSARIAL)[1]["loss"] != again[0]
     seeded = HYPER._replace(seed=8)
-    assert STEP(state, batch, seeded, **ADVERSARIAL)[1]["loss"] != again[0]
+    assert STEP(state, batch, seeded, objective=ADVERSARIAL)[1]["loss"] != again[0]
 
 
 def test_one_batch_overfits(batch):
@@ -433,11 +427,10 @@ def test_one_batch_overfits(batch):
         alpha=0.01,
     )
 
-    kwargs = ADVERSARIAL | dict(segmenter=Pixelwise())
     state = initial_state(segmenter=Pixelwise())
     losses_seg = []
     for _ in range(200):
-        state, metrics = STEP(state, learnable, hyper, **kwargs)
+        state, metrics = STEP(state, learnable, hyper, objective=PIXELWISE)
         losses_seg.append(float(metrics["loss_seg"]))
     assert losses_seg[-1] < 0.1 * losses_seg[0]
     logits = steps.predict(
@@ -454,7 +447,7 @@ def test_an_unlimited_lsgan_discriminator_learns_to_tell_real_from_fake(batch):
     )
     state = initial_state()
     for _ in range(60):
-        state, metrics = STEP(state, batch, hyper, **ADVERSARIAL)
+        state, metrics = STEP(state, batch, hyper, objective=ADVERSARIAL)
     assert metrics["d_real"] > 0.8
     assert metrics["d_fake"] < 0.2
     assert metrics["loss_d"] < 0.05
@@ -472,8 +465,10 @@ def test_predict_uses_running_statistics_and_no_dropout(batch):
 
 
 def test_a_loss_scale_changes_no_update_that_is_finite(batch):
-    plain, _ = STEP(initial_state(), batch, HYPER, **ADVERSARIAL)
-    scaled, metrics = STEP(initial_state(scale=2.0**10), batch, HYPER, **ADVERSARIAL)
+    plain, _ = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
+    scaled, metrics = STEP(
+        initial_state(scale=2.0**10), batch, HYPER, objective=ADVERSARIAL
+    )
     assert_close(scaled.segmenter.variables, plain.segmenter.variables)
     assert_close(scaled.discriminator.variables, plain.discriminator.variables)
     assert metrics["skipped_g"] == metrics["skipped_d"] == 0
@@ -481,9 +476,9 @@ def test_a_loss_scale_changes_no_update_that_is_finite(batch):
 
 def test_an_overflow_skips_the_update_halves_the_scale_and_stops_nothing(batch):
     # The gradient of the segmenter alone overflows float32; D is not held up by it.
-    wild = ADVERSARIAL | dict(segmenter=Segmenter(gain=1e4))
+    wild = make_objective(Segmenter(gain=1e4), Judge())
     state = initial_state(scale=2.0**126)
-    moved, metrics = STEP(state, batch, HYPER._replace(alpha=0.0), **wild)
+    moved, metrics = STEP(state, batch, HYPER._replace(alpha=0.0), objective=wild)
     assert metrics["skipped_g"] == 1
     assert metrics["loss_scale_g"] == 2.0**125
     assert np.isfinite(metrics["grad_norm_g"])
@@ -495,3 +490,140 @@ def test_an_overflow_skips_the_update_halves_the_scale_and_stops_nothing(batch):
 
 def test_every_objective_can_be_chosen():
     assert set(losses.ADVERSARIES) == {"lsgan", "dcgan"}
+
+
+def test_further_critic_steps_are_further_updates_of_d_on_the_same_maps(batch):
+    # With the segmenter held still, and without dropout, three steps of one critic
+    # update each see the same maps as one step of three.
+    hyper = HYPER._replace(
+        schedule=np.ones_like(SCHEDULE), learning_rate_g=0.0, weight_decay=0.0
+    )
+    state = initial_state(segmenter=Pixelwise())
+    three, metrics = STEP(
+        state, batch, hyper, objective=dataclasses.replace(PIXELWISE, critic_steps=3)
+    )
+    for _ in range(3):
+        state, last = STEP(state, batch, hyper, objective=PIXELWISE)
+    assert_close(three.discriminator, state.discriminator)
+    for name in ("loss_d", "d_real", "d_fake", "grad_norm_d"):
+        np.testing.assert_allclose(metrics[name], last[name], rtol=1e-4, atol=1e-6)
+    assert int(three.step) == 1
+
+
+def test_the_segmenter_does_not_see_further_critic_steps_of_the_same_step(batch):
+    one, _ = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
+    objective = dataclasses.replace(ADVERSARIAL, critic_steps=4)
+    four, _ = STEP(initial_state(), batch, HYPER, objective=objective)
+    assert_close(four.segmenter, one.segmenter)
+    assert_moved(four.discriminator.params, one.discriminator.params)
+
+
+def test_a_penalty_sees_the_discriminator_both_maps_and_a_key(batch):
+    """The gradient penalty of WGAN-GP, written against a finite difference."""
+    seen = {}
+
+    def penalty(discriminate, real, fake, *, labeled, key):
+        seen.update(real=real, fake=fake, labeled=labeled)
+        share = jax.random.uniform(key, (len(real), 1, 1, 1))
+        mixed = share * real + (1 - share) * fake
+        slope = jax.grad(lambda x: discriminate(x).sum())(mixed)
+        norm = jnp.sqrt(jnp.sum(slope**2, axis=(1, 2, 3)) + 1e-12)
+        return 10 * jnp.mean((norm - 1) ** 2)
+
+    class Critic(nn.Module):
+        """Without BatchNorm, as WGAN-GP wants it."""
+
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = nn.Conv(4, (4, 4), strides=2)(x)
+            return nn.Conv(1, (4, 4), strides=2)(nn.softplus(x))
+
+    lsgan = losses.ADVERSARIES["lsgan"]
+    plain = make_objective(Pixelwise(), Critic())
+    penalized = dataclasses.replace(plain, adversary=lsgan._replace(penalty=penalty))
+    state = make_state(Pixelwise(), Critic(), size=8, num_classes=CLASSES)
+
+    def gradients(objective, state):
+        (_, found), _, metrics = steps.compute_gradients(
+            state,
+            batch,
+            HYPER,
+            key=steps.step_key(state, HYPER),
+            seg_weight=1.0,
+            objective=objective,
+        )
+        return found.grads, metrics["loss_d"]
+
+    found, loss = gradients(penalized, state)
+    without, loss_without = gradients(plain, state)
+    assert loss > loss_without
+    assert seen["labeled"] is None
+    np.testing.assert_allclose(seen["fake"].sum(-1)[:, 2:], 1, rtol=1e-5)
+    np.testing.assert_array_equal(seen["real"][:, :2], 0)
+
+    kernel, direction = (
+        tree["Conv_0"]["kernel"] for tree in (state.discriminator.params, found)
+    )
+    unit = direction / jnp.linalg.norm(direction)
+
+    def loss_at(distance):
+        params = dict(state.discriminator.params)
+        params["Conv_0"] = params["Conv_0"] | {"kernel": kernel + distance * unit}
+        player = state.discriminator.replace(params=params)
+        return gradients(penalized, state.replace(discriminator=player))[1]
+
+    slope = (loss_at(5e-3) - loss_at(-5e-3)) / 1e-2
+    np.testing.assert_allclose(slope, jnp.linalg.norm(direction), rtol=1e-2)
+    assert optax.tree.norm(found) != optax.tree.norm(without)
+
+
+def test_unlabeled_images_are_neither_void_nor_real_to_d(batch):
+    """D sees all of their p, and no ground truth of them."""
+
+    class Scores(nn.Module):
+        """A discriminator whose score is a pixel's sum over the classes."""
+
+        @nn.compact
+        def __call__(self, x, *, train, mask=None):
+            gain = self.param("gain", nn.initializers.ones, ())
+            return gain * x.sum(-1, keepdims=True)
+
+    labeled = jnp.array([True, False, True, False])
+    label = jnp.where(labeled[:, None, None], batch["label"], IGNORE_LABEL)
+    half = batch | {"label": label.astype(jnp.uint8), "labeled": labeled}
+    objective = make_objective(Pixelwise(), Scores())
+    state = make_state(Pixelwise(), Scores(), size=8, num_classes=CLASSES)
+    _, metrics = STEP(state, half, HYPER, objective=objective)
+    # A quarter of the pixels is void: 0 in X and p of the labeled images alone.
+    np.testing.assert_allclose(metrics["d_real"], 0.75, rtol=1e-5)
+    np.testing.assert_allclose(metrics["d_fake"], (0.75 + 1) / 2, rtol=1e-5)
+    expected = (0.25 + (0.75 + 1) / 2) / 2  # eq. 3: means of (X - 1)² and p²
+    np.testing.assert_allclose(metrics["loss_d"], expected, rtol=1e-5)
+    scored = STEP(
+        state,
+        jax.tree.map(lambda x: x[labeled], batch),
+        HYPER,
+        objective=dataclasses.replace(objective, discriminator=None),
+    )[1]["loss_seg"]
+    np.testing.assert_allclose(metrics["loss_seg"], scored, rtol=1e-5)
+
+
+def test_a_batch_of_labeled_images_alone_is_the_batch_without_the_mark(batch):
+    marked = batch | {"labeled": jnp.ones(4, bool)}
+
+    class Masked(nn.Module):
+        """A discriminator with BatchNorm that leaves unlabeled images out."""
+
+        @nn.compact
+        def __call__(self, x, *, train, mask=None):
+            mask = None if mask is None else mask[:, None, None, None]
+            x = nn.Conv(4, (4, 4), strides=2, use_bias=False)(x)
+            x = nn.BatchNorm(use_running_average=not train)(x, mask=mask)
+            return nn.Conv(1, (4, 4), strides=2)(nn.leaky_relu(x, 0.2))
+
+    objective = make_objective(Pixelwise(), Masked())
+    state = make_state(Pixelwise(), Masked(), size=8, num_classes=CLASSES)
+    one, metrics = STEP(state, batch, HYPER, objective=objective)
+    two, same = STEP(state, marked, HYPER, objective=objective)
+    assert_close(two, one)
+    assert_close(same, metrics)

@@ -97,11 +97,11 @@ def state_of(config, folder, *, step="latest"):
     checkpoints = Checkpoints(folder)
     number = checkpoints.resolve(step)
     split = builders.load_split(config, "val")
-    networks = builders.build_networks(config, num_classes=8)
+    objective = builders.build_objective(config, num_classes=8)
     like = mesh.replicated_shapes(
-        builders.abstract_state(config, networks), mesh.local_mesh()
+        builders.abstract_state(config, objective), mesh.local_mesh()
     )
-    model = builders.describe_model(config, networks, split)
+    model = builders.describe_model(config, objective, split)
     return checkpoints.restore(like, model, step=number)
 
 

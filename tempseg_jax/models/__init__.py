@@ -9,7 +9,14 @@ from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.resnet import ResNet50
 from tempseg_jax.models.vgg import VGG16
 
-__all__ = ["SEGMENTERS", "Discriminator", "fcn8s", "resnet50", "resnet50_v15"]
+__all__ = [
+    "DISCRIMINATORS",
+    "SEGMENTERS",
+    "Discriminator",
+    "fcn8s",
+    "resnet50",
+    "resnet50_v15",
+]
 
 
 def fcn8s(
@@ -50,3 +57,7 @@ def resnet50_v15(
 
 
 SEGMENTERS = {"fcn8s": fcn8s, "resnet50": resnet50, "resnet50_v15": resnet50_v15}
+"""The values of `model.name`."""
+
+DISCRIMINATORS = {"dcgan": Discriminator}
+"""The values of `model.discriminator`; each is called with the compute dtype."""

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from tempseg_jax.models.ops import HalvingConv
 
@@ -11,16 +11,24 @@ CHANNELS = (64, 128, 256, 512)
 
 
 class Discriminator(nn.Module):
-    """Five 4x4 convolutions of stride 2; BatchNorm and LeakyReLU on the hidden four."""
+    """Five 4x4 convolutions of stride 2, BatchNorm and LeakyReLU after four of them."""
 
     dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
 
     @nn.compact
     def __call__(
-        self, probabilities: Float[Array, "b h w k"], *, train: bool
+        self,
+        probabilities: Float[Array, "b h w k"],
+        *,
+        train: bool,
+        mask: Bool[Array, "b"] | None = None,
     ) -> Float[Array, "b h_out w_out 1"]:
-        """Return a map of linear scores, high where the input looks like a label."""
+        """Return a map of linear scores, high where the input looks like ground truth.
+
+        Images where `mask` is False are left out of BatchNorm's batch statistics.
+        """
         x = probabilities.astype(self.dtype)
+        mask = None if mask is None else mask[:, None, None, None]
         for i, channels in enumerate(CHANNELS, start=1):
             x = HalvingConv(channels, self.dtype, name=f"conv{i}")(x)
             x = nn.BatchNorm(
@@ -29,7 +37,7 @@ class Discriminator(nn.Module):
                 epsilon=1e-5,
                 dtype=self.dtype,
                 name=f"bn{i}",
-            )(x)
+            )(x, mask=mask)
             x = nn.leaky_relu(x, 0.2)
         score = HalvingConv(1, self.dtype, name="conv5")(x)
         return score.astype(jnp.float32)

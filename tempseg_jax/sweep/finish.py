@@ -62,15 +62,15 @@ def finish(
     examples: Path,
 ) -> dict[str, Any]:
     """Measure the last checkpoint of a run; return what `final.json` says of it."""
-    networks = builders.build_networks(
+    objective = builders.build_objective(
         config, num_classes=len(splits["val"].class_names)
     )
     checkpoints = Checkpoints(folder)
     step = checkpoints.resolve("latest")
     devices = mesh.local_mesh()
     state = checkpoints.restore(
-        mesh.replicated_shapes(builders.abstract_state(config, networks), devices),
-        builders.describe_model(config, networks, splits["val"]),
+        mesh.replicated_shapes(builders.abstract_state(config, objective), devices),
+        builders.describe_model(config, objective, splits["val"]),
         step=step,
     )
     temperatures = (1.0, builders.training_temperature(config))
@@ -91,7 +91,7 @@ def finish(
                 process_index=0,
                 process_count=1,
             ),
-            segmenter=networks.segmenter,
+            segmenter=objective.segmenter,
             num_classes=len(split.class_names),
             temperatures=temperatures,
             pictures_of=_spaced_ids(split) if name == "val" else frozenset(),
@@ -103,7 +103,7 @@ def finish(
     if state.discriminator is not None:
         final["parameters"]["discriminator"] = _count(state.discriminator.params)
         final["discriminator_change"] = _change(
-            state.discriminator.params, _initial_discriminator(config, networks)
+            state.discriminator.params, _initial_discriminator(config, objective)
         )
     checkpoints.close()
     return final
@@ -151,11 +151,11 @@ def _save_pictures(pictures: list[Example], *, examples: Path, folder: Path) -> 
         store.save_pictures(examples, pictures, fields=("image", "label"))
 
 
-def _initial_discriminator(config: ConfigDict, networks: builders.Networks) -> PyTree:
+def _initial_discriminator(config: ConfigDict, objective: builders.Networks) -> PyTree:
     """Draw D again from the seed; what the segmenter starts from does not matter."""
     scratch = config.copy_and_resolve_references()
     scratch.model.pretrained = ""
-    return builders.initial_state(scratch, networks).discriminator.params
+    return builders.initial_state(scratch, objective).discriminator.params
 
 
 def _change(params: PyTree, initial: PyTree) -> dict[str, float]:

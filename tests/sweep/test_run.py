@@ -204,8 +204,10 @@ def test_a_measurement_agrees_with_an_obvious_one(demo_config):
     split = split.__class__(
         **vars(split) | {"examples": [split.examples[i] for i in range(3)]}
     )
-    networks = builders.build_networks(demo_config, num_classes=len(split.class_names))
-    variables = builders.initial_state(demo_config, networks).segmenter.variables
+    objective = builders.build_objective(
+        demo_config, num_classes=len(split.class_names)
+    )
+    variables = builders.initial_state(demo_config, objective).segmenter.variables
     batches = list(
         pipeline.eval_batches(
             split, batch_size=2, num_workers=0, process_index=0, process_count=1
@@ -214,14 +216,14 @@ def test_a_measurement_agrees_with_an_obvious_one(demo_config):
     found, pictures = measure.measure(
         variables,
         batches,
-        segmenter=networks.segmenter,
+        segmenter=objective.segmenter,
         num_classes=len(split.class_names),
         temperatures=(1.0, 0.5),
         pictures_of=frozenset(["val_0001"]),
     )
     assert found.ids == ["val_0000", "val_0001", "val_0002"]
     assert [picture.id for picture in pictures] == ["val_0001"]
-    forward = jax.jit(functools.partial(steps.predict, segmenter=networks.segmenter))
+    forward = jax.jit(functools.partial(steps.predict, segmenter=objective.segmenter))
     nats, certain = np.zeros((3, 2)), np.zeros((2, 15, 3))
     images = [
         (batch["image"][i : i + 1], batch["label"][i])

@@ -1,0 +1,124 @@
+"""Allowed values of the config's fields, checked before anything is built or read."""
+
+import math
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from tempseg_jax.data import catalog
+from tempseg_jax.losses import ADVERSARIES
+from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
+from tempseg_jax.precision import COMPUTE_DTYPES
+
+
+class Range(NamedTuple):
+    """Finite numbers from a lower to an upper bound."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def contains(self, value: float | int) -> bool:
+        """Whether the number is finite and within the bounds."""
+        return (
+            math.isfinite(value)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        bounds = {
+            "of at least": self.at_least,
+            "above": self.above,
+            "of at most": self.at_most,
+            "below": self.below,
+        }
+        words = [f"{word} {x:g}" for word, x in bounds.items() if x is not None]
+        return "a finite number " + " and ".join(words)
+
+
+RANGES = {
+    "seed": Range(at_least=0, below=2**32),
+    "epochs": Range(at_least=1),
+    "steps": Range(at_least=1),
+    "accumulate": Range(at_least=1),
+    "data.batch_size": Range(at_least=1),
+    "data.crop_size": Range(at_least=1),
+    "data.min_scale": Range(above=0),
+    "data.max_scale": Range(above=0),
+    "data.cat_max_ratio": Range(above=0, at_most=1),
+    "data.num_workers": Range(at_least=0),
+    "data.cache_bytes": Range(at_least=0),
+    "model.width": Range(above=0),
+    "objective.critic_steps": Range(at_least=1),
+    "objective.alpha": Range(at_least=0),
+    "objective.temperature_g": Range(above=0),
+    "objective.temperature_d": Range(above=0),
+    "objective.temperature_seg": Range(above=0),
+    "objective.temperature_adv": Range(above=0),
+    "optimizer.learning_rate_g": Range(at_least=0),
+    "optimizer.learning_rate_d": Range(at_least=0),
+    "optimizer.momentum": Range(at_least=0, below=1),
+    "optimizer.weight_decay": Range(at_least=0),
+    "optimizer.warmup_epochs": Range(at_least=0),
+    "optimizer.cycles": Range(at_least=1),
+    "log_every_steps": Range(at_least=1),
+    "evaluate_every_epochs": Range(at_least=0),
+    "save_every_steps": Range(at_least=1),
+    "eval_batch_size": Range(at_least=1),
+}
+"""Of every numeric field. A field that is None takes its value from another."""
+
+CHOICES: dict[str, Collection[str]] = {
+    "precision": COMPUTE_DTYPES,
+    "data.name": catalog.DATASETS,
+    "model.name": SEGMENTERS,
+    "model.discriminator": DISCRIMINATORS,
+    "objective.adversary": ADVERSARIES,
+}
+"""Of every field that names an entry of a table."""
+
+
+def check_fields(config: ConfigDict) -> None:
+    """Check every field by itself, and those that depend on each other.
+
+    Raises:
+        ValueError: If a field has a value that is not allowed. The message names the
+            field, its value and what is allowed.
+    """
+    for field, allowed in RANGES.items():
+        value = _get(config, field)
+        if value is not None and not allowed.contains(value):
+            raise ValueError(f"{field}: {value} is not allowed; give {allowed}")
+    for field, choices in CHOICES.items():
+        value = _get(config, field)
+        if value not in choices:
+            raise ValueError(
+                f"{field}: {value!r} is not one of {', '.join(sorted(choices))}"
+            )
+    if config.data.min_scale > config.data.max_scale:
+        raise ValueError(
+            f"data.min_scale: {config.data.min_scale} is above data.max_scale "
+            f"{config.data.max_scale}; give at most that"
+        )
+    if config.data.batch_size % config.accumulate:
+        raise ValueError(
+            f"accumulate: a batch of {config.data.batch_size} images does not divide "
+            f"into {config.accumulate} micro-batches; choose a divisor of "
+            "data.batch_size"
+        )
+    if config.accumulate > 1 and config.objective.critic_steps > 1:
+        raise ValueError(
+            f"objective.critic_steps: {config.objective.critic_steps} needs the whole "
+            "batch at once; set it to 1, or accumulate to 1"
+        )
+
+
+def _get(config: ConfigDict, field: str) -> Any:
+    for name in field.split("."):
+        config = config[name]
+    return config

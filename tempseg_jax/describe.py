@@ -1,0 +1,36 @@
+"""Print what a config builds: `--mode=describe`."""
+
+import functools
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from tempseg_jax import builders, config_fields, steps
+from tempseg_jax.models.flops import count_flops, count_parameters
+
+
+def describe(config: ConfigDict) -> str:
+    """Return the networks' sizes and the complete config, without reading any data.
+
+    Raises:
+        ValueError: If a field has a value that is not allowed.
+    """
+    config_fields.check_fields(config)
+    num_classes = len(builders.class_names(config))
+    objective = builders.build_objective(config, num_classes=num_classes)
+    state = builders.abstract_state(config, objective)
+    size = config.data.crop_size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    forward = functools.partial(steps.predict, segmenter=objective.segmenter)
+    flops = count_flops(forward, state.segmenter.variables, image)
+    lines = [f"segmenter: {config.model.name}, {num_classes} classes"]
+    for name in ("segmenter", "discriminator"):
+        player = getattr(state, name)
+        count = count_parameters(player.params) if player else 0
+        lines.append(f"{name} parameters: {count}")
+    lines.append(
+        f"segmenter forward pass: {flops / 1e9:.2f} GFLOP for one image of "
+        f"{size}x{size}"
+    )
+    return "\n".join([*lines, "", str(config)])
