@@ -280,7 +280,7 @@ def _apply_discriminator(
     x: Float[Array, "b h w k"],
     *,
     mask: Bool[Array, "b"] | None = None,
-) -> tuple[Float[Array, "b h_out w_out 1"], PyTree]:
+) -> tuple[Float[Array, "b *map"], PyTree]:
     """Return D's scores and its updated running statistics, in training mode.
 
     Images where `mask` is False are left out of BatchNorm's statistics.

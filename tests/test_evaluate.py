@@ -2,12 +2,10 @@
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tempseg_jax import evaluate
-from tempseg_jax.cli import command
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.labels import CITYSCAPES_CLASSES
 from tempseg_jax.evaluation import calibration, metrics
@@ -80,25 +78,3 @@ def test_cityscapes_gets_both_numbers_by_name():
     assert (
         "official script (labelIds)" in line and "confusion matrix (trainIds)" in line
     )
-
-
-def test_json_knows_no_nan():
-    assert evaluate._finite({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {
-        "a": [None, 1.0],
-        "b": [None],
-    }
-
-
-def test_a_mistake_is_one_line_and_exit_code_1():
-    with pytest.raises(SystemExit, match="error: data.x: 3 is wrong; use 4") as stop:
-        with command.one_line_errors(debug=False):
-            raise ValueError("data.x: 3 is wrong; use 4")
-    assert stop.value.code != 0
-    with pytest.raises(ValueError), command.one_line_errors(debug=True):
-        raise ValueError("shown where it arose")
-
-
-def test_a_full_device_is_one_line_with_what_needs_less():
-    with pytest.raises(SystemExit, match="memory is full .*raise accumulate"):
-        with command.one_line_errors(debug=False):
-            jnp.zeros(2**55, jnp.uint8)

@@ -14,28 +14,42 @@ MAY_IMPORT = {
     "io": "",
     "data": "types io",
     "models": "types io",
-    "losses": "types",
-    "optim": "types",
     "precision": "",
+    "losses": "types",
     "train_state": "",
+    "optim": "types train_state",
     "steps": "types losses optim train_state",
     "gradient_accumulation": "types steps train_state",
     "mesh": "types",
     "loop": "types train_state",
     "workdir": "io models precision train_state",
     "inference": "io data models precision steps workdir",
-    "evaluation": "types data steps mesh inference workdir",
+    "evaluation": "types data mesh steps workdir inference",
+    "config_fields": "data models precision losses",
     "plan": "",
-    "builders": "types data models losses optim plan precision steps train_state",
-    "train": "builders data evaluation gradient_accumulation inference loop mesh "
-    "models plan steps train_state workdir",
-    "evaluate": "io builders data evaluation inference mesh workdir",
-    "sweep": "types io data evaluation mesh steps workdir builders plan train",
+    "builders": "types data models precision losses train_state optim steps mesh "
+    "workdir plan",
+    "describe": "models steps config_fields builders",
+    "train": "data losses train_state steps gradient_accumulation mesh loop workdir "
+    "inference evaluation config_fields plan builders",
+    "evaluate": "io data mesh workdir inference evaluation config_fields builders",
+    "sweep": "types io data models mesh workdir inference evaluation config_fields "
+    "plan builders train",
     "cli": "inference",
-    "main": "cli evaluate inference train workdir",
+    "main": "workdir inference describe train evaluate cli",
     "__init__": "inference",
 }
-READS_THE_CONFIG = {"builders", "plan", "train", "evaluate", "workdir", "main", "sweep"}
+READS_THE_CONFIG = {
+    "workdir",
+    "config_fields",
+    "plan",
+    "builders",
+    "describe",
+    "train",
+    "evaluate",
+    "sweep",
+    "main",
+}
 
 
 def modules():
