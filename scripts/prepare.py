@@ -1,12 +1,12 @@
-r"""Prepare a dataset ahead of training, and report what is in it.
+r"""Prepare a dataset before training and report its content.
 
     python scripts/prepare.py --dataset=voc --manual_dir=VOCDIR --split=train_aug
     python scripts/prepare.py --config=configs/resnet50_camvid.py \
         --config.data.manual_dir=CAMVID --preview=grid.png
 
-The report has images, sizes, pixels per class, the share of void, and every problem
-file; it exits with 1 if there are any. A config's training finds the dataset prepared
-if name, folder and options are the same.
+The report lists image sizes, pixels and images per class, the share of void, and every
+problem file. The exit status is 1 if there are problem files. Training with the same
+dataset name, folder and options uses the prepared dataset.
 """
 
 import functools
@@ -20,20 +20,29 @@ from ml_collections import config_flags
 from tempseg_jax.cli import config_flag
 from tempseg_jax.data import inspection, pipeline
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
+from tempseg_jax.data.problem_files import ON_ERROR
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="Take all from it.")
-_DATASET = flags.DEFINE_enum("dataset", None, list(DATASETS), "Which one.")
-_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Where its files are.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Default: ~/tensorflow_datasets.")
-_SPLIT = flags.DEFINE_multi_string("split", None, "Default: train and val.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="Config file that replaces the flags on the dataset."
+)
+_DATASET = flags.DEFINE_enum("dataset", None, list(DATASETS), "Name of the dataset.")
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of the dataset's files.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of prepared datasets; default: ~/tensorflow_datasets."
+)
+_SPLIT = flags.DEFINE_multi_string(
+    "split", None, "Splits to report; default: train and val."
+)
 _OPTION = flags.DEFINE_multi_string(
-    "option", [], "What this dataset takes, such as void_index=11 (values are JSON)."
+    "option",
+    [],
+    "Option of this dataset as NAME=VALUE with VALUE in JSON, such as void_index=11.",
 )
-_ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False, "Go on with a part of it.")
+_ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False, "Use a part of the dataset.")
 _ON_ERROR = flags.DEFINE_enum(
-    "on_error", "raise", ["raise", "skip"], "Refuse problem files, or leave them out."
+    "on_error", "raise", list(ON_ERROR), "Stop at problem files, or skip them."
 )
-_PREVIEW = flags.DEFINE_string("preview", None, "Write augmented samples, as a PNG.")
+_PREVIEW = flags.DEFINE_string("preview", None, "PNG file for augmented samples.")
 
 _FIELDS = {
     "dataset": "data.name",
@@ -43,35 +52,35 @@ _FIELDS = {
     "allow_missing": "data.options.allow_missing",
     "on_error": "data.on_error",
 }
-"""What each flag is called in a config."""
+"""The config field of each flag."""
 
 
 def main(argv: list[str]) -> int:
-    """Prepare, report, and draw if asked to."""
+    """Prepare the dataset, print a report, and write the preview if requested."""
     if len(argv) > 1:
-        raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
+        raise ValueError(f"unexpected argument {argv[1]!r}; flags start with --")
     arguments, names = _from_flags() if _CONFIG.value is None else _from_config()
     splits = [load_split(split=name, **arguments) for name in names]
     reports = [inspection.inspect(split) for split in splits]
-    for each in reports:
-        print("\n".join(each.lines()))
+    for report in reports:
+        print("\n".join(report.lines()))
     left_out = splits[0].left_out
     if left_out:
-        print("\n".join([f"left out of all splits: {len(left_out)}", *left_out]))
+        print("\n".join([f"skipped in all splits: {len(left_out)}", *left_out]))
     if _PREVIEW.value:
         picture = inspection.grid(
             _batch(splits[0]), palette=splits[0].palette, columns=2
         )
         inspection.save_grid(picture, _PREVIEW.value)
         print(f"{_PREVIEW.value}: augmented samples of {names[0]}")
-    return int(any(each.problems for each in reports) or bool(left_out))
+    return int(any(report.problems for report in reports) or bool(left_out))
 
 
 def _from_config() -> tuple[dict[str, Any], list[str]]:
     for name, field in _FIELDS.items():
         if flags.FLAGS[name].present:
             raise ValueError(
-                f"--{name}: not read with --config; give --config.{field}=… instead"
+                f"--{name} is ignored with --config; set --config.{field}=… instead"
             )
     data = _CONFIG.value.data
     arguments = {
@@ -86,7 +95,7 @@ def _from_config() -> tuple[dict[str, Any], list[str]]:
 
 def _from_flags() -> tuple[dict[str, Any], list[str]]:
     if _DATASET.value is None:
-        raise ValueError("--dataset or --config: one of them must be given")
+        raise ValueError("neither --dataset nor --config is set; set one of them")
     options = dict(_option(option) for option in _OPTION.value)
     if _ALLOW_MISSING.value:
         options["allow_missing"] = True
@@ -103,12 +112,12 @@ def _from_flags() -> tuple[dict[str, Any], list[str]]:
 def _option(option: str) -> tuple[str, Any]:
     name, equals, value = option.partition("=")
     if not equals:
-        raise ValueError(f"--option={option}: must be NAME=VALUE")
+        raise ValueError(f"--option={option} must be NAME=VALUE")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"--option={option}: the value is not JSON ({error})"
+            f"--option={option}: the value is not JSON ({error}); quote strings"
         ) from error
 
 
@@ -134,7 +143,7 @@ def _batch(split: Split) -> dict:
 
 
 def _main(argv: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # TFDS tells of every file it opens
+    logging.set_verbosity(logging.WARNING)  # TFDS logs every file that it opens
     try:
         sys.exit(main(argv))
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Tiny datasets in the published formats, written by the tests themselves."""
+"""Tiny datasets in the formats of the published ones."""
 
 import io
 import tarfile
@@ -40,7 +40,7 @@ def mat(array):
 
 
 def voc_members(train, val, others=()):
-    """Return {name: bytes} of a VOC2012 whose `others` have no mask."""
+    """Return {name: content} of VOC2012; the images `others` have no mask."""
     members = {
         "ImageSets/Segmentation/train.txt": "\n".join(train).encode() + b"\n",
         "ImageSets/Segmentation/val.txt": "\n".join(val).encode() + b"\n",
@@ -53,6 +53,7 @@ def voc_members(train, val, others=()):
 
 
 def sbd_members(train, val):
+    """Return {name: content} of the folder `dataset` of SBD."""
     members = {
         "train.txt": "\n".join(train).encode(),
         "val.txt": "\n".join(val).encode(),
@@ -63,7 +64,11 @@ def sbd_members(train, val):
 
 
 def cityscapes_members(ids):
-    """Return the members of both zips for {split: ids}."""
+    """Return {name: content} of the image zip and of the label zip.
+
+    Args:
+        ids: {split: ids}.
+    """
     images, annotations = {}, {}
     for split, names in ids.items():
         for seed, id_ in enumerate(names):

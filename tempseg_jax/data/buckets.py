@@ -1,4 +1,4 @@
-"""Few shapes for images of many sizes, so that a network compiles few programs."""
+"""Pad images of many sizes to few shapes, so that XLA compiles few programs."""
 
 import itertools
 from collections.abc import Mapping
@@ -6,20 +6,23 @@ from collections.abc import Mapping
 Shape = tuple[int, int]  # height and width in pixels
 
 _STEP = 128  # pixels
-_MOST = 4
+_MAX_SHAPES = 4
 
 
 def plan(sizes: Mapping[Shape, int]) -> list[Shape]:
     """Return at most four shapes that hold images of these sizes, smallest first.
 
-    Sides are rounded up to a multiple of 128; then, while there are too many shapes,
-    the two become one whose union adds the fewest pixels to pad, counted over images.
+    Sides are rounded up to a multiple of 128. While there are more than four shapes,
+    the pair is merged whose union adds the fewest padding pixels over all images.
+
+    Args:
+        sizes: Number of images of each (height, width).
     """
     counts: dict[Shape, int] = {}
     for size, count in sizes.items():
         shape = rounded(size)
         counts[shape] = counts.get(shape, 0) + count
-    while len(counts) > _MOST:
+    while len(counts) > _MAX_SHAPES:
         pairs = itertools.combinations(sorted(counts), 2)
         first, second = min(pairs, key=lambda pair: _cost(pair, counts))
         count = counts.pop(first) + counts.pop(second)
@@ -29,9 +32,9 @@ def plan(sizes: Mapping[Shape, int]) -> list[Shape]:
 
 
 def choose(size: Shape, shapes: list[Shape]) -> Shape:
-    """Return the smallest of the shapes that holds an image of this size.
+    """Return the first of the shapes that holds an image of this size.
 
-    Where none does, because sizes were not known before, that is its rounded size.
+    If none does, because its size was not known to `plan`, return its rounded size.
     """
     height, width = size
     fits = (s for s in shapes if s[0] >= height and s[1] >= width)

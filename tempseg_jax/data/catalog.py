@@ -1,4 +1,4 @@
-"""Every dataset by name: `load_split` prepares it on first use, then reads it."""
+"""Datasets by name; `load_split` prepares a dataset on first use, then reads it."""
 
 import collections
 import dataclasses
@@ -13,14 +13,6 @@ from tempseg_jax.data import labels
 from tempseg_jax.data.sources import scenes
 from tempseg_jax.data.sources.base import Record, Source, data_home
 
-CLASS_NAMES = {
-    "voc": labels.VOC_CLASSES,
-    "cityscapes": labels.CITYSCAPES_CLASSES,
-    "scenes": scenes.CLASSES,
-    "folder": None,  # in `data.options.class_names`, or found in the data
-}
-"""Class names of each dataset, known without reading it."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -31,9 +23,9 @@ class Split:
     examples: Sequence[Record]  # undecoded, random access
     class_names: tuple[str, ...]
     palette: UInt8[np.ndarray, "k 3"]
-    # How many images there are of each (height, width); empty: not known.
+    # Number of images of each (height, width); empty if it is not known.
     sizes: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
-    left_out: tuple[str, ...] = ()  # the problem files that on_error='skip' dropped
+    left_out: tuple[str, ...] = ()  # messages on the files that on_error='skip' skipped
 
 
 def load_split(
@@ -45,22 +37,23 @@ def load_split(
     on_error: str = "raise",
     **options: Any,
 ) -> Split:
-    """Return one split of a dataset, which is prepared first if it never was.
+    """Return one split of a dataset, preparing the dataset if it is not prepared.
 
     Args:
-        name: a key of DATASETS.
-        split: train, val, …, as the dataset has them.
-        manual_dir: where its files are; ignored where nothing is read.
-        data_dir: where prepared datasets are kept; None is TFDS_DATA_DIR, or
-            ~/tensorflow_datasets.
-        on_error: what to do with problem files: 'raise' or 'skip'.
-        **options: what this dataset alone takes, such as `void_index` of folder.
+        name: A key of DATASETS.
+        split: One of the dataset's splits, such as train or val.
+        manual_dir: The folder of the dataset's files; ignored by scenes.
+        data_dir: The folder of prepared datasets; None is TFDS_DATA_DIR, or
+            ~/tensorflow_datasets if that is not set.
+        on_error: 'raise' refuses a dataset with problem files; 'skip' skips them.
+        **options: Options of this dataset only, such as `void_index` of folder.
 
     Raises:
-        ValueError: no such dataset, split or option, or files that cannot be used.
-        FileNotFoundError: `manual_dir` does not hold the dataset.
+        ValueError: If there is no such dataset, split or option, or if there are
+            problem files and `on_error` is 'raise'.
+        FileNotFoundError: If `manual_dir` does not hold the dataset.
     """
-    # TFDS is only needed, and only slow to import, once there is something to read.
+    # TFDS takes long to import and is needed only to read records.
     from tempseg_jax.data import prepared
 
     source = make_source(name, manual_dir=manual_dir, data_dir=data_dir, **options)
@@ -83,19 +76,21 @@ def load_split(
 
 
 def make_source(name: str, **options: Any) -> Source:
-    """Return the named dataset's files, found but not yet read."""
+    """Return the files of a dataset: found, but not read.
+
+    Raises:
+        ValueError: If there is no such dataset or option.
+    """
     if name not in DATASETS:
-        raise ValueError(
-            f"data.name={name!r}: no such dataset; there are {', '.join(DATASETS)}"
-        )
+        raise ValueError(f"data.name={name!r} is not one of {', '.join(DATASETS)}")
     make = DATASETS[name]
     accepted = inspect.signature(make).parameters
     own = accepted.keys() - {"manual_dir", "data_dir"}
     for option in options:
         if option not in accepted:
             raise ValueError(
-                f"data.options.{option}: the dataset {name} takes no such option; it"
-                f" takes {', '.join(sorted(own)) or 'none'}"
+                f"data.options.{option} is not an option of the dataset {name}, whose"
+                f" options are: {', '.join(sorted(own)) or 'none'}"
             )
     return make(**options)
 
@@ -153,3 +148,12 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "scenes": _scenes,
     "voc": _voc,
 }
+"""Each dataset's name, and the function that finds its files."""
+
+CLASS_NAMES: dict[str, tuple[str, ...] | None] = {
+    "cityscapes": labels.CITYSCAPES_CLASSES,
+    "folder": None,  # given by `data.options.class_names`, or found in the data
+    "scenes": scenes.CLASSES,
+    "voc": labels.VOC_CLASSES,
+}
+"""Class names of each dataset, as far as they are known without reading its files."""

@@ -1,4 +1,4 @@
-"""What a prepared split holds: sizes, pixels per class, void, what does not decode."""
+"""Report image sizes, pixels per class, void and undecodable files of a split."""
 
 import collections
 import dataclasses
@@ -20,16 +20,16 @@ from tempseg_jax.types import IGNORE_LABEL, Batch
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Counts over every image of one split."""
+    """Counts over all images of one split that can be decoded."""
 
     split: Split
-    pixels: Int64[np.ndarray, "256"]  # of each label value
-    images: Int64[np.ndarray, "256"]  # that have the label value at all
-    sizes: collections.Counter[tuple[int, int]]
-    problems: tuple[str, ...]
+    pixels: Int64[np.ndarray, "256"]  # with each label value
+    images: Int64[np.ndarray, "256"]  # with at least one pixel of each label value
+    sizes: collections.Counter[tuple[int, int]]  # images of each (height, width)
+    problems: tuple[str, ...]  # messages on the images that cannot be decoded
 
     def lines(self) -> list[str]:
-        """Return the report as text."""
+        """Return the report as lines of text."""
         total = max(1, self.pixels.sum())
         sides = [f"{w}x{h} ({count:,})" for (h, w), count in self.sizes.most_common(5)]
         more = ", …" if len(self.sizes) > 5 else ""
@@ -51,7 +51,7 @@ class Report:
 
 
 def inspect(split: Split) -> Report:
-    """Decode every image and label of the split, on all cores."""
+    """Decode all images and labels of the split, on all cores, and count pixels."""
     pixels = np.zeros(256, np.int64)
     images = np.zeros(256, np.int64)
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
@@ -81,7 +81,7 @@ def inspect(split: Split) -> Report:
 def grid(
     batch: Batch, *, palette: UInt8[np.ndarray, "k 3"], columns: int
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return a batch as a picture: each image with its mask to its right."""
+    """Return a picture of a batch: each image with its colored label to its right."""
     painted = color_labels(batch["label"], palette)
     pairs = np.concatenate([batch["image"], painted], axis=2)
     pairs = np.pad(pairs, ((0, 0), (0, 4), (0, 4), (0, 0)), constant_values=255)
@@ -92,17 +92,17 @@ def grid(
 
 
 def save_grid(picture: UInt8[np.ndarray, "h w 3"], path: str) -> None:
-    """Write a picture as a file whose ending says its format.
+    """Write a picture to a file, in the format of its suffix.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: If the file cannot be written.
     """
     try:
         written = cv2.imwrite(path, picture[..., ::-1])
     except cv2.error as error:
         raise OSError(f"{path}: cannot be written ({error.err})") from error
     if not written:
-        raise OSError(f"{path}: cannot be written; is its folder there?")
+        raise OSError(f"{path}: cannot be written; does its folder exist?")
 
 
 def _count(

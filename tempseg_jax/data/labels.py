@@ -54,27 +54,30 @@ _CITYSCAPES = (
 
 CITYSCAPES_CLASSES = tuple(name for _, name, _ in _CITYSCAPES)
 CITYSCAPES_LABEL_IDS = tuple(label_id for label_id, _, _ in _CITYSCAPES)
-"""The official labelId of each trainId, as the test server expects them."""
+"""The official labelId of each trainId, which the test server expects."""
 
 CITYSCAPES_HIGHEST_LABEL_ID = 33
 
+VOID_COLOR = (224, 224, 192)
+"""RGB of void pixels, as in PASCAL VOC's color map."""
+
 
 def cityscapes_palette() -> UInt8[np.ndarray, "19 3"]:
-    """Return the official colors, one row a trainId."""
+    """Return the official RGB colors, one row per trainId."""
     return np.array([color for _, _, color in _CITYSCAPES], np.uint8)
 
 
 def cityscapes_train_ids() -> UInt8[np.ndarray, "256"]:
-    """Return the table labelId -> trainId; every id that is not scored is void."""
+    """Return the table from labelId to trainId; other labelIds are void."""
     table = np.full(256, IGNORE_LABEL, np.uint8)
     table[list(CITYSCAPES_LABEL_IDS)] = np.arange(len(CITYSCAPES_LABEL_IDS))
     return table
 
 
 def voc_palette(num_classes: int) -> UInt8[np.ndarray, "k 3"]:
-    """Return VOC's color map: the bits of the index, spread over the channels.
+    """Return VOC's color map: the bits of the class index, spread over the channels.
 
-    Distinct for any number of classes up to 256 (VOCcode/VOClabelcolormap.m).
+    The colors of up to 256 classes are distinct (VOCcode/VOClabelcolormap.m).
     """
     index = np.arange(num_classes)[:, None]
     color = np.zeros((num_classes, 3), np.int64)
@@ -83,13 +86,13 @@ def voc_palette(num_classes: int) -> UInt8[np.ndarray, "k 3"]:
     return color.astype(np.uint8)
 
 
-VOID_COLOR = (224, 224, 192)  # as in PASCAL VOC's palette
-
-
 def color_labels(
     labels: UInt8[np.ndarray, "*b"], palette: UInt8[np.ndarray, "k 3"]
 ) -> UInt8[np.ndarray, "*b 3"]:
-    """Paint classes in the colors of the palette, void in VOC's."""
+    """Return the RGB image of a label: classes in the palette's colors, void in VOC's.
+
+    Values that are neither a class nor void are also painted in the color of void.
+    """
     table = np.full((256, 3), VOID_COLOR, np.uint8)
     table[: len(palette)] = palette
     table[IGNORE_LABEL] = VOID_COLOR

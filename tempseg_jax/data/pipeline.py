@@ -1,4 +1,4 @@
-"""The order of the stages, from undecoded records to batches."""
+"""The stages of the input pipeline in their order, from records to batches."""
 
 import collections
 import dataclasses
@@ -23,10 +23,10 @@ from tempseg_jax.types import IGNORE_LABEL, Batch
 
 
 class EvalBatch(Batch):
-    """Whole images, padded at the bottom and the right to a common shape."""
+    """Whole images, padded at the bottom and at the right to one shape."""
 
-    id: list[str]  # "" for padding
-    size: Int32[np.ndarray, "b 2"]  # true height and width; 0, 0 for padding
+    id: list[str]  # "" for an image that only fills the batch
+    size: Int32[np.ndarray, "b 2"]  # unpadded height and width; 0, 0 for such an image
 
 
 def train_batches(
@@ -46,40 +46,42 @@ def train_batches(
     process_index: int,
     process_count: int,
 ) -> Iterator[Batch]:
-    """Yield this process's share of the batches of step `start_step` and on, endlessly.
+    """Yield this process's share of every batch from `start_step` on, without end.
 
-    A batch is a function of the step: neither the number of workers, nor that of
-    processes, nor where the run started changes it.
+    A batch depends on the seed and the step only: not on the number of workers or
+    processes, and not on the step at which the run started or resumed.
 
     Args:
-        split: where the records are.
-        batch_size: images a step, over all processes.
-        crop_size: height and width in pixels.
-        min_scale: see `RandomScaleCrop`.
-        max_scale: see `RandomScaleCrop`.
-        cat_max_ratio: see `RandomScaleCrop`.
-        photometric: whether colors are distorted.
-        seed: of order and augmentation.
-        start_step: the first step.
-        num_workers: threads that decode and augment; 0 is the caller's own.
-        cache_bytes: memory for decoded images; those that come first stay.
-        on_error: 'raise' stops the run at a broken image; 'skip' takes the next one.
-        process_index: of this process.
-        process_count: of all.
+        split: Where the records are.
+        batch_size: Images per step, over all processes.
+        crop_size: Height and width of the crops in pixels.
+        min_scale: See `RandomScaleCrop`.
+        max_scale: See `RandomScaleCrop`.
+        cat_max_ratio: See `RandomScaleCrop`.
+        photometric: Whether to apply `PhotometricDistortion`.
+        seed: Of the order and the augmentation.
+        start_step: The first step.
+        num_workers: Threads that decode and augment; 0 uses the calling thread.
+        cache_bytes: Memory for decoded images; cached images are never replaced.
+        on_error: At an image that cannot be decoded, 'raise' stops the run, and 'skip'
+            uses the next image instead.
+        process_index: Index of this process.
+        process_count: Number of processes.
 
     Raises:
-        ValueError: the batch cannot be shared, or no scale be drawn; with 'raise', also
-            on the way, at a broken image.
+        ValueError: If the batch size is not a multiple of the number of processes, or
+            the scales are not 0 < min_scale <= max_scale. With 'raise', also during
+            iteration, if an image cannot be decoded.
     """
     if not 0 < min_scale <= max_scale < math.inf:
         raise ValueError(
-            f"data.min_scale={min_scale}, data.max_scale={max_scale}: must be above 0,"
-            " and the first at most the second"
+            f"data.min_scale={min_scale}, data.max_scale={max_scale}: must be finite,"
+            " above 0, and min_scale not above max_scale"
         )
     if batch_size % process_count:
         raise ValueError(
-            f"data.batch_size={batch_size} is not a multiple of the {process_count}"
-            " processes"
+            f"data.batch_size={batch_size} must be a multiple of the number of"
+            f" processes, {process_count}"
         )
     share = batch_size // process_count
     augment = [RandomFlip()] + photometric * [PhotometricDistortion()]
@@ -94,13 +96,14 @@ def train_batches(
         .seed(seed)
         .shuffle()
         .repeat()
-        # A seed each, drawn before the processes part: their numbers never coincide.
+        # The seeds of all images are drawn before the batch is divided among
+        # processes, so that no two processes draw the same random numbers.
         .random_map(lambda index, rng: (index, int(rng.integers(1 << 63))))
-        # The stream has no end, so nothing is dropped; without it, grain rounds the
-        # length up, for batches of one beyond what an integer holds.
+        # The stream is endless, so nothing is dropped; without drop_remainder, grain
+        # rounds its length up, which overflows if the batch size is 1.
         .batch(batch_size, drop_remainder=True, batch_fn=list)
         .slice(slice(start_step, None))
-        # A run of neighbors: laid side by side, the shares are the one batch in order.
+        # Consecutive images, so that the concatenated shares are the whole batch.
         .map(lambda plan: plan[process_index * share : (process_index + 1) * share])
         .map(assemble)
     )
@@ -109,7 +112,7 @@ def train_batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Assemble:
-    """Indices and seeds -> a batch, decoded and augmented straight into its memory."""
+    """Decode and augment images directly into the memory of their batch."""
 
     decode: Callable[[int], Example]
     crop: RandomScaleCrop
@@ -136,17 +139,17 @@ def eval_batches(
     process_index: int,
     process_count: int,
 ) -> Iterator[EvalBatch]:
-    """Yield this process's whole images, each exactly once, in few shapes.
+    """Yield this process's share of the whole images, each image exactly once.
 
-    Images are padded to one of at most four shapes (see `buckets.plan`), and batches
-    with void images, so that a network compiles a handful of programs.
+    Images are padded to one of at most four shapes (see `buckets.plan`), and the last
+    batch of each shape is filled with void images, so that few programs are compiled.
 
     Args:
-        split: where the records are.
-        batch_size: images a batch, of this process.
-        num_workers: threads that decode; 0 is the caller's own.
-        process_index: this process reads examples process_index::process_count.
-        process_count: of all.
+        split: Where the records are.
+        batch_size: Images per batch of this process.
+        num_workers: Threads that decode; 0 uses the calling thread.
+        process_index: This process reads examples process_index::process_count.
+        process_count: Number of processes.
     """
     dataset = (
         grain.MapDataset.range(len(split.examples))[process_index::process_count]
@@ -155,14 +158,14 @@ def eval_batches(
         .to_iter_dataset(_read_options(num_workers))
     )
     shapes = buckets.plan(split.sizes)
-    waiting = collections.defaultdict(list)
+    pending = collections.defaultdict(list)
     for id_, example in dataset:
         shape = buckets.choose(example["label"].shape, shapes)
-        waiting[shape].append((id_, example))
-        if len(waiting[shape]) == batch_size:
-            yield _padded(waiting.pop(shape), shape=shape, batch_size=batch_size)
-    for shape, examples in waiting.items():
-        yield _padded(examples, shape=shape, batch_size=batch_size)
+        pending[shape].append((id_, example))
+        if len(pending[shape]) == batch_size:
+            yield _pad_batch(pending.pop(shape), shape=shape, batch_size=batch_size)
+    for shape, examples in pending.items():
+        yield _pad_batch(examples, shape=shape, batch_size=batch_size)
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:
@@ -171,7 +174,7 @@ def _read_options(num_workers: int) -> grain.ReadOptions:
     )
 
 
-def _padded(
+def _pad_batch(
     examples: list[tuple[str, Example]], *, shape: tuple[int, int], batch_size: int
 ) -> EvalBatch:
     image = np.empty((batch_size, *shape, 3), np.uint8)

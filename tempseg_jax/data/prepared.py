@@ -1,8 +1,8 @@
-"""TFDS datasets on array_record: written once and whole, then read at random.
+"""Write a dataset once as TFDS array_record files, then read it by random access.
 
-Examples stream to disk in their official order (TFDS's own generator keeps up to 1 GB
-in memory, and everything when told not to shuffle), into a folder that gets its final
-name last: a preparation that was interrupted is never taken for a finished one.
+Examples are streamed to disk in their official order; TFDS's own generator keeps up to
+1 GB in memory, and the whole dataset if it does not shuffle. The folder gets its final
+name last, so that an interrupted preparation is never mistaken for a finished one.
 """
 
 import collections
@@ -17,32 +17,24 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from tempseg_jax.data import codec
+from tempseg_jax.data import codec, problem_files
 from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.sources.base import Entry, Record, Source, data_home, digest
 
-VERSION = "1.2.0"  # of the records; raise it when they change
-ON_ERROR = ("raise", "skip")
+VERSION = "1.2.0"  # of the records; increase it when their content changes
 _EXAMPLES_PER_SHARD = 2048
 _EXAMPLES_PER_WRITE = 64
-_NAMED_PROBLEMS = 10
-_SPARE = 8 << 20  # bytes
-_REMEDY = "make room, or set data.data_dir to another disk"
-
-
-class ProblemFiles(ValueError):
-    """Files that cannot be used; the message names the first ten, `problems` all."""
-
-    def __init__(self, problems: Sequence[str], *, where: str):
-        self.problems = tuple(problems)
-        super().__init__(
-            f"{_summary(problems, where=where)} Repair or remove them, or set"
-            " data.on_error=skip to leave them out."
-        )
+_SPARE_BYTES = 8 << 20
+_REMEDY = "free some space, or set data.data_dir to another disk"
 
 
 class Examples(Sequence[Record]):
-    """Undecoded records of one or more prepared splits, in order, at random."""
+    """Undecoded records of one or more prepared splits, with random access.
+
+    Args:
+        folder: What `prepare` returned.
+        expression: Splits joined by '+', see `Source.split_expression`.
+    """
 
     def __init__(self, folder: Path, *, expression: str):
         builder = tfds.builder_from_directory(folder)
@@ -54,29 +46,29 @@ class Examples(Sequence[Record]):
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Record:
-        record = self._records[self._indices[index]]  # IndexError ends an iteration
+        record = self._records[self._indices[index]]  # IndexError ends iteration
         return {**record, "id": record["id"].decode()}
 
 
 def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
-    """Return the folder of the prepared source, writing it if it is not there.
+    """Return the folder of the prepared source, writing it if it does not exist.
 
-    The folder's name holds the source's fingerprint, so that a changed source, or
-    another one, is never mistaken for it. Two processes may call this at once.
+    The folder's name contains the source's fingerprint, so that changed files or other
+    options are prepared separately. If several processes call this at once, one
+    prepares and the others wait.
 
     Args:
-        source: what to prepare.
-        data_dir: where TFDS keeps its datasets; None is TFDS_DATA_DIR, or
-            ~/tensorflow_datasets.
-        on_error: 'raise' refuses a source with problem files; 'skip' leaves them out.
+        source: The files to prepare.
+        data_dir: Where TFDS keeps its datasets; None is TFDS_DATA_DIR, or
+            ~/tensorflow_datasets if that is not set.
+        on_error: 'raise' refuses a source with problem files; 'skip' skips them.
 
     Raises:
-        ProblemFiles: there are some, and `on_error` is 'raise'.
-        ValueError: `on_error` is neither, or a split has no usable image.
-        OSError: the disk is full, or `data_dir` cannot be written.
+        ProblemFiles: If there are problem files and `on_error` is 'raise'.
+        ValueError: If `on_error` has another value, or a split has no usable image.
+        OSError: If the disk is too small, or `data_dir` cannot be written.
     """
-    if on_error not in ON_ERROR:
-        raise ValueError(f"data.on_error={on_error!r}: must be one of {ON_ERROR}")
+    problem_files.check_on_error(on_error)
     home = data_home(data_dir) / source.name / digest(source.fingerprint(), on_error)
     final = home / VERSION
     if final.is_dir():
@@ -90,32 +82,37 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
         lock.acquire()
     try:
         if not final.is_dir():
-            _write_whole(source, final, on_error=on_error)
+            _prepare(source, final, on_error=on_error)
     finally:
         lock.release()
     return final
 
 
 def read_metadata(folder: Path) -> dict:
-    """Return class_names, palette and left_out, as `prepare` wrote them."""
+    """Return class_names, palette, left_out and sizes, as `prepare` wrote them."""
     return dict(tfds.builder_from_directory(folder).info.metadata)
 
 
-def _write_whole(source: Source, final: Path, *, on_error: str) -> None:
-    """Write beside `final`, check, and rename; leave nothing behind on failure."""
+def _prepare(source: Source, final: Path, *, on_error: str) -> None:
+    """Write beside `final`, check and rename; delete what was written on failure.
+
+    `io.atomic.replacing` does not fit: its temporary name differs by process, so the
+    files of a process that was killed would never be deleted.
+    """
     entries = {split: source.entries(split) for split in source.splits}
     _check_disk(entries, final)
     temporary = final.with_name(f"{VERSION}.incomplete")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-    where = f"{source.name} from {source.where} in {final}"
-    print(f"preparing {where}", file=sys.stderr, flush=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+    message = f"preparing {source.name} from {source.where} in {final}"
+    print(message, file=sys.stderr, flush=True)
     try:
         temporary.mkdir()
         problems = _write(source, entries, temporary)
         if problems:
             if on_error == "raise":
-                raise ProblemFiles(problems, where=source.where)
-            logging.warning("%s Left out.", _summary(problems, where=source.where))
+                raise problem_files.ProblemFiles(problems, where=source.where)
+            skipped = problem_files.summary(problems, where=source.where)
+            logging.warning("%s They are skipped.", skipped)
         temporary.rename(final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -123,7 +120,7 @@ def _write_whole(source: Source, final: Path, *, on_error: str) -> None:
 
 def _check_disk(entries: dict[str, Sequence[Entry]], final: Path) -> None:
     images = sum(entry.nbytes for members in entries.values() for entry in members)
-    needed = _SPARE + images * 11 // 10  # a tenth for labels and for headers
+    needed = _SPARE_BYTES + images * 11 // 10  # 10 % for labels and headers
     free = shutil.disk_usage(final.parent).free
     if needed > free:
         raise OSError(
@@ -134,7 +131,7 @@ def _check_disk(entries: dict[str, Sequence[Entry]], final: Path) -> None:
 def _write(
     source: Source, entries: dict[str, Sequence[Entry]], folder: Path
 ) -> list[str]:
-    """Write every split; return what was wrong with the files that were left out."""
+    """Write all splits; return the messages on the problem files, which are skipped."""
     info = _info(source, folder)
     problems: list[str] = []
     sizes = {}
@@ -147,8 +144,8 @@ def _write(
             records = _records(source, split, members, problems=problems)
             sizes[split] = _write_split(records, split, writer=writer)
             if not sizes[split]:
-                found = _summary(problems, where=source.where)
-                raise ValueError(f"no usable image in {split}. {found}")
+                skipped = problem_files.summary(problems, where=source.where)
+                raise ValueError(f"the split {split} has no usable image; {skipped}")
         names, palette = source.classes()
         info.metadata["class_names"] = list(names)
         info.metadata["palette"] = palette.tolist()
@@ -158,7 +155,7 @@ def _write(
             for split, counts in sizes.items()
         }
         writer.close_all()
-    except RuntimeError as error:  # of array_record; it names the file and the reason
+    except RuntimeError as error:  # from array_record, with the file and the reason
         raise OSError(f"{folder}: cannot be written ({error}); {_REMEDY}") from error
     for split, counts in sizes.items():
         examples = Examples(folder, expression=split)
@@ -170,8 +167,11 @@ def _write(
 def _records(
     source: Source, split: str, entries: Sequence[Entry], *, problems: list[str]
 ) -> Iterator[Record]:
-    bar = tqdm(  # disable=None: no bar where there is no terminal
-        entries, desc=f"preparing {source.name} {split}", unit=" images", disable=None
+    bar = tqdm(
+        entries,
+        desc=f"preparing {source.name} {split}",
+        unit=" images",
+        disable=None,  # no progress bar without a terminal
     )
     for entry in bar:
         try:
@@ -183,7 +183,7 @@ def _records(
 def _write_split(
     records: Iterable[Record], split: str, *, writer: tfds.core.SequentialWriter
 ) -> collections.Counter[tuple[int, int]]:
-    """Write the records in batches; return how many there are of each size."""
+    """Write the records in batches; return the number of each (height, width)."""
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     records = iter(records)
     while batch := list(itertools.islice(records, _EXAMPLES_PER_WRITE)):
@@ -210,10 +210,3 @@ def _info(source: Source, folder: Path) -> tfds.core.DatasetInfo:
         metadata=tfds.core.MetadataDict(),
         disable_shuffling=True,
     )
-
-
-def _summary(problems: Sequence[str], *, where: str) -> str:
-    named = "; ".join(problems[:_NAMED_PROBLEMS])
-    more = len(problems) - _NAMED_PROBLEMS
-    rest = f"; and {more} more" if more > 0 else ""
-    return f"{where}: {len(problems)} problem files: {named}{rest}."

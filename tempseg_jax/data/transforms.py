@@ -1,7 +1,7 @@
-"""Augmentation in NumPy and OpenCV: one class each, the same for image and label.
+"""Augmentation of images and labels in NumPy and OpenCV, one class per operation.
 
-The crop is written where it belongs in the batch, and what follows works on it there:
-at 400 images/s a core, fresh memory for every stage costs more than the arithmetic.
+The crop is written directly into the batch, and the next operations work in place: at
+400 images/s per core, allocating memory for each operation costs more than computing.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from tempseg_jax.types import IGNORE_LABEL
 
 PAD_COLOR = (124, 116, 104)
-"""ImageNet's mean, rounded: the least surprising color to a pretrained network."""
+"""RGB of padding: the mean color of ImageNet, which normalizes to about zero."""
 
 _CROP_TRIES = 10
 
@@ -28,17 +28,19 @@ class Example(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class RandomScaleCrop:
-    """Scale by U(min_scale, max_scale), pad with void to the crop, crop at random.
+    """Resize by a factor from U(min_scale, max_scale), crop at random, pad with void.
 
-    The window is drawn first and only its pixels are resized: the same distribution as
-    resizing everything and cropping, at a fraction of the work. A window is a whole
-    number of source pixels, so the scale is exact to 1 / (2 · window).
+    The window of the crop is drawn first and only its pixels are resized. This has the
+    same distribution as resizing the whole image and cropping, for a fraction of the
+    work. A window is a whole number of source pixels, so the relative error of the
+    factor is at most 1 / (2 · window).
 
     Args:
-        min_scale: the smallest factor.
-        max_scale: the largest factor.
-        cat_max_ratio: redraw the window, up to ten times, while one class fills more
-            than this share of its scored pixels (mmsegmentation's); 1 never redraws.
+        min_scale: The smallest factor.
+        max_scale: The largest factor.
+        cat_max_ratio: As in mmsegmentation, the window is redrawn, up to ten times,
+            while one class fills more than this share of its pixels that are not void;
+            1 never redraws.
     """
 
     min_scale: float
@@ -48,7 +50,7 @@ class RandomScaleCrop:
     def __call__(
         self, source: Example, rng: np.random.Generator, *, out: Example
     ) -> None:
-        """Write one crop of `source` into all of `out`, whose size is the crop's."""
+        """Write one crop of `source` into `out`, whose size is that of the crop."""
         label = source["label"]
         scale = rng.uniform(self.min_scale, self.max_scale)
         rows, height = _window(label.shape[0], out["label"].shape[0], scale=scale)
@@ -80,7 +82,7 @@ class RandomScaleCrop:
 
 
 def _window(length: int, crop: int, *, scale: float) -> tuple[int, int]:
-    """Return how many source pixels are taken, and how many of the crop they fill."""
+    """Return the window's length in source pixels, and in pixels of the crop."""
     window = max(1, round(crop / scale))
     if window <= length:
         return window, crop
@@ -89,10 +91,10 @@ def _window(length: int, crop: int, *, scale: float) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class RandomFlip:
-    """Mirror left and right, half of the time."""
+    """Flip image and label horizontally with probability 0.5."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> None:
-        """Mirror the example in place, or leave it."""
+        """Flip the example in place with probability 0.5."""
         if rng.random() < 0.5:
             cv2.flip(example["image"], 1, dst=example["image"])
             cv2.flip(example["label"], 1, dst=example["label"])
@@ -100,11 +102,11 @@ class RandomFlip:
 
 @dataclasses.dataclass(frozen=True)
 class PhotometricDistortion:
-    """Change brightness, contrast, saturation and hue, each half of the time.
+    """Change brightness, contrast, saturation and hue, each with probability 0.5.
 
-    Ranges are those of SSD (Liu et al. 2016) and mmsegmentation: brightness ±32,
-    contrast and saturation × 0.5 to 1.5, hue ±18 of 180 degrees. Labels are untouched,
-    and so is the padding's meaning: it is void, whatever its color.
+    The ranges are those of SSD (Liu et al. 2016) and mmsegmentation: brightness ±32,
+    contrast and saturation × 0.5 to 1.5, hue ±18 of OpenCV's 180. Labels do not change;
+    padding changes its color too, but its label stays void.
     """
 
     def __call__(self, example: Example, rng: np.random.Generator) -> None:

@@ -3,18 +3,18 @@ import numpy as np
 from tempseg_jax.data import buckets
 
 
-def test_up_to_four_shapes_are_sides_rounded_to_128():
+def test_sides_are_rounded_up_to_128():
     sizes = {(375, 500): 9, (500, 375): 8, (128, 129): 1}
     assert buckets.plan(sizes) == [(128, 256), (384, 512), (512, 384)]
 
 
-def test_more_shapes_are_merged_where_it_costs_least():
+def test_more_than_four_shapes_are_merged_with_the_fewest_padding_pixels():
     sizes = {(384, 512): 500, (512, 384): 400, (512, 512): 300, (128, 128): 200}
     plan = buckets.plan(sizes | {(384, 384): 3, (256, 512): 4})
     assert plan == [(128, 128), (384, 512), (512, 384), (512, 512)]
 
 
-def test_every_size_fits_its_shape_and_there_are_at_most_four():
+def test_every_size_fits_into_one_of_at_most_four_shapes():
     random = np.random.default_rng(0)
     for _ in range(5):
         sizes = {tuple(map(int, s)): 1 for s in random.integers(1, 900, (30, 2))}
@@ -25,5 +25,5 @@ def test_every_size_fits_its_shape_and_there_are_at_most_four():
             assert shape in shapes and shape[0] >= size[0] and shape[1] >= size[1]
 
 
-def test_a_size_that_was_not_planned_is_rounded():
+def test_a_size_larger_than_all_shapes_is_rounded():
     assert buckets.choose((300, 10), []) == (384, 128)

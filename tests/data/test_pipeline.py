@@ -85,15 +85,15 @@ def test_batches_of_one_image_follow_the_order_of_larger_ones(split):
             np.testing.assert_array_equal(joined, batch[key])
 
 
-def test_starting_at_a_step_gives_what_running_to_it_gives(split):
-    # Ten images in batches of four: epochs end inside the batches 2 and 7.
+def test_batches_after_starting_at_a_step_equal_those_of_one_run(split):
+    # Ten images in batches of four: epochs end within batches 2 and 7.
     whole = batches(split, 10)
     for start in (1, 2, 3, 7, 9):
         rest = batches(split, 10 - start, start_step=start, num_workers=2)
         assert_equal(whole[start:], rest)
 
 
-def test_two_processes_together_give_what_one_gives(split):
+def test_the_shares_of_two_processes_are_the_batches_of_one(split):
     whole = batches(split, 6)
     parts = [
         batches(split, 6, process_index=i, process_count=2, num_workers=i)
@@ -105,23 +105,23 @@ def test_two_processes_together_give_what_one_gives(split):
             np.testing.assert_array_equal(np.concatenate(shares), batch[key])
 
 
-def test_every_epoch_shows_each_image_once_in_a_new_order():
-    # Unscaled records, told apart by the color of their lower half.
+def test_every_epoch_has_each_image_once_in_a_new_order():
+    # Without scaling, the color of the lower half identifies the record.
     split = make_split([make_record(i, height=16, width=16) for i in range(10)])
     stream = batches(
         split, 10, batch_size=2, min_scale=1.0, max_scale=1.0, photometric=False
     )
-    seen = np.concatenate([batch["image"][:, -1, 0, 0] for batch in stream])
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
-    assert list(seen[:10]) != list(seen[10:])
+    order = np.concatenate([batch["image"][:, -1, 0, 0] for batch in stream])
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+    assert list(order[:10]) != list(order[10:])
 
 
-def test_another_seed_gives_other_batches(split):
+def test_another_seed_yields_other_batches(split):
     (a,), (b,) = batches(split, 1), batches(split, 1, seed=4)
     assert not np.array_equal(a["image"], b["image"])
 
 
-def test_a_batch_size_that_processes_cannot_share_is_refused(split):
+def test_a_batch_size_that_is_no_multiple_of_the_processes_is_refused(split):
     with pytest.raises(ValueError, match="batch_size=3"):
         batches(split, 1, batch_size=3, process_count=2)
 
@@ -129,9 +129,9 @@ def test_a_batch_size_that_processes_cannot_share_is_refused(split):
 @pytest.mark.parametrize(
     "scales", [(2.0, 0.5), (0.0, 1.0), (-1.0, 1.0), (1.0, np.inf), (np.nan, 1.0)]
 )
-def test_scales_that_cannot_be_drawn_are_refused(split, scales):
+def test_invalid_scales_are_refused(split, scales):
     low, high = scales
-    message = f"data.min_scale={low}, data.max_scale={high}: must be above 0"
+    message = f"data.min_scale={low}, data.max_scale={high}: must be finite"
     with pytest.raises(ValueError, match=message):
         batches(split, 1, min_scale=low, max_scale=high)
 
@@ -144,12 +144,12 @@ def broken():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_image_is_named_and_stops_the_run(broken, workers):
+def test_an_undecodable_image_is_named_and_stops_the_run(broken, workers):
     with pytest.raises(ValueError, match=r"r2.*truncated.*on_error=skip"):
         batches(broken, 3, num_workers=workers)
 
 
-def test_an_image_that_decodes_to_another_size_than_its_label_is_named():
+def test_an_image_with_another_size_than_its_label_is_named():
     record = make_record(0, height=24, width=40)
     record["label"] = make_record(0, height=40, width=24)["label"]
     split = make_split([record])
@@ -159,7 +159,7 @@ def test_an_image_that_decodes_to_another_size_than_its_label_is_named():
         batches(split, 1, on_error="skip")
 
 
-def test_with_skip_the_next_image_takes_the_broken_ones_place(broken, caplog):
+def test_with_skip_the_next_image_replaces_an_undecodable_one(broken):
     stream = batches(broken, 4, on_error="skip", min_scale=1.0, photometric=False)
     assert len(stream) == 4
     again = batches(broken, 4, on_error="skip", min_scale=1.0, photometric=False)
@@ -167,7 +167,7 @@ def test_with_skip_the_next_image_takes_the_broken_ones_place(broken, caplog):
     assert not any((batch["image"][:, -1, 0, 0] == 2).any() for batch in stream)
 
 
-def test_if_every_image_is_broken_skipping_ends_in_an_error():
+def test_skipping_is_an_error_if_no_image_can_be_decoded():
     record = make_record(0) | {"image": b"no image"}
     with pytest.raises(ValueError, match="no image can be decoded"):
         batches(make_split([record, record]), 1, on_error="skip")
@@ -187,7 +187,7 @@ def mixed():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_evaluation_shows_each_image_exactly_once(mixed, batch_size):
+def test_evaluation_yields_each_image_exactly_once(mixed, batch_size):
     ids = [id_ for b in evaluate(mixed, batch_size=batch_size) for id_ in b["id"]]
     assert sorted(filter(None, ids)) == [f"r{i}" for i in range(7)]
 
@@ -211,7 +211,7 @@ def test_evaluation_batches_have_few_shapes_and_void_padding(mixed):
     assert shapes == {(2, 128, 128, 3), (2, 256, 128, 3), (2, 128, 256, 3)}
 
 
-def test_processes_share_the_evaluation(mixed):
+def test_processes_divide_the_evaluation(mixed):
     parts = [evaluate(mixed, process_index=i, process_count=2) for i in range(2)]
     ids = [{id_ for b in part for id_ in b["id"] if id_} for part in parts]
     assert ids[0] == {"r0", "r2", "r4", "r6"} and ids[1] == {"r1", "r3", "r5"}

@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from tempseg_jax.data import codec, prepared
 from tempseg_jax.data.catalog import load_split
 from tempseg_jax.data.sources.base import Entry, digest
 from tests import miniatures
+from tests.support import ROOT
 
 
-class Made:
-    """A source of `count` tiny images a split, some of them bad."""
+class FakeSource:
+    """A source of `count` tiny images per split; those in `bad` cannot be used."""
 
-    name, where, splits = "made", "thin air", ("train", "val")
+    name, where, splits = "fake", "memory", ("train", "val")
 
     def __init__(self, count=5, *, bad=(), version=0, stop_at=None):
         self.count, self.bad, self.version, self.stop_at = count, bad, version, stop_at
@@ -54,8 +56,8 @@ def prepare(source, folder, *, on_error="raise"):
     return prepared.prepare(source, data_dir=str(folder), on_error=on_error)
 
 
-def test_records_come_back_in_order_and_at_random(tmp_path):
-    source = Made(200)
+def test_records_are_read_by_index_in_their_order(tmp_path):
+    source = FakeSource(200)
     examples = prepared.Examples(prepare(source, tmp_path), expression="val+train")
     assert len(examples) == 400
     for index, split, number in (
@@ -66,15 +68,15 @@ def test_records_come_back_in_order_and_at_random(tmp_path):
         assert examples[index] == source.load(split, number)
 
 
-def test_what_is_prepared_is_not_prepared_again(tmp_path):
-    first = prepare(Made(), tmp_path)
-    again = Made()
+def test_a_prepared_source_is_not_prepared_again(tmp_path):
+    first = prepare(FakeSource(), tmp_path)
+    again = FakeSource()
     assert prepare(again, tmp_path) == first and again.loaded == 0
-    assert prepare(Made(version=1), tmp_path) != first
+    assert prepare(FakeSource(version=1), tmp_path) != first
 
 
-def test_two_at_once_prepare_once(tmp_path):
-    sources = Made(), Made()
+def test_two_processes_at_once_prepare_once(tmp_path):
+    sources = FakeSource(), FakeSource()
     with ThreadPoolExecutor(2) as pool:
         folders = list(pool.map(lambda s: prepare(s, tmp_path), sources))
     assert folders[0] == folders[1]
@@ -83,7 +85,7 @@ def test_two_at_once_prepare_once(tmp_path):
 
 def test_every_problem_file_is_named_and_nothing_is_kept(tmp_path):
     with pytest.raises(ValueError) as caught:
-        prepare(Made(bad=(1, 3)), tmp_path)
+        prepare(FakeSource(bad=(1, 3)), tmp_path)
     for name in ("train/1.jpg", "train/3.jpg", "val/1.jpg", "val/3.jpg"):
         assert f"{name}: broken" in str(caught.value)
     assert "4 problem files" in str(caught.value)
@@ -91,13 +93,13 @@ def test_every_problem_file_is_named_and_nothing_is_kept(tmp_path):
     assert not list(tmp_path.rglob("*array_record*"))
 
 
-def test_of_many_problem_files_ten_are_named(tmp_path):
+def test_ten_of_many_problem_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"50 problem files: .*; and 40 more"):
-        prepare(Made(80, bad=range(25)), tmp_path)
+        prepare(FakeSource(80, bad=range(25)), tmp_path)
 
 
-def test_with_skip_problem_files_are_left_out_and_remembered(tmp_path):
-    folder = prepare(Made(bad=(1, 3)), tmp_path, on_error="skip")
+def test_with_skip_problem_files_are_skipped_and_recorded(tmp_path):
+    folder = prepare(FakeSource(bad=(1, 3)), tmp_path, on_error="skip")
     examples = prepared.Examples(folder, expression="train")
     assert [example["id"] for example in examples] == ["train0", "train2", "train4"]
     metadata = prepared.read_metadata(folder)
@@ -107,48 +109,51 @@ def test_with_skip_problem_files_are_left_out_and_remembered(tmp_path):
 
 
 def test_a_split_without_any_usable_image_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no usable image in train"):
-        prepare(Made(2, bad=(0, 1)), tmp_path, on_error="skip")
+    with pytest.raises(ValueError, match="the split train has no usable image"):
+        prepare(FakeSource(2, bad=(0, 1)), tmp_path, on_error="skip")
 
 
-def test_an_interrupted_preparation_leaves_nothing_that_is_believed(tmp_path):
+def test_an_interrupted_preparation_is_not_mistaken_for_a_finished_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        prepare(Made(stop_at=3), tmp_path)
-    folder = prepare(Made(), tmp_path)
+        prepare(FakeSource(stop_at=3), tmp_path)
+    folder = prepare(FakeSource(), tmp_path)
     assert len(prepared.Examples(folder, expression="train")) == 5
 
 
 def run(code, folder):
-    script = f"import test_data_prepared as t\nfolder = {str(folder)!r}\n{code}"
+    script = (
+        "from tests.data.test_prepared import FakeSource, prepare\n"
+        f"folder = {str(folder)!r}\n{code}"
+    )
     return subprocess.run(
-        [sys.executable, "-c", script], cwd="tests", capture_output=True, text=True
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
     )
 
 
 @pytest.mark.timeout(120)
-def test_a_killed_preparation_leaves_nothing_that_is_believed(tmp_path):
+def test_a_killed_preparation_is_not_mistaken_for_a_finished_one(tmp_path):
     code = (
         "import os, signal\n"
-        "class Dies(t.Made):\n"
+        "class Dies(FakeSource):\n"
         "    def load(self, split, i):\n"
         "        if (split, i) == ('val', 70): os.kill(os.getpid(), signal.SIGKILL)\n"
         "        return super().load(split, i)\n"
-        "t.prepare(Dies(100), folder)\n"
+        "prepare(Dies(100), folder)\n"
     )
     assert run(code, tmp_path).returncode == -signal.SIGKILL
-    assert list(tmp_path.rglob("*array_record*"))  # it was under way
-    folder = prepare(Made(5), tmp_path)
+    assert list(tmp_path.rglob("*array_record*"))  # it had started
+    folder = prepare(FakeSource(5), tmp_path)
     assert len(prepared.Examples(folder, expression="val")) == 5
     assert not list(tmp_path.rglob("*incomplete*"))
 
 
 @pytest.mark.timeout(120)
-def test_a_disk_that_fills_up_gives_one_message_and_leaves_nothing(tmp_path):
+def test_if_the_disk_fills_up_the_message_says_so_and_nothing_is_kept(tmp_path):
     code = (
         "import resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "try: t.prepare(t.Made(400), folder)\n"
+        "try: prepare(FakeSource(400), folder)\n"
         "except OSError as error: print(error)\n"
     )
     done = run(code, tmp_path)
@@ -156,11 +161,11 @@ def test_a_disk_that_fills_up_gives_one_message_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.rglob("*array_record*"))
 
 
-def test_a_disk_that_is_too_small_is_noticed_before(tmp_path, monkeypatch):
-    usage = prepared.shutil._ntuple_diskusage(10**9, 10**9, 1000)
+def test_a_disk_that_is_too_small_is_reported_before_writing(tmp_path, monkeypatch):
+    usage = shutil._ntuple_diskusage(10**9, 10**9, 1000)
     monkeypatch.setattr(prepared.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match=r"needs about .* bytes, but 1,000 are free"):
-        prepare(Made(), tmp_path)
+        prepare(FakeSource(), tmp_path)
 
 
 def write_folder(root, count=3):
@@ -181,14 +186,14 @@ def load(root, data_dir, *, split="train", **options):
     )
 
 
-def test_a_split_knows_its_classes_and_sizes(tmp_path):
+def test_a_split_has_class_names_a_palette_and_sizes(tmp_path):
     split = load(write_folder(tmp_path / "own"), tmp_path / "tfds", split="val")
     assert (split.dataset, split.name, len(split.examples)) == ("folder", "val", 3)
     assert split.class_names == ("class 0", "class 1")
     assert split.palette.shape == (2, 3) and split.sizes == {(20, 30): 3}
 
 
-def test_two_folders_and_a_changed_folder_are_never_mixed_up(tmp_path):
+def test_other_or_changed_folders_are_prepared_separately(tmp_path):
     one = write_folder(tmp_path / "one")
     two = write_folder(tmp_path / "two", count=4)
     assert len(load(one, tmp_path / "tfds").examples) == 3
@@ -198,7 +203,7 @@ def test_two_folders_and_a_changed_folder_are_never_mixed_up(tmp_path):
     assert load(one, tmp_path / "tfds").examples[0]["image"] == changed
 
 
-def test_options_that_change_the_labels_are_never_mixed_up(tmp_path):
+def test_options_that_change_labels_are_prepared_separately(tmp_path):
     root = write_folder(tmp_path / "own")
     plain, void = (load(root, tmp_path / "t", void_index=v) for v in (None, 1))
     assert len(plain.class_names) == 2 and len(void.class_names) == 1
@@ -208,12 +213,26 @@ def test_options_that_change_the_labels_are_never_mixed_up(tmp_path):
     ("name", "options", "message"),
     [
         ("vok", {}, "data.name='vok'.*cityscapes, folder, scenes, voc"),
-        ("scenes", {"void_index": 1}, "void_index: the dataset scenes takes no such"),
-        ("scenes", {"on_error": "ignore"}, "on_error='ignore': must be one of"),
-        ("scenes", {"split": "test"}, "scenes has no split 'test'; it has train, val"),
+        (
+            "scenes",
+            {"void_index": 1},
+            "options.void_index is not an option of the dataset scenes",
+        ),
+        (
+            "scenes",
+            {"on_error": "ignore"},
+            "on_error='ignore' must be one of raise, skip",
+        ),
+        (
+            "scenes",
+            {"split": "test"},
+            "scenes has no split 'test'; choose one of train, val",
+        ),
     ],
 )
-def test_a_wrong_name_is_refused_with_the_right_ones(tmp_path, name, options, message):
+def test_the_message_on_a_wrong_name_lists_the_right_ones(
+    tmp_path, name, options, message
+):
     arguments = {"split": "train", "manual_dir": None, "data_dir": str(tmp_path)}
     with pytest.raises(ValueError, match=message):
         load_split(name, **arguments | options)

@@ -25,7 +25,7 @@ def copied(element):
 
 
 def coordinates(height, width):
-    """An image whose color is its own row and column, and labels that agree."""
+    """Return an image whose color is its row and column, and a label that agrees."""
     y, x = np.mgrid[:height, :width].astype(np.uint8)
     return {"image": np.stack([y, x, 0 * x], axis=-1), "label": x // 8}
 
@@ -63,16 +63,16 @@ def test_image_and_label_stay_aligned_to_the_pixel_at_any_scale(rng, scale):
     element = {"image": image, "label": (image[..., 0] > 0).astype(np.uint8)}
     for _ in range(20):
         out = crop(element, rng, size=40, min_scale=scale, max_scale=scale)
-        # Bilinear crosses one half exactly where the nearest neighbor changes.
+        # Bilinear interpolation crosses 0.5 exactly where the nearest pixel changes.
         np.testing.assert_array_equal(out["image"][..., 0] > 127, out["label"] == 1)
 
 
-def test_the_crop_is_what_resizing_everything_first_would_give(rng):
+def test_the_crop_equals_a_crop_of_the_resized_image(rng):
     noise = cv2.GaussianBlur(rng.integers(0, 256, (96, 128, 3), np.uint8), (0, 0), 2)
     element = {"image": noise, "label": np.zeros((96, 128), np.uint8)}
     whole = cv2.resize(noise, (256, 192)).astype(int)
     out = crop(element, rng, size=32, min_scale=2.0, max_scale=2.0)["image"]
-    inner = out[1:-1, 1:-1].astype(int)  # the outermost pixels see no neighbor
+    inner = out[1:-1, 1:-1].astype(int)  # the border pixels lack neighbors
     errors = [
         np.abs(whole[y + 1 : y + 31, x + 1 : x + 31] - inner).max()
         for y in range(0, 161, 2)
@@ -122,7 +122,7 @@ def test_cat_max_ratio_avoids_crops_of_a_single_class(rng):
     assert single(0.75) < 0.15
 
 
-def test_a_flip_mirrors_both_half_of_the_time(rng):
+def test_half_of_the_examples_are_flipped(rng):
     mirrored = 0
     for _ in range(200):
         example = coordinates(5, 16)
@@ -145,7 +145,7 @@ def test_photometric_distortion_changes_colors_only(rng):
     assert 20 < changed < 30
 
 
-def test_photometric_distortion_leaves_grey_grey(rng):
+def test_photometric_distortion_keeps_gray_gray(rng):
     shades = set()
     for _ in range(60):
         gray = {"image": np.full((4, 4, 3), 100, np.uint8), "label": None}
@@ -156,7 +156,7 @@ def test_photometric_distortion_leaves_grey_grey(rng):
     assert 18 <= min(shades) < 60 and 140 < max(shades) <= 182
 
 
-def test_the_source_of_a_crop_is_never_written_to(rng):
+def test_the_source_of_a_crop_is_not_modified(rng):
     element = coordinates(24, 24)
     for array in element.values():
         array.flags.writeable = False  # it may be cached

@@ -1,1 +1,1 @@
-"""One module per dataset: from its archives or folders to records on disk."""
+"""One module per dataset, which reads its archives or folders as records."""

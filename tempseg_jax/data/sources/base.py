@@ -1,4 +1,4 @@
-"""What a dataset's files offer to the TFDS builder."""
+"""The interface between the files of a dataset and their preparation."""
 
 import dataclasses
 import hashlib
@@ -12,63 +12,66 @@ from jaxtyping import UInt8
 
 
 class Record(TypedDict):
-    """One example as it is stored: undecoded, so that reading it is cheap."""
+    """One example as it is stored: not decoded, so that reading it is fast."""
 
     id: str
-    image: bytes  # the file's own JPEG or PNG
-    label: bytes  # gray PNG: 0 to k - 1, or IGNORE_LABEL; all void where unlabelled
+    image: bytes  # the content of the JPEG or PNG file
+    label: bytes  # gray PNG: 0 to k - 1, or IGNORE_LABEL (void); all void if unlabeled
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One example to be, whose files are opened only when it is loaded."""
+    """One example, whose files are not opened before `load` is called."""
 
     id: str
-    nbytes: int  # of its image; 0 where there is none
-    load: Callable[[], Record]  # raises BadFile
+    nbytes: int  # size of the image file; 0 if the file does not exist
+    load: Callable[[], Record]  # raises BadFile if a file cannot be used
 
 
 @runtime_checkable
 class Source(Protocol):
-    """The files of one dataset, found and listed but not yet read."""
+    """The files of one dataset: found and listed, but not read."""
 
     name: str
-    where: str  # for messages: the folder or archives
-    splits: tuple[str, ...]  # stored; disjoint, combined by `split_expression`
+    where: str  # the folder or archives, for messages
+    splits: tuple[str, ...]  # disjoint, as stored; `split_expression` combines them
 
     def fingerprint(self) -> str:
-        """Return a digest of the files and of every option that shapes a record."""
+        """Return a digest of the files and of every option that changes a record."""
 
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples in their official order."""
 
     def split_expression(self, split: str) -> str:
-        """Return `split` in terms of `splits`, joined by '+'.
+        """Return the stored splits that `split` consists of, joined by '+'.
 
         Raises:
-            ValueError: there is no such split.
+            ValueError: If there is no such split.
         """
 
     def classes(self) -> tuple[tuple[str, ...], UInt8[np.ndarray, "k 3"]]:
-        """Return names and colors; known for certain once every entry is loaded."""
+        """Return class names and RGB colors; final after every entry was loaded."""
 
 
 def data_home(data_dir: str | None) -> Path:
-    """Return where TFDS keeps datasets: None is TFDS_DATA_DIR or its usual place."""
+    """Return the folder where TFDS keeps datasets.
+
+    None is TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set.
+    """
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return Path(data_dir or default).expanduser()
 
 
 def digest(*parts: object) -> str:
-    """Return a short digest of the parts' representations."""
+    """Return 16 hexadecimal digits of the SHA-256 of the parts' `repr`."""
     joined = "\n".join(repr(part) for part in parts)
     return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
 
 def stat_listing(folder: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
-    """Return (relative path, bytes, mtime in ns) of every file below, sorted.
+    """Return (relative path, bytes, mtime in ns) of every file in a folder, sorted.
 
-    It stands for the files' contents: cheap enough to compare at every start.
+    Stands for the content of the files, and is fast enough to compare at every start.
     """
     listing = []
     for root, _, names in os.walk(folder, followlinks=True):
@@ -78,3 +81,9 @@ def stat_listing(folder: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
             relative = os.path.relpath(path, folder)
             listing.append((relative, stat.st_size, stat.st_mtime_ns))
     return sorted(listing)
+
+
+def archive_fingerprint(path: Path) -> tuple[str, int, int]:
+    """Return the name, size in bytes and modification time in ns of an archive."""
+    stat = path.stat()
+    return path.name, stat.st_size, stat.st_mtime_ns

@@ -1,4 +1,4 @@
-"""Cityscapes' fine annotations, 19 classes, from the two zips or unpacked folders."""
+"""Cityscapes with fine annotations, 19 classes, from its two zips or unpacked."""
 
 import functools
 from collections.abc import Sequence
@@ -23,8 +23,13 @@ class Cityscapes:
     """Cityscapes from leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip.
 
     Args:
-        manual_dir: the folder of the two zips, or of leftImg8bit/ and gtFine/.
-        allow_missing: go on with a part of the data, saying how much is missing.
+        manual_dir: The folder of the two zips, or of leftImg8bit/ and gtFine/.
+        allow_missing: Whether to use a part of the data, with a warning that says how
+            many images are missing.
+
+    Raises:
+        ValueError: If `manual_dir` is not set, or a zip is truncated.
+        FileNotFoundError: If `manual_dir` does not hold the dataset.
     """
 
     name = "cityscapes"
@@ -32,7 +37,7 @@ class Cityscapes:
     def __init__(self, *, manual_dir: str | None, allow_missing: bool):
         if not manual_dir:
             raise ValueError(
-                "data.manual_dir is not set; give the folder of"
+                "data.manual_dir is not set; set it to the folder of"
                 f" {IMAGES}_trainvaltest.zip and {LABELS}_trainvaltest.zip from {_URL}"
             )
         self.where = manual_dir
@@ -43,24 +48,26 @@ class Cityscapes:
         self.splits = tuple(split for split, ids in self._ids.items() if ids)
         if not self.splits:
             raise FileNotFoundError(
-                f"{self._images.where}: no {IMAGES}/…/*{_IMAGE_END} in it"
+                f"{self._images.where} contains no {IMAGES}/…/*{_IMAGE_END}; download"
+                f" {IMAGES}_trainvaltest.zip from {_URL}"
             )
 
     def fingerprint(self) -> str:
-        """Return a digest of the files' names, sizes and times."""
+        """Return a digest of the files' names, sizes and modification times."""
         files = self._images.fingerprint(), self._labels.fingerprint()
         return digest(self._allow_missing, files)
 
     def split_expression(self, split: str) -> str:
-        """Return `split` if it is train, val or test, and there."""
+        """Return `split` if it is train, val or test, and the files contain it."""
         if split not in self.splits:
             raise ValueError(
-                f"{self.where} has no split {split!r}; it has {', '.join(self.splits)}"
+                f"{self.where} has no split {split!r}; choose one of"
+                f" {', '.join(self.splits)}"
             )
         return split
 
     def entries(self, split: str) -> Sequence[Entry]:
-        """Return the split's examples by name; those of test are all void."""
+        """Return the split's examples sorted by id; labels of test are all void."""
         self._check_complete(split)
         return [
             Entry(
@@ -69,11 +76,11 @@ class Cityscapes:
                 load=functools.partial(self._load, id_, split),
             )
             for id_ in self._ids[split]
-            if not self._allow_missing or self._is_labelled(id_, split)
+            if not self._allow_missing or self._is_labeled(id_, split)
         ]
 
     def classes(self) -> tuple[tuple[str, ...], UInt8[np.ndarray, "k 3"]]:
-        """Return the 19 classes that are scored, and their official colors."""
+        """Return the 19 classes that are scored, and their official RGB colors."""
         return labels.CITYSCAPES_CLASSES, labels.cityscapes_palette()
 
     def _find_ids(self, split: str) -> list[str]:
@@ -84,31 +91,31 @@ class Cityscapes:
             if name.startswith(start) and name.endswith(_IMAGE_END)
         )
 
-    def _is_labelled(self, id_: str, split: str) -> bool:
+    def _is_labeled(self, id_: str, split: str) -> bool:
         return split == "test" or _label_name(id_, split) in self._labels.names()
 
     def _check_complete(self, split: str) -> None:
         ids = self._ids[split]
-        unlabelled = [id_ for id_ in ids if not self._is_labelled(id_, split)]
-        if len(unlabelled) == len(ids):
+        unlabeled = [id_ for id_ in ids if not self._is_labeled(id_, split)]
+        if len(unlabeled) == len(ids):
             raise FileNotFoundError(
-                f"{self._labels.where}: no {LABELS}/{split}/…/*{_LABEL_END} in it; get"
-                f" {LABELS}_trainvaltest.zip from {_URL}"
+                f"{self._labels.where} contains no {LABELS}/{split}/…/*{_LABEL_END};"
+                f" download {LABELS}_trainvaltest.zip from {_URL}"
             )
-        missing = OFFICIAL_COUNTS[split] - len(ids) + len(unlabelled)
+        missing = OFFICIAL_COUNTS[split] - len(ids) + len(unlabeled)
         if not missing:
             return
         message = (
             f"{self.where}: {missing:,} of {OFFICIAL_COUNTS[split]:,} {split} images"
         )
-        if unlabelled:
-            message += f" or their labels ({unlabelled[0]}, …)"
+        if unlabeled:
+            message += f" or their labels ({unlabeled[0]}, …)"
         if not self._allow_missing:
             raise ValueError(
-                f"{message} are missing; set data.options.allow_missing=true to go on"
-                " with the others"
+                f"{message} are missing; set data.options.allow_missing=true to use the"
+                " others"
             )
-        logging.warning("%s are missing; going on with the others", message)
+        logging.warning("%s are missing; using the others", message)
 
     def _load(self, id_: str, split: str) -> Record:
         image_name = _image_name(id_, split)
@@ -142,13 +149,16 @@ def _label_name(id_: str, split: str) -> str:
 
 def _open(folder: Path, what: str) -> Files:
     if not folder.is_dir():
-        raise FileNotFoundError(f"data.manual_dir={folder}: no such folder")
+        raise FileNotFoundError(
+            f"data.manual_dir={folder} does not exist; set it to the folder of"
+            f" {what}_trainvaltest.zip"
+        )
     archive = folder / f"{what}_trainvaltest.zip"
     if (folder / what).is_dir():
         return FolderFiles(folder, folders=(what,))
     if archive.is_file():
         return ZipFiles(archive, prefix=f"{what}/")
     raise FileNotFoundError(
-        f"data.manual_dir={folder}: holds neither {archive.name} nor {what}/; get"
-        f" it from {_URL}"
+        f"data.manual_dir={folder} contains neither {archive.name} nor {what}/;"
+        f" download the archive from {_URL}"
     )

@@ -1,48 +1,52 @@
-"""One way to read a folder, a tar or a zip: by name, nothing unpacked.
+"""Read the files of a folder, tar or zip by name, without unpacking.
 
-Members are only ever read into memory, by names that we ask for, and only if they are
-regular files of a plausible size: no path can escape and no bomb can fill the disk.
+Archive members are only read into memory, and only if they are regular files of at most
+256 MiB: a member's path cannot lead outside, and a decompression bomb is refused.
 """
 
 import gzip
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
 from tempseg_jax.data.codec import BadFile
-from tempseg_jax.data.sources.base import stat_listing
+from tempseg_jax.data.sources.base import archive_fingerprint, stat_listing
 
-_LARGEST = 256 << 20  # bytes of one member; Cityscapes' largest image has 3 MB
+_MAX_BYTES = 256 << 20  # of one member; the largest image of Cityscapes has 3 MB
 _BLOCK = tarfile.BLOCKSIZE
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes
 
 
 @runtime_checkable
 class Files(Protocol):
-    """Files by their '/'-separated names, wherever they lie."""
+    """Files by their '/'-separated names."""
 
-    where: str
+    where: str  # the folder or archive, for messages
 
     def names(self) -> Set[str]:
         """Return the names of all regular files."""
 
     def size(self, name: str) -> int:
-        """Return a file's bytes, as its entry says; 0 if there is no such file."""
+        """Return a file's size in bytes; 0 if there is no such file."""
 
     def read(self, name: str) -> bytes:
-        """Return one file's bytes; raise BadFile, naming it, if that fails."""
+        """Return the content of one file.
+
+        Raises:
+            BadFile: If the file cannot be read.
+        """
 
     def fingerprint(self) -> object:
-        """Return what changes when the files change."""
+        """Return a value that changes if the files change."""
 
 
 class FolderFiles:
-    """The files below some folders of `root`."""
+    """The files in some folders of `root`, at any depth."""
 
     def __init__(self, root: Path, *, folders: tuple[str, ...]):
         self.where = str(root)
@@ -59,11 +63,11 @@ class FolderFiles:
         return self._sizes.keys()
 
     def size(self, name: str) -> int:
-        """Return a file's bytes."""
+        """Return a file's size in bytes; 0 if there is no such file."""
         return self._sizes.get(name, 0)
 
     def read(self, name: str) -> bytes:
-        """Return one file's bytes."""
+        """Return the content of one file."""
         try:
             return (self._root / name).read_bytes()
         except OSError as error:
@@ -71,15 +75,16 @@ class FolderFiles:
             raise BadFile(f"{self._root / name}: {reason}") from error
 
     def fingerprint(self) -> object:
-        """Return every file's name, size and time."""
+        """Return the name, size and modification time of every file."""
         return self._listing
 
 
 class TarFiles:
-    """The members of an uncompressed tar whose names begin with `prefix`.
+    """The members of an uncompressed tar whose names start with `prefix`.
 
     Raises:
-        ValueError: it is no tar, or truncated (when members are first asked for).
+        ValueError: If the file is not a tar, or is truncated; raised by the first call
+            of a method that needs the list of members.
     """
 
     def __init__(self, path: Path, *, prefix: str):
@@ -90,61 +95,59 @@ class TarFiles:
         self._file: BinaryIO | None = None
 
     def names(self) -> Set[str]:
-        """Return the names after the prefix."""
+        """Return the names without the prefix."""
         return self._index().keys()
 
     def size(self, name: str) -> int:
-        """Return a member's bytes, as its header says."""
+        """Return a member's size in bytes; 0 if there is no such member."""
         member = self._index().get(name)
         return member.size if member else 0
 
     def read(self, name: str) -> bytes:
-        """Return one member's bytes."""
+        """Return the content of one member."""
         member = self._index().get(name)
         if member is None:
-            raise BadFile(f"{self.where}: {self._prefix}{name}: no such member")
+            raise BadFile(f"{self.where} has no member {self._prefix}{name}")
         _check_size(member.size, name=f"{self.where}: {name}")
         self._file.seek(member.offset_data)
         return self._file.read(member.size)
 
     def fingerprint(self) -> object:
-        """Return the archive's name, size and time."""
-        return _stat(self._path)
+        """Return the archive's name, size and modification time."""
+        return archive_fingerprint(self._path)
 
     def _index(self) -> dict[str, tarfile.TarInfo]:
         if self._members is None:
             self._file = self._path.open("rb")
-            members = list(_whole(self._path, self._list_members))
+            members = list(_translate_errors(self._path, self._list_members))
             self._members = {
                 _clean(m.name).removeprefix(self._prefix): m
                 for m in members
                 if m.isreg() and _clean(m.name).startswith(self._prefix)
             }
             if not self._members:
-                found = sorted(
-                    {"/".join(_clean(m.name).split("/")[:2]) for m in members}
-                )
+                folders = {"/".join(_clean(m.name).split("/")[:2]) for m in members}
                 raise ValueError(
-                    f"{self._path}: holds {', '.join(found[:3])}, not {self._prefix};"
-                    " is it another archive?"
+                    f"{self._path} contains {', '.join(sorted(folders)[:3])}, not"
+                    f" {self._prefix}; replace it by the right archive"
                 )
         return self._members
 
     def _list_members(self) -> list[tarfile.TarInfo]:
         with tarfile.open(fileobj=self._file, mode="r:") as archive:
             members = archive.getmembers()
-        # tarfile takes an archive that ends between two members for a whole one.
+        # tarfile accepts an archive that was truncated between two members.
         self._file.seek(-_BLOCK, 2)
         if self._file.read().strip(b"\0"):
-            raise EOFError("no end-of-archive mark")
+            raise EOFError("no end-of-archive marker")
         return members
 
 
 class ZipFiles:
-    """The members of a zip whose names begin with `prefix`.
+    """The members of a zip whose names start with `prefix`.
 
     Raises:
-        ValueError: it is no zip, or truncated: the directory is at its end.
+        ValueError: If the file is not a zip, or is truncated.
     """
 
     def __init__(self, path: Path, *, prefix: str):
@@ -153,7 +156,7 @@ class ZipFiles:
         try:
             self._zip = zipfile.ZipFile(path)
         except zipfile.BadZipFile as error:
-            raise _broken(path, error) from error
+            raise _broken_archive(path, error) from error
         self._members = {
             info.filename: info
             for info in self._zip.infolist()
@@ -161,19 +164,19 @@ class ZipFiles:
         }
 
     def names(self) -> Set[str]:
-        """Return the names, with the prefix."""
+        """Return the names, including the prefix."""
         return self._members.keys()
 
     def size(self, name: str) -> int:
-        """Return a member's unpacked bytes, as the directory says."""
+        """Return a member's uncompressed size; 0 if there is no such member."""
         member = self._members.get(name)
         return member.file_size if member else 0
 
     def read(self, name: str) -> bytes:
-        """Return one member's bytes, whose checksum is right."""
+        """Return the content of one member, whose checksum is verified."""
         member = self._members.get(name)
         if member is None:
-            raise BadFile(f"{self.where}: {name}: no such member")
+            raise BadFile(f"{self.where} has no member {name}")
         _check_size(member.file_size, name=f"{self.where}: {name}")
         try:
             return self._zip.read(member)
@@ -181,22 +184,24 @@ class ZipFiles:
             raise BadFile(f"{self.where}: {name}: cannot be read ({error})") from error
 
     def fingerprint(self) -> object:
-        """Return the archive's name, size and time."""
-        return _stat(self._path)
+        """Return the archive's name, size and modification time."""
+        return archive_fingerprint(self._path)
 
 
 def stream_tar(
     path: Path, *, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, bytes) of the wanted members of a tar, compressed or not, in order.
+    """Yield (name, content) of the wanted members of a tar or tgz, in their order.
 
     Raises:
-        ValueError: it is no tar, or truncated; other members may have come before.
+        ValueError: If the file is not a tar, or is truncated; some members may have
+            been yielded before.
     """
 
     def members() -> Iterator[tuple[str, bytes]]:
         with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"  # a browser may have unpacked it
+            # Some browsers decompress a tgz that they download.
+            compressed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             bar = tqdm.wrapattr(
                 file,
@@ -213,36 +218,32 @@ def stream_tar(
                         if member.isreg() and wanted(name):
                             _check_size(member.size, name=f"{path}: {name}")
                             yield name, archive.extractfile(member).read()
-                while stream.read(_CHUNK):  # the checksum is at the end
+                while stream.read(_CHUNK):  # gzip verifies the checksum at the end
                     pass
 
-    yield from _whole(path, members)
+    yield from _translate_errors(path, members)
 
 
-def _whole(path: Path, read: Callable[[], Iterator]) -> Iterator:
-    """Yield from `read`, turning every sign of a broken archive into one message."""
+def _translate_errors(path: Path, read: Callable[[], Iterable]) -> Iterator:
+    """Yield from `read()`; raise ValueError if the archive is damaged."""
     try:
         yield from read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise _broken(path, error) from error
+        raise _broken_archive(path, error) from error
 
 
-def _broken(path: Path, error: Exception) -> ValueError:
+def _broken_archive(path: Path, error: Exception) -> ValueError:
     size = path.stat().st_size
     return ValueError(
-        f"{path}: truncated or no archive ({size:,} bytes; {error}); get it again"
+        f"{path} is truncated or not an archive ({size:,} bytes; {error}); download it"
+        " again"
     )
 
 
 def _check_size(size: int, *, name: str) -> None:
-    if size > _LARGEST:
-        raise BadFile(f"{name}: {size:,} bytes is implausibly large")
+    if size > _MAX_BYTES:
+        raise BadFile(f"{name}: {size:,} bytes exceed the limit of {_MAX_BYTES:,}")
 
 
 def _clean(name: str) -> str:
     return name.removeprefix("./")
-
-
-def _stat(path: Path) -> tuple[str, int, int]:
-    stat = path.stat()
-    return path.name, stat.st_size, stat.st_mtime_ns

@@ -1,4 +1,4 @@
-"""SBD's labels (Hariharan et al. 2011): benchmark.tgz, or what it unpacks to."""
+"""Labels of SBD (Hariharan et al. 2011), from benchmark.tgz or unpacked."""
 
 import functools
 import io
@@ -10,6 +10,7 @@ import scipy.io
 from jaxtyping import UInt8
 
 from tempseg_jax.data import codec
+from tempseg_jax.data.sources.base import archive_fingerprint
 from tempseg_jax.data.sources.files import FolderFiles, stream_tar
 
 ARCHIVE = "benchmark.tgz"
@@ -22,7 +23,7 @@ class Sbd:
 
     @staticmethod
     def is_in(folder: Path) -> bool:
-        """Return whether `folder` holds the archive, or what it unpacks to."""
+        """Return whether `folder` contains the archive, packed or unpacked."""
         return (folder / _FOLDER / "cls").is_dir() or (folder / ARCHIVE).is_file()
 
     def __init__(self, folder: Path):
@@ -34,17 +35,16 @@ class Sbd:
         self._folder = folder
 
     def fingerprint(self) -> object:
-        """Return what changes when the labels change."""
+        """Return a value that changes if the labels change."""
         if self._unpacked:
             return self._unpacked.fingerprint()
-        stat = self._archive.stat()
-        return self._archive.name, stat.st_size, stat.st_mtime_ns
+        return archive_fingerprint(self._archive)
 
     def ids(self) -> set[str]:
-        """Return the ids of train and val together.
+        """Return the ids of SBD's train and val lists together.
 
         Raises:
-            ValueError: the archive is broken, or its lists are missing.
+            ValueError: If the archive is truncated, or a list is missing.
         """
         ids: set[str] = set()
         for name in _LISTS:
@@ -55,16 +55,16 @@ class Sbd:
                 text = self._members.get(name)
             if text is None:
                 raise ValueError(
-                    f"{self.where}: {name} is missing; get the archive again"
+                    f"{self.where}: {name} is missing; download {ARCHIVE} again"
                 )
             ids.update(text.decode().split())
         return ids
 
     def read(self, id_: str) -> UInt8[np.ndarray, "h w"]:
-        """Return one image's class indices.
+        """Return the class indices of one image.
 
         Raises:
-            BadFile: there is no such .mat, or it holds no labels.
+            BadFile: If its .mat file is missing, or contains no labels.
         """
         name = f"cls/{id_}.mat"
         if self._unpacked:
@@ -73,11 +73,11 @@ class Sbd:
             data = self._members[name]
         else:
             raise codec.BadFile(f"{self.where}: {name} is missing")
-        return _decoded(data, name=f"{self.where}: {name}")
+        return _decode(data, name=f"{self.where}: {name}")
 
     @functools.cached_property
     def _members(self) -> Mapping[str, bytes]:
-        """Lists and .mat files (30 MB in all), in one pass: a tgz cannot be sought."""
+        """Lists and .mat files (30 MB), read at once: a tgz has no random access."""
         return {
             name.removeprefix(f"{_FOLDER}/"): data
             for name, data in stream_tar(self._archive, wanted=_is_wanted)
@@ -90,10 +90,12 @@ def _is_wanted(name: str) -> bool:
     return inner != name and (is_label or inner in _LISTS)
 
 
-def _decoded(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w"]:
+def _decode(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w"]:
     try:
         fields = scipy.io.loadmat(io.BytesIO(data), variable_names=["GTcls"])
         return np.ascontiguousarray(fields["GTcls"]["Segmentation"][0, 0], np.uint8)
-    # SciPy's reader raises whatever its parser stumbles over.
+    # SciPy's reader raises errors of many types.
     except Exception as error:
-        raise codec.BadFile(f"{name}: holds no GTcls.Segmentation ({error})") from error
+        raise codec.BadFile(
+            f"{name} contains no GTcls.Segmentation ({error})"
+        ) from error

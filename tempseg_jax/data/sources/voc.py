@@ -1,6 +1,5 @@
-"""PASCAL VOC 2012 segmentation, with SBD's extra training labels."""
+"""PASCAL VOC 2012 segmentation, with the additional training labels of SBD."""
 
-import dataclasses
 import functools
 import hashlib
 from collections.abc import Collection, Sequence
@@ -11,26 +10,31 @@ from absl import logging
 from jaxtyping import UInt8
 
 from tempseg_jax.data import codec, labels
+from tempseg_jax.data.sources import sbd, voc_files
 from tempseg_jax.data.sources.base import Entry, Record, digest
-from tempseg_jax.data.sources.download import Remote, fetch
-from tempseg_jax.data.sources.files import Files, FolderFiles, TarFiles
-from tempseg_jax.data.sources.sbd import Sbd
+from tempseg_jax.data.sources.voc_files import AUG_FOLDER, VocFiles
+from tempseg_jax.io.download import RemoteFile, fetch
 
-TRAINVAL = Remote(
-    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+TRAINVAL = RemoteFile(
+    url=f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{voc_files.ARCHIVE}",
+    algorithm="sha256",
+    digest="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
     size=1_999_639_040,
-    sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
 )
-BENCHMARK = Remote(
+BENCHMARK = RemoteFile(
     url="https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
-    "semantic_contours/benchmark.tgz",
+    f"semantic_contours/{sbd.ARCHIVE}",
+    algorithm="sha256",
+    digest="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
     size=1_419_539_633,
-    sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
 )
 OFFICIAL_COUNTS = {"train": 1464, "val": 1449, "extra": 9118}
-"""`extra` is what SBD adds to train without touching val: train_aug has 10,582."""
+"""Images per split; `extra` has SBD's images outside VOC's train and val lists.
 
-# SHA-256 of the sorted ids, one a line.
+train_aug is train and extra together: 10,582 images.
+"""
+
+# SHA-256 of the sorted ids, one per line.
 _OFFICIAL_LISTS = {
     "train": "129f1fe991729b1862115b77738c938c149c1f167baa02b4b3186aea9f0d6a84",
     "val": "6f8edc37993764f6e212237d39546fb595246244147e8a050813c520aac0ade1",
@@ -42,21 +46,23 @@ _EXPRESSIONS = {
     "trainval": "train+val",
     "train_aug": "train+extra",
 }
-_INSIDE = "VOCdevkit/VOC2012/"
-_AUG = "SegmentationClassAug"
 
 
 class Voc:
     """VOC 2012 from its archives or an unpacked VOCdevkit.
 
     Args:
-        manual_dir: the folder of VOCtrainval_11-May-2012.tar, or VOCdevkit, or the
-            folder that holds it, or VOC2012 itself. train_aug also needs SBD: either
+        manual_dir: The folder of VOCtrainval_11-May-2012.tar, or VOCdevkit, or the
+            folder that contains it, or VOC2012 itself. train_aug also needs SBD: either
             benchmark.tgz or benchmark_RELEASE in the same folder, or
             SegmentationClassAug/ beside SegmentationClass/. None downloads both
             archives (3.4 GB).
-        download_dir: where downloads are kept.
-        allow_missing: go on with a part of the data, saying how much is missing.
+        download_dir: The folder for downloads.
+        allow_missing: Whether to use a part of the data, with a warning that says how
+            many images are missing.
+
+    Raises:
+        FileNotFoundError: If `manual_dir` is set and does not contain VOC 2012.
     """
 
     name = "voc"
@@ -69,29 +75,32 @@ class Voc:
         self._allow_missing = allow_missing
         self.where = manual_dir or str(download_dir)
         self.splits = ("train", "val", "extra")
-        if manual_dir and not (self._found.has_aug or self._found.sbd):
+        if manual_dir and not (self._files.has_aug or self._files.sbd):
             self.splits = ("train", "val")
 
     def fingerprint(self) -> str:
-        """Return a digest of the files' names, sizes and times, or of their checksums.
+        """Return a digest of the files' names, sizes and modification times.
 
-        Once prepared, downloaded archives may be deleted.
+        Of downloaded archives it is a digest of their published digests, so that they
+        may be deleted after the preparation.
         """
         if not self._manual_dir:
-            return digest(TRAINVAL.sha256, BENCHMARK.sha256)
-        sbd = self._found.sbd.fingerprint() if self._found.sbd else None
-        return digest(self._allow_missing, self._found.files.fingerprint(), sbd)
+            return digest(TRAINVAL.digest, BENCHMARK.digest)
+        sbd_fingerprint = self._files.sbd.fingerprint() if self._files.sbd else None
+        return digest(
+            self._allow_missing, self._files.devkit.fingerprint(), sbd_fingerprint
+        )
 
     def split_expression(self, split: str) -> str:
-        """Return train, val, trainval or train_aug in terms of what is stored."""
+        """Return the stored splits of train, val, trainval or train_aug."""
         if split not in _EXPRESSIONS:
             raise ValueError(
-                f"voc has no split {split!r}; it has {', '.join(_EXPRESSIONS)}"
+                f"voc has no split {split!r}; choose one of {', '.join(_EXPRESSIONS)}"
             )
         if split == "train_aug" and "extra" not in self.splits:
             raise ValueError(
-                f"{self.where}: train_aug needs SBD: put benchmark.tgz beside the"
-                f" archive, or {_AUG}/ beside SegmentationClass/; or use the"
+                f"{self.where}: train_aug needs SBD; put {sbd.ARCHIVE} beside the"
+                f" archive, or {AUG_FOLDER}/ beside SegmentationClass/, or use the"
                 " split train"
             )
         return _EXPRESSIONS[split]
@@ -101,108 +110,123 @@ class Voc:
         return [
             Entry(
                 id=id_,
-                nbytes=self._found.files.size(f"JPEGImages/{id_}.jpg"),
+                nbytes=self._files.devkit.size(f"JPEGImages/{id_}.jpg"),
                 load=functools.partial(self._load, id_, split),
             )
             for id_ in self._ids[split]
         ]
 
     def classes(self) -> tuple[tuple[str, ...], UInt8[np.ndarray, "k 3"]]:
-        """Return VOC's 21 classes and its color map."""
+        """Return the 21 classes of VOC and its color map."""
         return labels.VOC_CLASSES, labels.voc_palette(len(labels.VOC_CLASSES))
 
     @functools.cached_property
-    def _found(self) -> "_Found":
+    def _files(self) -> VocFiles:
         if self._manual_dir:
-            return _find(Path(self._manual_dir))
-        fetch(BENCHMARK, folder=self._download_dir)
-        return _find(fetch(TRAINVAL, folder=self._download_dir).parent)
+            return voc_files.find(Path(self._manual_dir))
+        for archive in (BENCHMARK, TRAINVAL):
+            fetch(archive, folder=self._download_dir, folder_setting="data.data_dir")
+        return voc_files.find(self._download_dir)
 
     @functools.cached_property
     def _ids(self) -> dict[str, list[str]]:
         ids = {split: self._read_list(split) for split in ("train", "val")}
-        if self._found.has_aug:
-            names = self._found.files.names()
-            ids["extra"] = [Path(name).stem for name in names if f"{_AUG}/" in name]
-        elif self._found.sbd:
-            ids["extra"] = list(self._found.sbd.ids())
+        if self._files.has_aug:
+            names = self._files.devkit.names()
+            masks = [name for name in names if f"{AUG_FOLDER}/" in name]
+            ids["extra"] = [Path(mask).stem for mask in masks]
+        elif self._files.sbd:
+            ids["extra"] = list(self._files.sbd.ids())
         if "extra" in ids:
             ids["extra"] = extra_ids(ids["extra"], train=ids["train"], val=ids["val"])
         check_disjoint(ids, where=self.where)
         present = {split: self._present(split, ids[split]) for split in ids}
-        return self._checked(ids, present)
+        self._check_missing(ids, present)
+        return present
 
     def _read_list(self, split: str) -> list[str]:
         name = f"ImageSets/Segmentation/{split}.txt"
-        if name not in self._found.files.names():
-            raise FileNotFoundError(f"{self.where}: {name} is missing")
-        return self._found.files.read(name).decode().split()
+        if name not in self._files.devkit.names():
+            raise FileNotFoundError(
+                f"{self.where}: {name} is missing; download {voc_files.ARCHIVE} again"
+            )
+        return self._files.devkit.read(name).decode().split()
 
     def _present(self, split: str, ids: Sequence[str]) -> list[str]:
-        names = self._found.files.names()
+        names = self._files.devkit.names()
         present = [id_ for id_ in ids if f"JPEGImages/{id_}.jpg" in names]
-        if split == "extra" and self._found.sbd:
-            return present  # a missing .mat is met when it is loaded
+        if split == "extra" and self._files.sbd:
+            return present  # a missing .mat file is an error when it is loaded
         return [id_ for id_ in present if _mask_name(id_, split) in names]
 
-    def _checked(
+    def _check_missing(
         self, ids: dict[str, list[str]], present: dict[str, list[str]]
-    ) -> dict[str, list[str]]:
-        """Say how many are missing; go on with the others if told to."""
+    ) -> None:
+        """Raise ValueError if images are missing, or warn if that is allowed.
+
+        If none are missing, check that the lists are the official ones.
+        """
         missing = {s: OFFICIAL_COUNTS[s] - len(present[s]) for s in present}
         if not any(missing.values()):
             check_official(ids, where=self.where)
-            return ids
+            return
         counts = ", ".join(
             f"{count:,} of {OFFICIAL_COUNTS[split]:,} {split} images"
             for split, count in missing.items()
         )
         absent = [id_ for s in ids for id_ in ids[s] if id_ not in set(present[s])]
-        named = f" (its lists name {absent[0]}, which is not there)" if absent else ""
+        example = f" (such as {absent[0]}, which its lists name)" if absent else ""
+        message = f"{self.where}: {counts} are missing{example}"
         if not self._allow_missing:
             raise ValueError(
-                f"{self.where}: {counts} are missing{named}; set"
-                " data.options.allow_missing=true to go on with the others"
+                f"{message}; set data.options.allow_missing=true to use the others"
             )
-        logging.warning("%s: %s are missing%s; going on", self.where, counts, named)
-        return present
+        logging.warning("%s; using the others", message)
 
     def _load(self, id_: str, split: str) -> Record:
         image_name = f"JPEGImages/{id_}.jpg"
-        image = self._found.files.read(image_name)
+        image = self._files.devkit.read(image_name)
         size = codec.image_size(image, name=f"{self.where}: {image_name}")
-        if split == "extra" and self._found.sbd:
-            name = f"{self._found.sbd.where}: {id_}.mat"
-            label = self._found.sbd.read(id_)
+        if split == "extra" and self._files.sbd:
+            name = f"{self._files.sbd.where}: {id_}.mat"
+            label = self._files.sbd.read(id_)
         else:
             name = f"{self.where}: {_mask_name(id_, split)}"
             label = codec.read_mask(
-                self._found.files.read(_mask_name(id_, split)), name=name
+                self._files.devkit.read(_mask_name(id_, split)), name=name
             )
         codec.check_label(label, size=size, num_classes=21, name=name)
         return {"id": id_, "image": image, "label": codec.encode_label(label)}
 
 
 def extra_ids(
-    labelled: Collection[str], *, train: Sequence[str], val: Sequence[str]
+    labeled: Collection[str], *, train: Sequence[str], val: Sequence[str]
 ) -> list[str]:
-    """Return what augments train: everything labelled that is not in train or val."""
-    return sorted(set(labelled) - set(train) - set(val))
+    """Return the labeled images that are neither in train nor in val."""
+    return sorted(set(labeled) - set(train) - set(val))
 
 
 def check_disjoint(ids: dict[str, list[str]], *, where: str) -> None:
-    """Raise ValueError if an image is in val and in another split."""
+    """Check that no image of val is in another split.
+
+    Raises:
+        ValueError: If there is one.
+    """
     for split in ids.keys() - {"val"}:
         overlap = set(ids[split]) & set(ids["val"])
         if overlap:
             raise ValueError(
-                f"{where}: {len(overlap)} images are in {split} and in val, such as"
+                f"{where}: {len(overlap)} images are in both {split} and val, such as"
                 f" {min(overlap)}; restore the official lists"
             )
 
 
 def check_official(ids: dict[str, list[str]], *, where: str) -> None:
-    """Raise ValueError if complete lists are not the official ones."""
+    """Check that complete lists of ids are the official ones.
+
+    Raises:
+        ValueError: If the SHA-256 of a list differs.
+    """
     lists = {"train": ids["train"], "val": ids["val"]}
     if "extra" in ids:
         lists["train_aug"] = ids["train"] + ids["extra"]
@@ -211,46 +235,10 @@ def check_official(ids: dict[str, list[str]], *, where: str) -> None:
         if hashlib.sha256(text.encode()).hexdigest() != _OFFICIAL_LISTS[name]:
             raise ValueError(
                 f"{where}: the {len(members):,} images of {name} are not the official"
-                " ones; get the archives again"
+                " ones; download the archives again"
             )
 
 
 def _mask_name(id_: str, split: str) -> str:
-    folder = _AUG if split == "extra" else "SegmentationClass"
+    folder = AUG_FOLDER if split == "extra" else "SegmentationClass"
     return f"{folder}/{id_}.png"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    files: Files
-    has_aug: bool  # SegmentationClassAug is among the files
-    sbd: Sbd | None
-
-
-def _find(folder: Path) -> _Found:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"data.manual_dir={folder}: no such folder")
-    for below in ("VOCdevkit/VOC2012", "VOC2012", "."):
-        root = folder / below
-        if (root / "JPEGImages").is_dir():
-            folders = ["ImageSets/Segmentation", "JPEGImages", "SegmentationClass"]
-            if (root / _AUG).is_dir():
-                return _Found(FolderFiles(root, folders=(*folders, _AUG)), True, None)
-            # Beside JPEGImages, VOC2012 or VOCdevkit, whichever was given.
-            places = (root, root.parent, root.parent.parent)
-            return _Found(
-                FolderFiles(root, folders=tuple(folders)), False, _sbd(places)
-            )
-    for archive in (folder / TRAINVAL.name, *sorted(folder.glob("VOCtrainval*.tar"))):
-        if archive.is_file():
-            return _Found(TarFiles(archive, prefix=_INSIDE), False, _sbd((folder,)))
-    raise FileNotFoundError(
-        f"data.manual_dir={folder}: holds neither {TRAINVAL.name} nor"
-        " VOCdevkit/VOC2012/JPEGImages; put one there, or leave data.manual_dir out to"
-        " download it"
-    )
-
-
-def _sbd(places: Sequence[Path]) -> Sbd | None:
-    found = (place for place in places if Sbd.is_in(place))
-    return next((Sbd(place) for place in found), None)

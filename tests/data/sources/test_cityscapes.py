@@ -15,7 +15,7 @@ ZIPS = ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip")
 
 
 @pytest.fixture(autouse=True)
-def two_one_and_one_are_complete(monkeypatch):
+def official_counts_of_the_miniature(monkeypatch):
     counts = {split: len(ids) for split, ids in IDS.items()}
     monkeypatch.setattr(cityscapes, "OFFICIAL_COUNTS", counts)
 
@@ -40,7 +40,7 @@ def test_the_id_table_is_the_official_one():
     assert len(labels.CITYSCAPES_CLASSES) == len(labels.cityscapes_palette()) == 19
 
 
-def test_zips_give_images_and_train_ids(archives):
+def test_zips_are_read_as_images_and_train_ids(archives):
     dataset = source(archives)
     assert dataset.splits == ("train", "val", "test")
     assert [entry.id for entry in dataset.entries("train")] == IDS["train"]
@@ -54,7 +54,7 @@ def test_zips_give_images_and_train_ids(archives):
     assert codec.decode_image(record["image"], name="image").max() == 1
 
 
-def test_unpacked_folders_give_what_the_zips_give(archives, tmp_path):
+def test_the_zips_and_the_unpacked_folders_have_equal_records(archives, tmp_path):
     for members in miniatures.cityscapes_members(IDS):
         miniatures.write_folder(tmp_path / "unpacked", members)
     for split in IDS:
@@ -63,22 +63,24 @@ def test_unpacked_folders_give_what_the_zips_give(archives, tmp_path):
         assert [e.load() for e in left] == [e.load() for e in right]
 
 
-def test_test_images_are_all_void(archives):
+def test_labels_of_test_images_are_all_void(archives):
     record = source(archives).entries("test")[0].load()
     label = codec.decode_label(record["label"], name="label")
     assert label.shape == (16, 32) and (label == IGNORE_LABEL).all()
 
 
-def test_the_zip_of_labels_must_be_there(archives):
+def test_a_missing_zip_of_labels_is_named(archives):
     (archives / ZIPS[1]).unlink()
-    with pytest.raises(FileNotFoundError, match=f"holds neither {ZIPS[1]} nor gtFine/"):
+    with pytest.raises(
+        FileNotFoundError, match=f"contains neither {ZIPS[1]} nor gtFine/"
+    ):
         source(archives)
 
 
 def test_a_zip_without_fine_labels_is_refused(archives):
     miniatures.write_zip(archives / ZIPS[1], {"gtCoarse/train/a.png": b""})
     with pytest.raises(
-        FileNotFoundError, match=r"no gtFine/train/.*labelIds.png in it"
+        FileNotFoundError, match=r"contains no gtFine/train/.*labelIds.png"
     ):
         source(archives).entries("train")
 
@@ -86,7 +88,7 @@ def test_a_zip_without_fine_labels_is_refused(archives):
 def test_a_truncated_zip_is_refused(archives):
     path = archives / ZIPS[0]
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=f"{ZIPS[0]}: truncated or no archive"):
+    with pytest.raises(ValueError, match=f"{ZIPS[0]} is truncated or not an archive"):
         source(archives)
 
 
@@ -109,15 +111,15 @@ def test_missing_images_and_labels_are_counted(archives):
     assert [entry.id for entry in entries] == IDS["train"][:1]
 
 
-def test_an_id_beyond_the_official_ones_is_named(archives):
+def test_a_label_id_above_the_official_ones_is_refused(archives):
     images, annotations = miniatures.cityscapes_members(IDS)
     name = "gtFine/val/munster/munster_000000_000019_gtFine_labelIds.png"
     annotations[name] = miniatures.png(np.full((16, 32), 34, np.uint8))
     miniatures.write_zip(archives / ZIPS[1], annotations)
-    with pytest.raises(codec.BadFile, match="munster.*value 34 is no class"):
+    with pytest.raises(codec.BadFile, match="munster.*value 34 is neither a class"):
         source(archives).entries("val")[0].load()
 
 
-def test_without_a_folder_it_says_where_to_get_the_archives():
+def test_without_a_folder_the_message_says_where_to_download():
     with pytest.raises(ValueError, match="www.cityscapes-dataset.com"):
         cityscapes.Cityscapes(manual_dir=None, allow_missing=False)

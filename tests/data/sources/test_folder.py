@@ -37,13 +37,13 @@ def test_the_segnet_layout_pairs_jpg_and_png_by_stem(tmp_path):
     assert listing(source(tmp_path)) == {"train": ["a", "b"], "val": ["c"]}
 
 
-def test_a_folder_a_split(tmp_path):
+def test_one_folder_per_split(tmp_path):
     write(tmp_path, "images/train/a.jpg", "masks/train/a.png")
     write(tmp_path, "images/val/b.jpeg", "masks/val/b.PNG", "images/val/notes.txt")
     assert listing(source(tmp_path)) == {"train": ["a"], "val": ["b"]}
 
 
-def test_lists_of_stems_in_their_order(tmp_path):
+def test_lists_of_stems_keep_their_order(tmp_path):
     write(tmp_path, *(f"images/{i}.jpg" for i in range(4)))
     write(tmp_path, *(f"masks/{i}.png" for i in range(4)))
     (tmp_path / "train.txt").write_text("3\n1.jpg\n")
@@ -51,7 +51,7 @@ def test_lists_of_stems_in_their_order(tmp_path):
     assert listing(source(tmp_path)) == {"train": ["3", "1"], "val": ["0"]}
 
 
-def test_a_stem_in_a_list_may_hold_a_dot(tmp_path):
+def test_a_stem_in_a_list_may_contain_a_dot(tmp_path):
     write(tmp_path, "images/f.01.jpg", "masks/f.01.png", "images/f.02.jpg")
     (tmp_path / "train.txt").write_text("f.01\n\nimages/f.02.jpg\n")
     assert listing(source(tmp_path)) == {"train": ["f.01", "f.02"]}
@@ -60,18 +60,24 @@ def test_a_stem_in_a_list_may_hold_a_dot(tmp_path):
 @pytest.mark.parametrize(
     ("lists", "message"),
     [
-        ({"train": "a\n", "val": "\n"}, "val.txt: it is empty; give a stem a line, or"),
+        (
+            {"train": "a\n", "val": "\n"},
+            "val.txt is empty; write one stem per line, or",
+        ),
         (
             {"train": "images/a.jpg masks/a.png"},
-            "train.txt: .* more than one word; give",
+            "train.txt: .* more than one word; write",
         ),
-        ({"train": "a\nb\na.jpg\n"}, "train.txt: 'a' is in it 2 times; keep one"),
-        ({"train": "a\nb", "val": "b"}, "val.txt: 'b' is in train.txt too .*take it"),
-        ({"train": "a\nb", "test": "b"}, "test.txt: 'b' is in train.txt too"),
-        ({}, "images: 'a' alone cannot be train and val; add an image, or name it in"),
+        ({"train": "a\nb\na.jpg\n"}, "train.txt: 'a' occurs 2 times; keep one"),
+        (
+            {"train": "a\nb", "val": "b"},
+            "val.txt: 'b' is also in train.txt .*remove it",
+        ),
+        ({"train": "a\nb", "test": "b"}, "test.txt: 'b' is also in train.txt"),
+        ({}, "images: 'a' is the only image .* add an image, or write its stem into"),
     ],
 )
-def test_splits_that_would_show_an_image_twice_are_refused(tmp_path, lists, message):
+def test_malformed_lists_of_stems_are_refused(tmp_path, lists, message):
     write(tmp_path, "images/a.jpg", "masks/a.png")
     if lists:
         write(tmp_path, "images/b.jpg", "masks/b.png")
@@ -81,13 +87,13 @@ def test_splits_that_would_show_an_image_twice_are_refused(tmp_path, lists, mess
         source(tmp_path)
 
 
-def test_one_image_that_a_list_names_is_a_split(tmp_path):
+def test_a_list_of_one_image_is_a_split(tmp_path):
     write(tmp_path, "images/a.jpg", "masks/a.png")
     (tmp_path / "train.txt").write_text("a")
     assert listing(source(tmp_path)) == {"train": ["a"]}
 
 
-def test_without_lists_a_tenth_is_val_and_a_new_image_moves_at_most_one(tmp_path):
+def test_without_lists_a_tenth_is_val_and_adding_an_image_moves_at_most_one(tmp_path):
     write(tmp_path, *(f"images/{i}.jpg" for i in range(20)))
     write(tmp_path, *(f"masks/{i}.png" for i in range(20)))
     before = listing(source(tmp_path))
@@ -109,7 +115,7 @@ def test_void_index_becomes_void(tmp_path):
     np.testing.assert_array_equal(only_label(source(tmp_path, void_index=11)), expected)
 
 
-def test_classes_are_counted_where_they_are_not_named(tmp_path):
+def test_unnamed_classes_are_counted(tmp_path):
     write(tmp_path, "train/a.jpg", "trainannot/a.png")
     dataset = source(tmp_path, void_index=11)
     only_label(dataset)
@@ -117,7 +123,7 @@ def test_classes_are_counted_where_they_are_not_named(tmp_path):
     assert names == ("class 0", "class 1", "class 2") and palette.shape == (3, 3)
 
 
-def test_grey_palette_and_rgb_masks_mean_the_same(tmp_path):
+def test_gray_palette_and_rgb_masks_are_read_the_same_way(tmp_path):
     index = miniatures.mask(values=(0, 1, 2))
     colors = np.array([(0, 0, 0), (255, 0, 0), (9, 9, 200)], np.uint8)
     masks = {
@@ -139,7 +145,7 @@ def test_an_unlisted_color_is_void_or_an_error(tmp_path):
     write(tmp_path, "train/a.jpg", "trainannot/a.png", mask=mask)
     named = {"class_names": ("a",), "class_colors": [(0, 0, 0)]}
     assert (only_label(source(tmp_path, void_index=255, **named)) == 255).all()
-    with pytest.raises(codec.BadFile, match=r"a.png: color \[7, 7, 7\] is not in"):
+    with pytest.raises(codec.BadFile, match=r"a.png: the color \[7, 7, 7\] is not in"):
         only_label(source(tmp_path, **named))
     with pytest.raises(codec.BadFile, match="RGB mask; set data.options.class_colors"):
         only_label(source(tmp_path))
@@ -155,30 +161,36 @@ def first_problem(dataset):
 def test_an_image_without_mask_is_named(tmp_path):
     write(tmp_path, "train/a.jpg", "train/b.jpg", "trainannot/a.png")
     problem = first_problem(source(tmp_path))
-    assert "trainannot/b.*: no such file, for image b.jpg" in problem
+    assert "trainannot/b.* does not exist; image b.jpg needs it" in problem
 
 
-def test_a_list_that_names_an_absent_file_is_named(tmp_path):
+def test_a_listed_file_that_does_not_exist_is_named(tmp_path):
     write(tmp_path, "images/a.jpg", "masks/a.png")
     (tmp_path / "train.txt").write_text("a\nabsent\n")
-    assert "absent.*: no such file, for train.txt" in first_problem(source(tmp_path))
+    assert "absent.* does not exist; train.txt needs it" in first_problem(
+        source(tmp_path)
+    )
 
 
-def test_two_images_of_one_stem_are_named(tmp_path):
+def test_two_images_with_the_same_stem_are_named(tmp_path):
     write(tmp_path, "train/a.jpg", "train/a.jpeg", "trainannot/a.png")
-    assert "a.jpeg, a.jpg share a stem" in first_problem(source(tmp_path))
+    assert "a.jpeg, a.jpg have the same stem" in first_problem(source(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("mask", "options", "message"),
     [
         (miniatures.mask(height=9), {}, "30x9 pixels, but its image has 30x20"),
-        (miniatures.mask(values=(5,)), {"class_names": "abc"}, "value 5 is no class"),
+        (
+            miniatures.mask(values=(5,)),
+            {"class_names": "abc"},
+            "value 5 is not one of the 3",
+        ),
         (np.zeros((20, 30, 4), np.uint8), {}, "without an alpha channel"),
         (np.zeros((20, 30), np.uint16), {}, "8-bit"),
     ],
 )
-def test_a_mask_that_cannot_be_one_is_named(tmp_path, mask, options, message):
+def test_an_unusable_mask_is_named(tmp_path, mask, options, message):
     mask = miniatures.png(mask)
     write(tmp_path, "train/a.jpg", "trainannot/a.png", mask=mask)
     problem = first_problem(source(tmp_path, **options))
@@ -188,37 +200,38 @@ def test_a_mask_that_cannot_be_one_is_named(tmp_path, mask, options, message):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "empty file (0 bytes)"),
+        (b"", "empty (0 bytes)"),
         (b"text", "neither a JPEG nor a PNG"),
         (miniatures.jpeg()[:-200], "truncated"),
     ],
 )
-def test_an_image_that_is_none_is_named(tmp_path, data, message):
+def test_an_unusable_image_is_named(tmp_path, data, message):
     write(tmp_path, "trainannot/a.png")
     miniatures.write_folder(tmp_path, {"train/a.jpg": data})
     problem = first_problem(source(tmp_path))
     assert "a.jpg" in problem and message in problem
 
 
-def test_a_folder_without_images_says_what_belongs_there(tmp_path):
-    for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(FileNotFoundError, match="data.manual_dir="):
-            source(folder)
+def test_without_images_the_message_says_what_to_put_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} contains no images; put"):
+        source(tmp_path)
+    with pytest.raises(FileNotFoundError, match="absent does not exist; set it to"):
+        source(tmp_path / "absent")
     with pytest.raises(ValueError, match="data.manual_dir is not set"):
         Folder(manual_dir=None)
 
 
 @pytest.mark.parametrize(
     ("colors", "message"),
-    [([(0, 0)], "three numbers"), ([(0, 0, 0)], "1 colors for 2 class_names")],
+    [([(0, 0)], "three numbers"), ([(0, 0, 0)], "1 colors, but .* 2 names")],
 )
-def test_colors_that_cannot_be_used_are_refused(tmp_path, colors, message):
+def test_unusable_class_colors_are_refused(tmp_path, colors, message):
     write(tmp_path, "train/a.jpg", "trainannot/a.png")
     with pytest.raises(ValueError, match=f"class_colors.*{message}"):
         source(tmp_path, class_names="ab", class_colors=colors)
 
 
-def test_camvid_loads_as_it_lies(shared_data):
+def test_camvid_loads_without_changes(shared_data):
     dataset = source(shared_data / "camvid", void_index=11)
     counts = {split: len(ids) for split, ids in listing(dataset).items()}
     assert counts == {"train": 367, "val": 101, "test": 233}

@@ -1,8 +1,8 @@
-"""Real weights over real photographs: each convolution against its BatchNorm's mean.
+"""Compare real weights on real photographs with the moving means of BatchNorm.
 
-A BatchNorm's moving mean is what its convolution gave, on average, over ImageNet. With
-another preprocessing, or a tensor in another's place, the means differ. (They hardly
-feel a kernel's rows and columns exchanged: the golden activations do.)
+The moving mean of a BatchNorm is the mean output of its convolution over ImageNet. With
+another preprocessing, or with two tensors exchanged, the means differ. They change
+little if a kernel's rows and columns are exchanged; the golden activations detect that.
 """
 
 import cv2
@@ -17,14 +17,14 @@ from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing
 from tests.support import TEST_DATA
 
 PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
-CROP = 224  # pixels, of photographs reduced to a shorter side of 256: as on ImageNet
+CROP = 224  # pixels, after resizing the shorter side to 256, as on ImageNet
 
 
 def _photographs(folder, count):
-    """Return evenly chosen photographs, reduced, as one uint8 RGB batch."""
+    """Return every n-th photograph, resized and cropped, as one uint8 RGB batch."""
     paths = sorted((TEST_DATA / folder).glob("*.[jp][pn]g"))
     if len(paths) < count:
-        pytest.skip(f"{folder} is not here")
+        pytest.skip(f"{TEST_DATA / folder} does not exist")
     crops = []
     for path in paths[:: len(paths) // count][:count]:
         image = cv2.imread(str(path))[..., ::-1]
@@ -39,9 +39,9 @@ def _photographs(folder, count):
 
 @pytest.fixture(scope="module")
 def correlations():
-    """Return a function: images, train -> {convolution: correlation over channels}."""
+    """Return a function from images and train to {layer: correlation over channels}."""
     if not PARTIAL.exists():
-        pytest.skip(f"{PARTIAL.name} is not here")
+        pytest.skip(f"{PARTIAL} does not exist")
     module = SEGMENTERS["resnet50"](
         num_classes=2,
         preprocessing=preprocessing_of(str(PARTIAL)),
@@ -73,31 +73,32 @@ def correlations():
     jitted = jax.jit(means, static_argnames="train")
 
     def correlate(images, *, train):
-        found = {}
+        correlation = {}
         for name, mean in jitted(images, train=train).items():
             layer = name.removesuffix("/__call__")
-            # conv1's mean is that of the pixels, which the preprocessing makes about 0.
+            # The mean of conv1 depends on the mean pixel, which preprocessing makes 0.
             if layer != "conv1" and not layer.startswith("stage5"):
                 moving_mean = stored[layer.replace("conv", "bn") + "/mean"]
-                found[layer] = float(np.corrcoef(mean, moving_mean)[0, 1])
-        return found
+                correlation[layer] = float(np.corrcoef(mean, moving_mean)[0, 1])
+        return correlation
 
     return correlate
 
 
-def test_means_agree_through_conv4_and_less_with_the_channels_reversed(correlations):
+def test_means_agree_up_to_conv4_and_less_with_reversed_channels(correlations):
     images = _photographs("VOCdevkit/VOC2012/JPEGImages", 24)
-    right = correlations(images, train=False)
-    wrong = correlations(images[..., ::-1], train=False)
-    assert len(right) == 42
-    assert min(right.values()) > 0.9, right
-    assert np.mean(list(wrong.values())) < np.mean(list(right.values()))
-    assert min(wrong.values()) < 0.75
+    rgb = correlations(images, train=False)
+    bgr = correlations(images[..., ::-1], train=False)
+    assert len(rgb) == 42
+    assert min(rgb.values()) > 0.9, rgb
+    assert np.mean(list(bgr.values())) < np.mean(list(rgb.values()))
+    assert min(bgr.values()) < 0.75
 
 
 def test_means_agree_on_street_scenes_layer_by_layer(correlations):
-    # All of CamVid is one gray street: its means are not ImageNet's, and through layers
-    # normalized by ImageNet's statistics the difference grows. Normalized by the batch,
-    # each layer is judged alone (and hardly feels the order of the channels).
-    found = correlations(_photographs("camvid/train", 8), train=True)
-    assert min(found.values()) > 0.98, found
+    # The images of CamVid are alike: their means differ from those of ImageNet, and the
+    # difference grows from layer to layer if ImageNet's statistics normalize. With the
+    # statistics of the batch, each layer is compared independently of the others, but
+    # the order of the channels has little effect.
+    correlation = correlations(_photographs("camvid/train", 8), train=True)
+    assert min(correlation.values()) > 0.98, correlation

@@ -1,0 +1,39 @@
+"""What to do with files of a dataset that cannot be used: stop, or skip them."""
+
+from collections.abc import Sequence
+
+ON_ERROR = ("raise", "skip")
+"""Values of `data.on_error`."""
+
+_MAX_NAMED = 10
+
+
+class ProblemFiles(ValueError):
+    """Files that cannot be used: the message names ten, `problems` holds all."""
+
+    def __init__(self, problems: Sequence[str], *, where: str):
+        self.problems = tuple(problems)
+        super().__init__(
+            f"{summary(problems, where=where)} Repair or remove them, or set"
+            " data.on_error=skip to skip them."
+        )
+
+
+def check_on_error(on_error: str) -> None:
+    """Check that the value is one of ON_ERROR.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if on_error not in ON_ERROR:
+        raise ValueError(
+            f"data.on_error={on_error!r} must be one of {', '.join(ON_ERROR)}"
+        )
+
+
+def summary(problems: Sequence[str], *, where: str) -> str:
+    """Return one sentence with the number of problem files and the first ten."""
+    named = "; ".join(problems[:_MAX_NAMED])
+    unnamed = len(problems) - _MAX_NAMED
+    rest = f"; and {unnamed} more" if unnamed > 0 else ""
+    return f"{where}: {len(problems)} problem files: {named}{rest}."
