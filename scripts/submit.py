@@ -1,4 +1,4 @@
-"""Predict a test set and write the archive that its test server accepts.
+r"""Predict a test set and write the archive that its test server accepts.
 
     python scripts/submit.py voc --workdir=runs/fcn_voc \
         --images=VOCdevkit/VOC2012 --out=voc.tar.gz
@@ -46,8 +46,9 @@ def main() -> int:
     command.prepare()
     with command.one_line_errors(debug=options.debug):
         from tempseg_jax.inference import submission
+        from tempseg_jax.inference.submission_rules import RULES
 
-        rules = submission.RULES[options.server]
+        rules = RULES[options.server]
         images = rules.find(options.images, options.split)
         complete = options.split != "test" or len(images) == rules.images
         if not complete and not options.allow_partial:

@@ -11,8 +11,9 @@ from tempseg_jax.data.labels import CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_palet
 from tempseg_jax.inference import overlays, submission
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.inference.submission_rules import RULES
 
-VOC, CITYSCAPES = submission.RULES["voc"], submission.RULES["cityscapes"]
+VOC, CITYSCAPES = RULES["voc"], RULES["cityscapes"]
 
 
 class RedChannelPredictor(Predictor):
