@@ -1,4 +1,4 @@
-"""What stands before the tables: title, facts, progress, and how to read them."""
+"""The first part of the report: title, facts, missing runs, and reading guide."""
 
 from pathlib import Path
 
@@ -46,6 +46,7 @@ READING = (
         "corrected for the number of comparisons.",
     ),
 )
+"""The reading guide: terms, each with its explanation."""
 
 
 def title(sweep: SweepResults) -> str:
