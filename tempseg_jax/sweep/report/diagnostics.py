@@ -66,7 +66,11 @@ def calibration(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
         of_val = {seed: final["splits"]["val"] for seed, final in finals.items()}
 
         def column(name: str, i: int, scale: float, of_val: dict = of_val) -> str:
-            values = {seed: scale * x[name][i] for seed, x in of_val.items()}
+            values = {
+                seed: scale * x[name][i]
+                for seed, x in of_val.items()
+                if x[name][i] is not None  # JSON has no infinity and NaN
+            }
             return mean_std(values, digits=3 if name == "nll" else 2)
 
         temperatures = {f"{final['temperatures'][1]:g}" for final in finals.values()}

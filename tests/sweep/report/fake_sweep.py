@@ -6,6 +6,7 @@ import numpy as np
 
 from tempseg_jax.data.sources import scenes
 from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, store
 from tempseg_jax.sweep.measure import Measurement
 from tempseg_jax.sweep.report import statistics
@@ -38,7 +39,7 @@ def write_sweep(
         "class_names": class_names,
         "palette": PALETTE.tolist(),
     }
-    store.write_json(folder / "sweep.json", about)
+    write_json(folder / "sweep.json", about)
     for run in SweepResults(folder).runs if runs is None else runs:
         write_run(folder, run)
     return SweepResults(folder)
@@ -75,7 +76,7 @@ def write_run(folder, run):
         final["parameters"]["discriminator"] = 2_790_000
     write_examples(folder, run_folder, rng)
     write_metrics(run_folder, rng, adversarial=adversarial)
-    store.write_json(run_folder / "final.json", final)
+    write_json(run_folder / "final.json", final)
 
 
 def make_measurement(rng, *, right):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tempseg_jax.sweep import cells, store
+from tempseg_jax.io.json_files import write_json
+from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.report import build, examples, figures, html, tables
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
@@ -52,7 +53,7 @@ def test_a_partial_sweep_lists_missing_runs_and_shows_the_others(tmp_path):
     (stopped / "checkpoints" / "20").mkdir(parents=True)
     (stopped / ".lock").touch()
     diverged = Run("tg2", 0).folder(tmp_path) / "final.json"
-    store.write_json(diverged, {"diverged": "step 7: the loss is not finite"})
+    write_json(diverged, {"diverged": "step 7: the loss is not finite"})
     sweep = SweepResults(tmp_path)
     report = build.build(sweep)
     assert report.missing == [

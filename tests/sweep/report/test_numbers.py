@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import store
 from tempseg_jax.sweep.cells import CONTRASTS
 from tempseg_jax.sweep.measure import Measurement
@@ -74,7 +75,7 @@ def write(folder, cell, seed):
     (run_folder / "metrics.jsonl").write_text(
         "".join(json.dumps(x) + "\n" for x in lines)
     )
-    store.write_json(run_folder / "final.json", final)
+    write_json(run_folder / "final.json", final)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def sweep(tmp_path_factory):
         "class_names": ["ground", "sky"],
         "palette": [[0, 0, 0], [255, 255, 255]],
     }
-    store.write_json(folder / "sweep.json", about)
+    write_json(folder / "sweep.json", about)
     for cell in CELLS:
         for seed in range(SEEDS):
             write(folder, cell, seed)
@@ -121,7 +122,7 @@ def test_the_summary_names_the_settings_that_are_better_or_worse(sweep):
 def test_the_summary_says_that_there_is_no_interval_yet(sweep, tmp_path):
     saved_config.claim(tmp_path, sweep.config, allow_change=False)
     about = json.loads((sweep.folder / "sweep.json").read_text())
-    store.write_json(tmp_path / "sweep.json", about)
+    write_json(tmp_path / "sweep.json", about)
     write(tmp_path, "baseline", 0)
     assert build._summary(SweepResults(tmp_path), "3", "val") == (
         "On val there is no confidence interval over seeds yet: it needs two seeds "

@@ -1,10 +1,12 @@
 """The tables of a sweep: rows, pairing, the paper's numbers."""
 
+import json
 import re
 import shutil
 
 import numpy as np
 
+from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import store
 from tempseg_jax.sweep.report import cost, diagnostics, tables
 from tempseg_jax.sweep.report.collect import SweepResults
@@ -150,3 +152,15 @@ def test_table_4_is_computed_from_the_logged_images_per_second(full):
     assert shown["epoch, supervised"] == "25.6 s"  # 512 images, 20 per second
     assert shown["ratio"] == "2.00"
     assert (shown["parameters"], shown["parameters of D"]) == ("23.6 M", "2.79 M")
+
+
+def test_a_calibration_that_is_not_finite_is_left_out_of_the_mean(tmp_path):
+    sweep = write_sweep(tmp_path, seeds=2)
+    path = Run("tg0.5", 0).folder(tmp_path) / "final.json"
+    final = json.loads(path.read_text())
+    final["splits"]["val"]["nll"][0] = None
+    write_json(path, final)
+    table = diagnostics.calibration(SweepResults(tmp_path), ("baseline", "tg0.5"))
+    other = sweep.finished("tg0.5")[1]["splits"]["val"]["nll"][0]
+    assert row(table, "T_G = 0.5")["NLL at T = 1 (nats)"] == f"{other:.3f}"
+    assert "±" in row(table, "Baseline (α = 0)")["NLL at T = 1 (nats)"]
