@@ -16,7 +16,7 @@ class Upgrade(NamedTuple):
     """How the fields of one format become those of the next one."""
 
     renamed: Mapping[str, str]  # old name -> new name, as dotted paths
-    defaults: Mapping[str, Any]  # for a field that is absent: what was done without it
+    defaults: Mapping[str, Any]  # dotted path -> value, where the field is absent
 
 
 CONFIG_UPGRADES = {
@@ -43,8 +43,8 @@ CONFIG_UPGRADES = {
 }
 """For `config.json`, by the format that is upgraded.
 
-A new field of a config needs a new format and a default here, which does what was done
-before there was the field.
+A new field of a config needs a default here, for the format before it was added: the
+value with which a run computes what it computed without the field.
 """
 
 MODEL_UPGRADES = {1: Upgrade(renamed={}, defaults={})}
