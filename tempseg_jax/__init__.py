@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
+__version__ = "0.2.0"
+
 
 def __getattr__(name: str) -> Any:
     """Import `load` when it is first used, so that `import tempseg_jax` stays fast."""

@@ -23,7 +23,7 @@ MISTAKES = {
     "": "--workdir: missing; for example --workdir=runs/demo",
     "--workdir={workdir} extra": "'extra': unexpected argument; options start with --",
     "--workdir={workdir} --mode=eval": "{workdir}/checkpoints: no checkpoint 'best' "
-    "(there are: none); train with this workdir first",
+    "(available: none); train with this workdir first",
     "--workdir={workdir} --config.objective.temperature_d=0": "objective.temperature_d:"
     " 0.0 is not a temperature; it divides the logits, so give a positive number",
     "--workdir={workdir} --config.objective.gan=wgan": "objective.gan: 'wgan' is not "
