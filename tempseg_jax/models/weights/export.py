@@ -67,7 +67,7 @@ def save_torchvision(
     with another one. `preprocessing_of` uses the metadata where there is any.
 
     Raises:
-        OSError: If the file cannot be written.
+        OSError, safetensors.SafetensorError: If the file cannot be written.
         ValueError: If torchvision does not have this architecture, or if the
             preprocessing is not one of `PREPROCESSINGS`.
     """
