@@ -1,22 +1,18 @@
-"""Loading weight files, errors about unsuitable files, and exporting weights."""
+"""Loading weight files, and errors about unsuitable files."""
 
 import ast
 import functools
-import importlib.util
-import subprocess
-import sys
 
 import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
-from tempseg_jax.models.weights import layouts, pretrained
-from tempseg_jax.models.weights.export import save_torchvision, to_torchvision
+from tempseg_jax.models.weights import pretrained
 from tempseg_jax.models.weights.layouts import (
     DENSE_HWC,
     KERAS_RESNET50,
@@ -31,24 +27,10 @@ from tempseg_jax.models.weights.pretrained import (
     preprocessing_of,
 )
 from tempseg_jax.models.weights.sources import LocalFile
-from tests.support import ROOT, TEST_DATA, make_segmenter
+from tests.models.weights.shapes import file_shapes, variable_shapes
+from tests.support import ROOT, TEST_DATA
 
 PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
-
-
-@functools.cache
-def _shapes(name, *, width=1.0):
-    """Return a segmenter's variables as shapes, without initializing them."""
-    module = make_segmenter(name, num_classes=3, width=width)
-    image = jnp.zeros((1, 32, 32, 3), jnp.uint8)
-    return jax.eval_shape(
-        lambda k: module.init(k, image, train=False), jax.random.key(0)
-    )
-
-
-def _file_shapes(layout):
-    flat = flatten_dict(_shapes(layout.segmenter), sep="/")
-    return {r.file: r.arrangement.file_shape(flat[r.linen].shape) for r in layout.rows}
 
 
 def _write_keras(path, shapes, *, value=0.25, pattern="{layer}/{layer}/{role}:0"):
@@ -63,11 +45,11 @@ def _write_keras(path, shapes, *, value=0.25, pattern="{layer}/{layer}/{role}:0"
 
 @pytest.fixture(scope="module")
 def keras_shapes():
-    return _file_shapes(KERAS_RESNET50)
+    return file_shapes(KERAS_RESNET50)
 
 
 def _load_resnet50(path, *, missing=()):
-    variables = _shapes("resnet50")
+    variables = variable_shapes("resnet50")
     return load_pretrained(
         variables, str(path), segmenter_name="resnet50", missing=missing
     )
@@ -75,7 +57,7 @@ def _load_resnet50(path, *, missing=()):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
 def test_a_layout_has_one_row_for_every_variable_except_the_heads(layout):
-    flat = flatten_dict(_shapes(layout.segmenter), sep="/")
+    flat = flatten_dict(variable_shapes(layout.segmenter), sep="/")
     heads = [n for n in flat if n.split("/")[1].startswith(("score", "upsample8"))]
     rows = [row.linen for row in layout.rows]
     assert sorted(rows + heads) == sorted(flat)
@@ -191,12 +173,12 @@ def test_the_report_lists_every_tensor(tmp_path, keras_shapes):
 def test_vgg16_loads_with_the_tensor_names_of_keras_1(tmp_path):
     shapes = {
         name.replace("kernel", "W_1").replace("bias", "b_1"): shape
-        for name, shape in _file_shapes(KERAS_VGG16).items()
+        for name, shape in file_shapes(KERAS_VGG16).items()
     }
     pattern = "{layer}/{layer}_{role}:0"
     path = _write_keras(tmp_path / "vgg.h5", shapes, pattern=pattern)
     variables, report = load_pretrained(
-        _shapes("fcn8s"), path, segmenter_name="fcn8s", missing=()
+        variable_shapes("fcn8s"), path, segmenter_name="fcn8s", missing=()
     )
     assert preprocessing_of(path) == CAFFE
     assert variables["params"]["backbone"]["fc6"]["kernel"].shape == (7, 7, 512, 4096)
@@ -275,7 +257,7 @@ def test_weights_of_another_architecture_are_an_error(source, segmenter, fits):
         ValueError, match=f"fits model.name='{fits}', not '{segmenter}'"
     ):
         load_pretrained(
-            _shapes(segmenter), source, segmenter_name=segmenter, missing=()
+            variable_shapes(segmenter), source, segmenter_name=segmenter, missing=()
         )
 
 
@@ -283,7 +265,7 @@ def test_a_narrow_network_is_an_error_before_any_download():
     shapes = r"\(7, 7, 3, 64\), but this network's has shape \(7, 7, 3, 32\)"
     with pytest.raises(ValueError, match=f"{shapes}; set model.width=1 or model.pre"):
         load_pretrained(
-            _shapes("resnet50", width=0.5),
+            variable_shapes("resnet50", width=0.5),
             "keras_resnet50",
             segmenter_name="resnet50",
             missing=(),
@@ -298,7 +280,7 @@ def test_the_published_width_is_that_of_the_layout(
     layout = KERAS_RESNET50._replace(first_kernel=(7, 7, 3, 32))
     source = pretrained.Source(LocalFile(tmp_path / "w.h5"), layout, CAFFE)
     monkeypatch.setitem(PRETRAINED, "narrow", source)
-    variables = _shapes("resnet50", width=width)
+    variables = variable_shapes("resnet50", width=width)
     flat = flatten_dict(variables, sep="/")
     shapes = {row.file: flat[row.linen].shape for row in layout.rows}
     _write_keras(tmp_path / "w.h5", shapes)
@@ -344,60 +326,13 @@ def test_a_file_of_no_known_layout_is_an_error_with_its_tensor_names(tmp_path):
         preprocessing_of(str(tmp_path / "w.safetensors"))
 
 
-@pytest.fixture(scope="module")
-def drawn_resnet50():
-    random = np.random.default_rng(0)
-    flat = flatten_dict(_shapes("resnet50_v15"), sep="/")
-    drawn = {n: random.random(x.shape, np.float32) for n, x in flat.items()}
-    return unflatten_dict(drawn, sep="/")
-
-
-@pytest.mark.parametrize("preprocessing", [CAFFE, TORCHVISION], ids=["caffe", "tv"])
-def test_an_export_loads_again_with_the_preprocessing_of_the_training(
-    tmp_path, drawn_resnet50, preprocessing
-):
-    path = tmp_path / "out.safetensors"
-    kind = {"segmenter_name": "resnet50_v15"}
-    save_torchvision(path, drawn_resnet50, preprocessing=preprocessing, **kind)
-    assert preprocessing_of(str(path)) == preprocessing
-    shapes = _shapes("resnet50_v15")
-    variables, report = load_pretrained(shapes, str(path), missing=(), **kind)
-    assert report.unused == ("score.bias", "score.weight")
-    expected = flatten_dict(drawn_resnet50, sep="/")
-    for name, value in flatten_dict(variables, sep="/").items():
-        if name in report.loaded:
-            np.testing.assert_array_equal(value, expected[name])
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_fcn8s_converts_to_torchvision_and_back():
-    random = np.random.default_rng(0)
-    shapes = flatten_dict(_shapes("fcn8s", width=1 / 16), sep="/")
-    flat = {n: random.random(x.shape, np.float32) for n, x in shapes.items()}
-    tensors = to_torchvision(unflatten_dict(flat, sep="/"), segmenter_name="fcn8s")
-    assert tensors["features.0.weight"].shape == (4, 3, 3, 3)
-    assert tensors["classifier.0.weight"].shape == (256, 32 * 7 * 7)
-    assert tensors["score_pool3.weight"].shape == (3, 16, 1, 1)
-    assert len(tensors) == len(flat)
-    kernel = flat["params/upsample8/kernel"]
-    assert tensors["upsample8.weight"][1, 2, 3, 4] == kernel[3, 4, 1, 2]
-    for row in layouts.TORCHVISION_VGG16.rows:
-        value = row.arrangement.from_file(tensors[row.file], flat[row.linen].shape)
-        np.testing.assert_array_equal(value, flat[row.linen])
-
-
-def test_resnet50_v1_cannot_be_exported_to_torchvision():
-    with pytest.raises(ValueError, match="resnet50_v15"):
-        to_torchvision({}, segmenter_name="resnet50")
-
-
 def test_half_precision_files_become_float32(tmp_path):
-    shapes = _file_shapes(TORCHVISION_RESNET50)
+    shapes = file_shapes(TORCHVISION_RESNET50)
     tensors = {name: np.full(shape, 0.5, np.float16) for name, shape in shapes.items()}
     tensors["bn1.num_batches_tracked"] = np.array(7)
     save_file(tensors, tmp_path / "half.safetensors")
     variables, report = load_pretrained(
-        _shapes("resnet50_v15"),
+        variable_shapes("resnet50_v15"),
         str(tmp_path / "half.safetensors"),
         segmenter_name="resnet50_v15",
         missing=(),
@@ -434,34 +369,3 @@ def test_the_partial_real_file_loads_only_with_pretrained_missing(tmp_path):
         kernel = file["conv4_block6_2_conv/conv4_block6_2_conv/kernel:0"][()]
     loaded = variables["params"]["stage4_block6"]["conv2"]["kernel"]
     np.testing.assert_array_equal(loaded, kernel)
-
-
-def _convert(source, target, *options):
-    script = ROOT / "scripts/convert_weights.py"
-    command = [sys.executable, script, source, target, *options]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_converting_without_torch_is_an_error_that_names_it(tmp_path):
-    if importlib.util.find_spec("torch"):
-        pytest.skip("torch is installed")
-    (tmp_path / "w.pth").write_bytes(b"")
-    result = _convert(tmp_path / "w.pth", tmp_path / "w.safetensors")
-    assert result.returncode == 1
-    assert "torch is not installed; run this script" in result.stderr
-    assert not (tmp_path / "w.safetensors").exists()
-
-
-def test_a_pytorch_checkpoint_converts_with_its_preprocessing(tmp_path):
-    torch = pytest.importorskip("torch", reason="converting needs torch")
-    shapes = _file_shapes(TORCHVISION_RESNET50)
-    state = {f"module.{name}": torch.full(s, 0.5) for name, s in shapes.items()}
-    torch.save({"state_dict": state}, tmp_path / "w.pth")
-    path = tmp_path / "w.safetensors"
-    result = _convert(tmp_path / "w.pth", path, "--preprocessing=caffe")
-    assert result.returncode == 0, result.stderr
-    assert preprocessing_of(str(path)) == CAFFE
-    variables, _ = load_pretrained(
-        _shapes("resnet50_v15"), str(path), segmenter_name="resnet50_v15", missing=()
-    )
-    assert variables["params"]["conv1"]["kernel"].max() == 0.5
