@@ -127,7 +127,7 @@ def _resolve(source: str) -> Source:
         return PRETRAINED[source]
     path = Path(source).expanduser()
     if not path.is_file():
-        raise ValueError(_unknown(source))
+        raise ValueError(_unknown_source_message(source))
     index = read_index(path)
     layout = recognize(frozenset(index.shapes))
     if layout is None:
@@ -137,10 +137,10 @@ def _resolve(source: str) -> Source:
             f"{path}: the tensor names ({first}, ...) match no known layout; use a "
             f"file of one of these: {known}"
         )
-    return Source(LocalFile(path), layout, _declared(path, index, layout))
+    return Source(LocalFile(path), layout, _preprocessing_of_file(path, index, layout))
 
 
-def _unknown(source: str) -> str:
+def _unknown_source_message(source: str) -> str:
     close = difflib.get_close_matches(source, PRETRAINED, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(PRETRAINED)}"
     return (
@@ -149,7 +149,7 @@ def _unknown(source: str) -> str:
     )
 
 
-def _declared(path: Path, index: Index, layout: Layout) -> Preprocessing:
+def _preprocessing_of_file(path: Path, index: Index, layout: Layout) -> Preprocessing:
     """Return the preprocessing in the file's metadata, else that of its layout."""
     name = index.metadata.get("preprocessing")
     if name is None:
@@ -198,15 +198,16 @@ def _check_file(
     absent = [name for name in absent if not name.startswith(missing)]
     if absent:
         raise ValueError(
-            f"{path} does not have the tensors {_list(absent)} of {layout.title}; if "
-            "that is intended, add prefixes of their names to model.pretrained_missing"
+            f"{path} does not have the tensors {_list_names(absent)} of "
+            f"{layout.title}; if that is intended, add prefixes of their names to "
+            "model.pretrained_missing"
         )
     known = {row.file for row in layout.rows}
     extra = [n for n in index.shapes if n not in known and re.match(layout.backbone, n)]
     if extra:
         raise ValueError(
-            f"{path} has the tensors {_list(extra)}, which {layout.title} does not "
-            "have; the file holds the weights of another network"
+            f"{path} has the tensors {_list_names(extra)}, which {layout.title} does "
+            "not have; the file holds the weights of another network"
         )
 
 
@@ -223,6 +224,6 @@ def _check_shapes(
             )
 
 
-def _list(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     more = f" and {len(names) - 12} more tensors" if len(names) > 12 else ""
     return ", ".join(names[:12]) + more
