@@ -64,8 +64,3 @@ def _inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
             yield value
         elif hasattr(value, "jaxpr"):
             yield value.jaxpr
-
-
-def count_parameters(params: PyTree) -> int:
-    """Return the number of parameters in a tree of arrays or of their shapes."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
