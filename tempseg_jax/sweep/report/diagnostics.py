@@ -58,7 +58,11 @@ def calibration(evidence: Evidence, cells: Sequence[str]) -> View:
         found = {seed: final["splits"]["val"] for seed, final in finals.items()}
 
         def column(name: str, i: int, scale: float, found: dict = found) -> str:
-            values = {seed: scale * v[name][i] for seed, v in found.items()}
+            values = {
+                seed: scale * v[name][i]
+                for seed, v in found.items()
+                if v[name][i] is not None
+            }
             return spread(values, digits=3 if name == "nll" else 2)
 
         at = {f"{final['temperatures'][1]:g}" for final in finals.values()}

@@ -9,8 +9,9 @@ import pytest
 
 from tempseg_jax.data.sources import scenes
 from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, store
-from tempseg_jax.sweep.measure import Measurement
+from tempseg_jax.sweep.measurement import Measurement
 from tempseg_jax.sweep.report import (
     build,
     diagnostics,
@@ -49,7 +50,7 @@ def write_sweep(folder, *, tables=("3",), seeds=3, runs=None, config=None):
         "class_names": NAMES,
         "palette": PALETTE.tolist(),
     }
-    store.write_json(folder / "sweep.json", about)
+    write_json(folder / "sweep.json", about)
     for run in Evidence(folder).runs if runs is None else runs:
         write_run(folder, run)
     return Evidence(folder)
@@ -86,7 +87,7 @@ def write_run(folder, run):
         final["parameters"]["discriminator"] = 2_790_000
     write_examples(folder, workdir_of_run, rng)
     write_metrics(workdir_of_run, rng, adversarial=adversarial)
-    store.write_json(workdir_of_run / "final.json", final)
+    write_json(workdir_of_run / "final.json", final)
 
 
 def make_measurement(rng, *, right):
@@ -347,7 +348,7 @@ def test_a_partial_sweep_names_what_is_missing_and_shows_the_rest(tmp_path):
     (stopped / "checkpoints" / "20").mkdir(parents=True)
     (stopped / ".lock").touch()
     diverged = Run("tg2", 0).folder(tmp_path) / "final.json"
-    store.write_json(diverged, {"diverged": "step 7: the loss is not finite"})
+    write_json(diverged, {"diverged": "step 7: the loss is not finite"})
     evidence = Evidence(tmp_path)
     found = build.build(evidence)
     assert found.missing == [

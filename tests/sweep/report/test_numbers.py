@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import store
-from tempseg_jax.sweep.measure import Measurement
+from tempseg_jax.sweep.measurement import Measurement
 from tempseg_jax.sweep.report import (
     build,
     diagnostics,
@@ -69,7 +70,7 @@ def write(folder, cell, seed):
         own / "val.npz", Measurement(["a", "b"], confusion, np.zeros((2, 2)), bins)
     )
     (own / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    store.write_json(own / "final.json", final)
+    write_json(own / "final.json", final)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def evidence(tmp_path_factory):
         "class_names": ["ground", "sky"],
         "palette": [[0, 0, 0], [255, 255, 255]],
     }
-    store.write_json(folder / "sweep.json", about)
+    write_json(folder / "sweep.json", about)
     for cell in CELLS:
         for seed in range(SEEDS):
             write(folder, cell, seed)
@@ -121,7 +122,7 @@ def test_a_verdict_says_which_settings_are_better_or_worse(evidence):
 def test_a_verdict_says_where_there_is_no_interval(evidence, tmp_path):
     saved_config.claim(tmp_path, evidence.config, allow_change=False)
     about = json.loads((evidence.folder / "sweep.json").read_text())
-    store.write_json(tmp_path / "sweep.json", about)
+    write_json(tmp_path / "sweep.json", about)
     write(tmp_path, "baseline", 0)
     assert build._verdict(Evidence(tmp_path), "3", "val") == (
         "On val: no interval over seeds yet; it needs two finished seeds of a setting "
