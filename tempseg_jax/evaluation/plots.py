@@ -29,7 +29,9 @@ def save_panel(
     name = example.id.replace("/", "_")
     path = folder / f"{name}.png"
     if not cv2.imwrite(str(path), np.ascontiguousarray(panel[..., ::-1])):
-        raise OSError(f"{path}: could not be written; is the disk full?")
+        raise OSError(
+            f"{path}: could not be written; check permissions and free disk space"
+        )
 
 
 CURVES = (

@@ -77,6 +77,11 @@ def finish(
 
     Returns:
         The contents of `final.json`, without its duration and provenance.
+
+    Raises:
+        FileNotFoundError: If the run has no checkpoint.
+        ValueError: If the checkpoint holds another network than the config's.
+        OSError: If a measurement cannot be written.
     """
     networks = builders.build_networks(
         config, num_classes=len(splits["val"].class_names)
@@ -178,12 +183,12 @@ def _change(params: PyTree, initial: PyTree) -> dict[str, float]:
         initial parameters; `largest`, the largest change of one parameter.
     """
     start = np.concatenate([np.ravel(x) for x in jax.tree.leaves(initial)])
-    moved = np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)]) - start
-    distance = float(np.linalg.norm(moved))
+    end = np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)])
+    distance = float(np.linalg.norm(end - start))
     return {
         "distance": distance,
         "relative": distance / float(np.linalg.norm(start)),
-        "largest": float(np.max(np.abs(moved))),
+        "largest": float(np.max(np.abs(end - start))),
     }
 
 
