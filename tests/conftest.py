@@ -8,8 +8,8 @@ from jaxtyping import install_import_hook
 # Before anything imports the package: every annotated shape is then checked.
 install_import_hook("tempseg_jax", "beartype.beartype")
 
-# Before anything imports JAX: programs that one test compiled serve all others, those of
-# its subprocesses and of pytest-xdist's workers, which inherit this environment.
+# Before anything imports JAX: programs that one test compiled serve all others, also in
+# subprocesses and in the workers of pytest-xdist, which inherit this environment.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _COMPILED = tempfile.TemporaryDirectory(prefix="tempseg_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
