@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from tempseg_jax import train
+from tempseg_jax import config_fields, train
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.plan import Plan
 from tempseg_jax.sweep import cells, progress
