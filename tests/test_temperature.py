@@ -15,17 +15,20 @@ CLASSES, TEMPERATURE = 5, 0.5
 
 
 @functools.cache
-def train(name, *, temperature, score_rate):
-    """Logits over T after four steps of SGD with momentum, and what they were at T."""
-    segmenter = make_segmenter(name, num_classes=CLASSES, width=0.06)
+def network(name):
+    """Return initial parameters, their optimizer state, a step and the logits."""
+    segmenter = make_segmenter(name, num_classes=CLASSES)
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.integers(0, 256, (4, 64, 64, 3), np.uint8))
     label = jnp.asarray(rng.integers(0, CLASSES, (4, 64, 64), np.uint8))
-    variables = segmenter.init(jax.random.key(0), image, train=False)
-    params, stats = variables["params"], variables.get("batch_stats", {})
-    optimizer = optax.chain(
-        optax.sgd(0.05, momentum=0.9), optax.masked(optax.scale(score_rate), is_score)
+    variables = jax.jit(functools.partial(segmenter.init, train=False))(
+        jax.random.key(0), image
     )
+    params, stats = variables["params"], variables.get("batch_stats", {})
+
+    def optimizer(score_rate):
+        rate = optax.masked(optax.scale(score_rate), is_score)
+        return optax.chain(optax.sgd(0.05, momentum=0.9), rate)
 
     def logits_of(params):
         logits, _ = segmenter.apply(
@@ -38,19 +41,24 @@ def train(name, *, temperature, score_rate):
         return logits
 
     @jax.jit
-    def step(params, state):
-        grads = jax.grad(
-            lambda params: losses.cross_entropy(
+    def step(params, state, temperature, score_rate):
+        def loss(params):
+            return losses.cross_entropy(
                 logits_of(params), label, temperature=temperature
             )
-        )(params)
-        updates, state = optimizer.update(grads, state)
+
+        updates, state = optimizer(score_rate).update(jax.grad(loss)(params), state)
         return optax.apply_updates(params, updates), state
 
-    state = optimizer.init(params)
+    return params, optimizer(1.0).init(params), step, jax.jit(logits_of)
+
+
+def train(name, *, temperature, score_rate):
+    """Return the logits over T after four steps of SGD with momentum."""
+    params, state, step, logits_of = network(name)
     for _ in range(4):
-        params, state = step(params, state)
-    return np.asarray(jax.jit(logits_of)(params)) / temperature
+        params, state = step(params, state, temperature, score_rate)
+    return np.asarray(logits_of(params)) / temperature
 
 
 def is_score(params):
