@@ -1,34 +1,52 @@
-# make demo    set up .venv, train on generated scenes, show the result
-# make test    set up .venv, run every test
-# make lint    set up .venv, check style
+# make demo    set up the environment, train on generated scenes
+# make test    set up the environment, run every test in parallel
+# make lint    set up the environment, check style
+#
+# Variables:
+#   PYTHON   the interpreter; by default the first below that is 3.11 or newer
+#   VENV     the folder of the virtual environment; one for each interpreter
+#   JAX      a requirement on jax, beside requirements.txt
+#   PYTEST   options of pytest
+#
+# The tests on another interpreter, or with another version of jax:
+#   make test PYTHON=python3.12 VENV=.venv-3.12
+#   make test PYTHON=python3.11 VENV=.venv-oldest JAX='jax==0.10.0'
 
-# The first of these that is 3.11 or newer, unless PYTHON names one.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+JAX ?=
+PYTEST ?= -n auto --dist worksteal
 
-.PHONY: demo test lint setup
+.PHONY: demo test lint setup same-python
 .DELETE_ON_ERROR:
 
-setup: .venv/ready
+setup: $(VENV)/ready
 
-.venv/ready: requirements.txt pyproject.toml
+$(VENV)/ready: requirements.txt pyproject.toml | same-python
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "error: Python 3.11 or newer is needed; install it, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
-	@echo "Setting up .venv (a minute or two, about 400 MB to download) ..."
-	@"$(PYTHON)" -m venv .venv \
-	  || { echo "error: no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
-	@.venv/bin/python -m pip install --quiet -r requirements.txt -e ".[dev]" > .venv/setup.log 2>&1 \
-	  || { grep -iE '^error' .venv/setup.log | tail -n 1; \
-	       echo "error: the packages of requirements.txt could not be installed; is there a network? The whole story is in .venv/setup.log"; exit 1; }
+	  || { echo "error: Python 3.11 or newer is needed; install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up $(VENV) (one or two minutes, a download of about 400 MB) ..."
+	@"$(PYTHON)" -m venv $(VENV) \
+	  || { echo "error: the virtual environment $(VENV) could not be created; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(VENV)/bin/python -m pip install --quiet -r requirements.txt -e ".[dev]" $(if $(JAX),"$(JAX)") > $(VENV)/setup.log 2>&1 \
+	  || { grep -iE '^error' $(VENV)/setup.log | tail -n 1; \
+	       echo "error: the packages of requirements.txt could not be installed; check the network and read $(VENV)/setup.log"; exit 1; }
 	@touch $@
 
-demo: .venv/ready
-	.venv/bin/python -m tempseg_jax.main --config=configs/demo.py --workdir=runs/demo
+# An environment that exists keeps its interpreter, so another PYTHON must not be ignored.
+same-python:
+	@test ! -x $(VENV)/bin/python || test "$(origin PYTHON)" = file \
+	  || test "$$($(VENV)/bin/python -V)" = "$$("$(PYTHON)" -V)" \
+	  || { echo "error: $(VENV) is of $$($(VENV)/bin/python -V), not of PYTHON=$(PYTHON); name another folder: VENV=$(VENV)-other"; exit 1; }
+
+demo: $(VENV)/ready
+	$(VENV)/bin/python -m tempseg_jax.main --config=configs/demo.py --workdir=runs/demo
 	@echo "Pictures: runs/demo/predictions/ (image, ground truth, prediction) and runs/demo/curves.png"
 
-test: .venv/ready
-	.venv/bin/python -m pytest
+test: $(VENV)/ready
+	$(VENV)/bin/python -m pytest $(PYTEST)
 
-lint: .venv/ready
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .

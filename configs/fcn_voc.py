@@ -3,6 +3,9 @@
 Run:      python -m tempseg_jax.main --config=configs/fcn_voc.py --workdir=runs/fcn_voc
 Paper:    92.90 pAcc, 69.82 mIoU on val
 Measured: not yet (needs the whole data set and a GPU)
+
+Every field is here. The other configs import this one, directly or through another, and
+state only what differs; `--mode=describe` prints the whole of any of them.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -11,57 +14,57 @@ from ml_collections import ConfigDict, config_dict
 def get_config() -> ConfigDict:
     """T_G = 0.5, T_D = 1: the paper's best cell (table 3)."""
     config = ConfigDict()
-    config.seed = 0
-    config.epochs = 50
-    config.steps = config_dict.placeholder(int)  # instead of what the epochs give
-    config.accumulate = 1  # parts that a batch is played in, to save memory
+    config.seed = 0  # parameters, order of the images, augmentation and dropout
+    config.epochs = 50  # passes over the training images
+    config.steps = config_dict.placeholder(int)  # else epochs; scales the schedule
+    config.accumulate = 1  # micro-batches per step: gradient accumulation
     config.precision = "bfloat16"  # or float16, float32
 
     config.data = ConfigDict()
-    config.data.name = "voc"
+    config.data.name = "voc"  # or cityscapes, folder (your own images), scenes
     config.data.manual_dir = config_dict.placeholder(str)  # archives or VOCdevkit
-    config.data.data_dir = config_dict.placeholder(str)  # ~/tensorflow_datasets
-    config.data.options = ConfigDict({"allow_missing": False})
-    config.data.train_split = "train_aug"
-    config.data.val_split = "val"
-    config.data.batch_size = 16
-    config.data.crop_size = 416
-    config.data.min_scale = 0.5
-    config.data.max_scale = 2.0
+    config.data.data_dir = config_dict.placeholder(str)  # else ~/tensorflow_datasets
+    config.data.options = ConfigDict({"allow_missing": False})  # of this dataset only
+    config.data.train_split = "train_aug"  # VOC's train and SBD: 10,582 images
+    config.data.val_split = "val"  # chooses the best checkpoint
+    config.data.batch_size = 16  # images per step, over all devices and processes
+    config.data.crop_size = 416  # pixels, height and width
+    config.data.min_scale = 0.5  # random scaling: smallest factor
+    config.data.max_scale = 2.0  # random scaling: largest factor
     config.data.cat_max_ratio = 1.0  # below 1: redraw crops that one class fills
-    config.data.photometric = False
-    config.data.num_workers = 8  # threads
-    config.data.cache_bytes = 0  # of memory, for decoded images
-    config.data.on_error = "raise"  # or skip
+    config.data.photometric = False  # random brightness, contrast, saturation, hue
+    config.data.num_workers = 8  # threads that decode and augment
+    config.data.cache_bytes = 0  # memory for decoded images
+    config.data.on_error = "raise"  # for unreadable files; or skip
 
     config.model = ConfigDict()
-    config.model.name = "fcn8s"
-    config.model.discriminator = "dcgan"
-    config.model.width = 1.0
-    config.model.remat = False
-    config.model.pretrained = "vgg16.tv_in1k"
-    config.model.pretrained_missing = ()
+    config.model.name = "fcn8s"  # or resnet50, resnet50_v15
+    config.model.width = 1.0  # factor on the segmenter's channels
+    config.model.remat = False  # recompute activations: less memory, more time
+    config.model.pretrained = "vgg16.tv_in1k"  # ImageNet weights; "": none
+    config.model.pretrained_missing = ()  # prefixes of tensors that the file may lack
+    config.model.discriminator = "dcgan"  # architecture: Radford et al. 2016
 
     config.objective = ConfigDict()
     config.objective.adversary = "lsgan"  # or dcgan (eq. 2)
-    config.objective.critic_steps = 1  # updates of D a step
-    config.objective.alpha = 0.05  # 0: supervised, without a discriminator
-    config.objective.temperature_g = 0.5
-    config.objective.temperature_d = 1.0
-    config.objective.temperature_seg = config_dict.placeholder(float)  # else T_G
-    config.objective.temperature_adv = config_dict.placeholder(float)  # else T_G
-    config.objective.mask_void = True
+    config.objective.critic_steps = 1  # updates of D per step
+    config.objective.alpha = 0.05  # weight of L_adv; 0: supervised, no discriminator
+    config.objective.temperature_g = 0.5  # T_G: divides the logits in the losses of G
+    config.objective.temperature_d = 1.0  # T_D: divides the logits in the loss of D
+    config.objective.temperature_seg = config_dict.placeholder(float)  # L_seg; else T_G
+    config.objective.temperature_adv = config_dict.placeholder(float)  # L_adv; else T_G
+    config.objective.mask_void = True  # void pixels are zero in the input of D
 
     config.optimizer = ConfigDict()
-    config.optimizer.learning_rate_g = 5e-3
-    config.optimizer.learning_rate_d = 1e-7
-    config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 0.0
-    config.optimizer.warmup_epochs = 5
-    config.optimizer.cycles = 1
+    config.optimizer.learning_rate_g = 5e-3  # of the segmenter: SGD
+    config.optimizer.learning_rate_d = 1e-7  # of the discriminator: Adam
+    config.optimizer.momentum = 0.9  # of SGD
+    config.optimizer.weight_decay = 0.0  # λ (eq. 1), of the segmenter's kernels
+    config.optimizer.warmup_epochs = 5  # linear warm-up of both learning rates
+    config.optimizer.cycles = 1  # cosine decays to 0; above 1: with restarts
 
-    config.log_every_steps = 20
+    config.log_every_steps = 20  # to metrics.jsonl, TensorBoard and the terminal
     config.evaluate_every_epochs = 1.0  # 0: never
-    config.save_every_steps = 1000
-    config.eval_batch_size = 8
-    return config
+    config.save_every_steps = 1000  # besides one at every evaluation
+    config.eval_batch_size = 8  # images per process, over its devices
+    return config.lock()  # a config that changes this one cannot misspell a field

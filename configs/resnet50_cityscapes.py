@@ -6,63 +6,17 @@ Paper:    93.02 pAcc, 60.75 mIoU on val
 Measured: not yet (needs the whole data set and a GPU)
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+
+from configs import fcn_cityscapes
 
 
 def get_config() -> ConfigDict:
-    """T_G = 0.5, T_D = 1: the paper's best cell (table 3)."""
-    config = ConfigDict()
-    config.seed = 0
-    config.epochs = 50
-    config.steps = config_dict.placeholder(int)  # instead of what the epochs give
-    config.accumulate = 1  # parts that a batch is played in, to save memory
-    config.precision = "bfloat16"  # or float16, float32
-
-    config.data = ConfigDict()
-    config.data.name = "cityscapes"
-    config.data.manual_dir = config_dict.placeholder(str)  # zips or folders
-    config.data.data_dir = config_dict.placeholder(str)  # ~/tensorflow_datasets
-    config.data.options = ConfigDict({"allow_missing": False})
-    config.data.train_split = "train"
-    config.data.val_split = "val"
-    config.data.batch_size = 16
-    config.data.crop_size = 416
-    config.data.min_scale = 0.5
-    config.data.max_scale = 2.0
-    config.data.cat_max_ratio = 1.0  # below 1: redraw crops that one class fills
-    config.data.photometric = False
-    config.data.num_workers = 8  # threads
-    config.data.cache_bytes = 0  # of memory, for decoded images
-    config.data.on_error = "raise"  # or skip
-
-    config.model = ConfigDict()
+    """As `fcn_cityscapes`, with ResNet-50, its learning rate for D, α and λ."""
+    config = fcn_cityscapes.get_config()
     config.model.name = "resnet50"
-    config.model.discriminator = "dcgan"
-    config.model.width = 1.0
-    config.model.remat = False
     config.model.pretrained = "keras_resnet50"
-    config.model.pretrained_missing = ()
-
-    config.objective = ConfigDict()
-    config.objective.adversary = "lsgan"  # or dcgan (eq. 2)
-    config.objective.critic_steps = 1  # updates of D a step
-    config.objective.alpha = 0.05  # 0: supervised, without a discriminator
-    config.objective.temperature_g = 0.5
-    config.objective.temperature_d = 1.0
-    config.objective.temperature_seg = config_dict.placeholder(float)  # else T_G
-    config.objective.temperature_adv = config_dict.placeholder(float)  # else T_G
-    config.objective.mask_void = True
-
-    config.optimizer = ConfigDict()
-    config.optimizer.learning_rate_g = 5e-3
+    config.objective.alpha = 0.05
     config.optimizer.learning_rate_d = 5e-8
-    config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 5e-4
-    config.optimizer.warmup_epochs = 5
-    config.optimizer.cycles = 1
-
-    config.log_every_steps = 20
-    config.evaluate_every_epochs = 1.0  # 0: never
-    config.save_every_steps = 1000
-    config.eval_batch_size = 2
     return config

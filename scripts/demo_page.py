@@ -1,8 +1,8 @@
-"""Serve a local page that segments the image dropped on it.
+"""Serve a local web page that predicts an uploaded image.
 
     python scripts/demo_page.py --workdir=runs/demo
 
-Shows the overlay, the area of each class, and what the temperature does to the
+Shows the overlay, the area of each class, and the effect of the temperature on the
 probabilities and their entropy. Needs Gradio: pip install -e '.[demo]'.
 """
 
@@ -17,15 +17,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--port", type=int, default=7860, help="0: any free one")
+    parser.add_argument(
+        "--port", type=int, default=7860, help="default: 7860; 0: a free one"
+    )
     command.add_segmenter_arguments(parser)
     options = parser.parse_args()
     command.prepare()
     with command.one_line_errors(debug=options.debug):
-        segment = command.load_segmenter(options)
+        predictor = command.load_segmenter(options)
         from tempseg_jax.inference import demo_page
 
-        demo_page.serve(segment, port=options.port, wait=True)
+        demo_page.serve(predictor, port=options.port, wait=True)
     return 0
 
 

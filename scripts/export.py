@@ -1,10 +1,11 @@
-"""Export a trained network to use it without this package.
+"""Export a trained network, to use it without this package.
 
     python scripts/export.py --workdir=runs/demo --out=model
 
-Writes StableHLO programs (through jax.export, for CPU and CUDA) from uint8 RGB images
-to labels and to probabilities, the weights as safetensors, and a file use.py that runs
-them. Add --onnx --size=512x1024 for an ONNX file of that size.
+Writes StableHLO programs (by jax.export) from uint8 RGB images to labels and to
+probabilities, the weights as safetensors, and a file use.py that runs them. The
+programs run on a CPU and on a CUDA GPU, whichever machine exports them. Add --onnx
+--size=512x1024 for an ONNX file for images of that size.
 """
 
 import argparse
@@ -20,34 +21,51 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
-        "--batch", type=int, help="images in a call; default: any number"
+        "--out", type=Path, required=True, metavar="DIR", help="output folder"
     )
-    parser.add_argument("--size", help="HEIGHTxWIDTH in pixels; default: any size")
-    parser.add_argument("--onnx", action="store_true", help="also model.onnx")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        help="fixed batch size; default: any, and 1 in the ONNX file",
+    )
+    parser.add_argument(
+        "--size",
+        metavar="HEIGHTxWIDTH",
+        help="fixed image size in pixels; default: any",
+    )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="also write model.onnx; needs --size and --precision=float32",
+    )
     command.add_segmenter_arguments(parser)
     options = parser.parse_args()
     command.prepare()
     with command.one_line_errors(debug=options.debug):
         height, width = _size(options.size)
         if options.onnx and height is None:
-            raise ValueError("--onnx needs a fixed --size, such as --size=512x1024")
+            raise ValueError(
+                "--onnx: needs a fixed image size; pass --size, such as --size=512x1024"
+            )
         if options.batch is not None and options.batch < 1:
-            raise ValueError(f"--batch={options.batch}: give 1 or more")
+            raise ValueError(f"--batch={options.batch}: must be 1 or more")
         from tempseg_jax.inference.export import Shape, export
 
-        segment = command.load_segmenter(options)
+        predictor = command.load_segmenter(options)
         shape = Shape(options.batch, height, width)
-        names = export(segment, options.out, shape=shape)
+        names = export(predictor, options.out, shape=shape)
         print(f"{options.out}: {', '.join(names)}")
         if options.onnx:
             from tempseg_jax.inference.export_onnx import export_onnx
 
             path = options.out / "model.onnx"
             shape = shape._replace(batch=options.batch or 1)
-            difference = export_onnx(segment, path, shape=shape)
-            print(f"{path}: onnxruntime's probabilities differ by {difference:.1e}")
+            difference = export_onnx(predictor, path, shape=shape)
+            print(
+                f"{path}: onnxruntime's probabilities differ from JAX's by at most "
+                f"{difference:.1e}"
+            )
     return 0
 
 
@@ -56,7 +74,7 @@ def _size(text: str | None) -> tuple[int, int] | tuple[None, None]:
         return None, None
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if not match:
-        raise ValueError(f"--size={text}: not HEIGHTxWIDTH, such as 512x1024")
+        raise ValueError(f"--size={text}: must be HEIGHTxWIDTH, such as 512x1024")
     return int(match[1]), int(match[2])
 
 

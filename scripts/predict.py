@@ -1,9 +1,10 @@
-"""Predictor photographs with a trained network.
+"""Predict image files with a trained network.
 
     python scripts/predict.py --workdir=runs/demo IMAGE_OR_FOLDER... --out=DIR
 
-Writes DIR/labels/*.png, whose pixels are the classes' indices (with the dataset's
-colors as their palette), and DIR/overlays/*.jpg to look at, with a legend.
+Writes DIR/labels/*.png, indexed images whose pixels are class indices and whose palette
+has the dataset's colors, and DIR/overlays/*.jpg, the images with the predicted classes
+in color and a legend.
 """
 
 import argparse
@@ -14,12 +15,19 @@ from tempseg_jax.cli import command
 
 
 def main() -> int:
-    """Parse the command line and segment every image."""
+    """Parse the command line and predict every image."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE_OR_FOLDER",
+        help="image files, and folders that are searched recursively",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="output folder"
+    )
     command.add_segmenter_arguments(parser)
     options = parser.parse_args()
     command.prepare()
@@ -28,12 +36,12 @@ def main() -> int:
         from tempseg_jax.inference.predict_files import predict_files
 
         files = image_files.find(options.images)
-        segment = command.load_segmenter(options)
-        outcome = predict_files(segment, files, out=options.out)
+        predictor = command.load_segmenter(options)
+        outcome = predict_files(predictor, files, out=options.out)
         print(f"{outcome}; written to {options.out}")
         if outcome.broken:
             raise ValueError(
-                f"{len(outcome.broken)} of {len(files)} images could not be used: "
+                f"{len(outcome.broken)} of {len(files)} images could not be read: "
                 + "; ".join(outcome.broken)
             )
     return 0

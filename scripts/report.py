@@ -1,6 +1,9 @@
-"""Make one page of what a sweep left on disk, finished or not.
+"""Write the report of a sweep, finished or not: an HTML page, and tables as Markdown.
 
-python scripts/report.py runs/table3 --out=report.html --markdown=tables.md
+    python scripts/report.py runs/table3 --out=report.html --markdown=tables.md
+
+The folder is the --workdir of scripts/sweep.py. The page contains its figures and loads
+nothing else. Missing runs are listed on the page and in the terminal.
 """
 
 import argparse
@@ -8,37 +11,49 @@ from pathlib import Path
 
 from tempseg_jax.cli import command
 from tempseg_jax.sweep.report import build, html
-from tempseg_jax.sweep.report.collect import Evidence
+from tempseg_jax.sweep.report.collect import SweepResults
 
 
 def main() -> None:
-    """Read the sweep, write the page and, if asked for, the tables as Markdown."""
+    """Read the sweep and write the HTML page and, if asked for, the Markdown."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sweep", type=Path, help="the --workdir of scripts/sweep.py")
-    parser.add_argument("--out", type=Path, default=Path("report.html"))
-    parser.add_argument("--markdown", type=Path, help="the tables alone")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        help="the HTML page to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        help="write the tables as Markdown to this file too, without the figures",
+    )
     parser.add_argument(
         "--block",
         type=int,
         default=1,
         metavar="N",
-        help="resample images in runs of N neighbors, in the order of their ids, for "
-        "the interval over images: for frames of films, which are not independent",
+        help="for the interval over images, resample blocks of N neighboring images in "
+        "the order of their ids; for frames of videos, which are not independent "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--debug", action="store_true", help="show where it failed")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error"
+    )
     arguments = parser.parse_args()
     with command.one_line_errors(debug=arguments.debug):
-        evidence = Evidence(arguments.sweep, block=arguments.block)
-        found = build.build(evidence)
-        _write(arguments.out, html.to_html(found, evidence))
+        sweep = SweepResults(arguments.sweep, block=arguments.block)
+        report = build.build(sweep)
+        _write(arguments.out, html.to_html(report, sweep))
         if arguments.markdown:
-            _write(arguments.markdown, build.to_markdown(found))
-    print(found.state.partition(";")[0])
-    for text in found.missing:
+            _write(arguments.markdown, build.to_markdown(report))
+    print(report.state)
+    for text in report.missing:
         print(f"missing: {text}")
-    print(f"{len(evidence.finals)} of {len(evidence.runs)} runs, in {arguments.out}")
+    print(f"{arguments.out}: report of {len(sweep.finals)} of {len(sweep.runs)} runs")
 
 
 def _write(path: Path, text: str) -> None:

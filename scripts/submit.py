@@ -1,11 +1,11 @@
-"""Predictor a test set and pack the result for its server.
+r"""Predict a test set and write the archive that its test server accepts.
 
     python scripts/submit.py voc --workdir=runs/fcn_voc \
         --images=VOCdevkit/VOC2012 --out=voc.tar.gz
     python scripts/submit.py cityscapes --workdir=runs/fcn_cityscapes \
         --images=leftImg8bit --out=cityscapes.zip
 
-The archive is checked against the server's rules before it gets its name.
+The archive is validated against the server's rules; an invalid one is not written.
 """
 
 import argparse
@@ -20,33 +20,46 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("server", choices=("voc", "cityscapes"))
+    parser.add_argument("server", choices=("voc", "cityscapes"), help="test server")
     parser.add_argument(
-        "--images", type=Path, required=True, help="VOCdevkit/VOC2012, or leftImg8bit"
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="unpacked folder VOCdevkit/VOC2012 or leftImg8bit",
     )
-    parser.add_argument("--split", default="test", help="test (default), val, train")
-    parser.add_argument("--out", type=Path, required=True, metavar="ARCHIVE")
+    parser.add_argument("--split", default="test", help="test (default), val or train")
     parser.add_argument(
-        "--allow_partial", action="store_true", help="also for a part of the test set"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="ARCHIVE",
+        help="output file: .tar.gz for VOC, .zip for Cityscapes",
+    )
+    parser.add_argument(
+        "--allow_partial",
+        action="store_true",
+        help="accept a test set with missing images, for trying out",
     )
     command.add_segmenter_arguments(parser)
     options = parser.parse_args()
     command.prepare()
     with command.one_line_errors(debug=options.debug):
         from tempseg_jax.inference import submission
+        from tempseg_jax.inference.submission_rules import RULES
 
-        rules = submission.RULES[options.server]
+        rules = RULES[options.server]
         images = rules.find(options.images, options.split)
-        whole = options.split != "test" or len(images) == rules.images
-        if not whole and not options.allow_partial:
+        complete = options.split != "test" or len(images) == rules.images
+        if not complete and not options.allow_partial:
             raise ValueError(
-                f"{options.images}: {len(images)} images, but the test set has "
-                f"{rules.images} and the server refuses less; complete it, or pass "
-                "--allow_partial to try out"
+                f"{options.images}: has {len(images)} images, but the server accepts "
+                f"only the whole test set of {rules.images}; add the missing images, "
+                "or pass --allow_partial to try out the command"
             )
-        segment = command.load_segmenter(options)
-        outcome = submission.write(segment, rules, images, out=options.out)
-        print(f"{outcome}; checked and written to {options.out}")
+        predictor = command.load_segmenter(options)
+        outcome = submission.write(predictor, rules, images, out=options.out)
+        print(f"{outcome}; validated and written to {options.out}")
     return 0
 
 

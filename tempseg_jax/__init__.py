@@ -1,7 +1,7 @@
-"""Adversarial semantic segmentation with temperatures, in JAX.
+"""Adversarial semantic segmentation with temperature regularization, in JAX.
 
-segment = tempseg_jax.load("runs/demo")
-labels = segment("photograph.jpg")
+predictor = tempseg_jax.load("runs/demo")
+labels = predictor("photograph.jpg")
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
+__version__ = "0.2.0"
+
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: `import tempseg_jax` stays cheap."""
+    """Import `load` when it is first used, so that `import tempseg_jax` stays fast."""
     if name == "load":
         from tempseg_jax.inference.predictor import load
 

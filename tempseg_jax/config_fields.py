@@ -120,5 +120,9 @@ def check_fields(config: ConfigDict) -> None:
 
 def _get(config: ConfigDict, field: str) -> Any:
     for name in field.split("."):
+        if name not in config:
+            raise ValueError(
+                f"{field}: missing from the config; add it, as configs/fcn_voc.py has it"
+            )
         config = config[name]
     return config

@@ -11,40 +11,75 @@ from tempseg_jax.inference import sliding_window
 from tempseg_jax.workdir import saved_config
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="A file of configs/; --mode=eval has the workdir's own."
+    "config",
+    help_string="Config file, such as configs/demo.py; default in --mode=eval: the "
+    "config of the workdir.",
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; resumed from.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; training resumes from its last checkpoint."
+)
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ["train", "eval", "describe"],
-    "Train, score a checkpoint, or print the networks and the config (needs no data).",
+    "Train, evaluate a checkpoint, or print the networks and the config.",
 )
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "best", "What --mode=eval scores: best, latest, or a step."
+    "checkpoint",
+    "best",
+    "Checkpoint for --mode=eval: best (highest validation mIoU), latest, or a step.",
 )
-_SPLIT = flags.DEFINE_string("split", None, "What --mode=eval scores, else val_split.")
+_SPLIT = flags.DEFINE_string(
+    "split", None, "Split for --mode=eval; default: data.val_split of the config."
+)
 _WINDOW = flags.DEFINE_integer(
-    "window", None, "--mode=eval in windows of so many pixels, else whole images."
+    "window",
+    None,
+    "Sliding-window inference in --mode=eval, with square windows of this many pixels "
+    "a side; default: images of up to 2048 x 1024 pixels run whole, larger ones in "
+    "windows of 1024.",
 )
-_STRIDE = flags.DEFINE_integer("stride", None, "Pixels between windows, else 2/3.")
-_SCALES = flags.DEFINE_list("scales", ["1"], "--mode=eval averages over these scales.")
-_FLIP = flags.DEFINE_bool("flip", False, "--mode=eval averages with mirror images.")
+_STRIDE = flags.DEFINE_integer(
+    "stride", None, "Pixels between windows; default: two thirds of --window."
+)
+_SCALES = flags.DEFINE_list(
+    "scales", ["1"], "Test-time augmentation in --mode=eval: average over these scales."
+)
+_FLIP = flags.DEFINE_bool(
+    "flip",
+    False,
+    "Test-time augmentation in --mode=eval: also average over mirror images.",
+)
 _FIT = flags.DEFINE_bool(
-    "fit_temperature", True, "--mode=eval also calibrates on val_split (a pass more)."
+    "fit_temperature",
+    True,
+    "In --mode=eval also fit the temperature of least negative log-likelihood, which "
+    "takes one more pass over data.val_split.",
 )
 _ALLOW_CHANGE = flags.DEFINE_bool(
-    "allow_config_change", False, "Go on in a workdir that belongs to another config."
+    "allow_config_change",
+    False,
+    "Resume training in --workdir although it was started with another config.",
 )
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One of several processes, as SLURM or Kubernetes says."
+    "distributed",
+    False,
+    "Training with several processes: detect them from SLURM, Kubernetes, Open MPI or "
+    "a TPU pod.",
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "host:port of process 0, where nothing else says."
+    "coordinator_address",
+    None,
+    "Training with several processes: host:port of process 0; needs --num_processes "
+    "and --process_id.",
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the whole run.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this one, from 0.")
-_DEBUG = flags.DEFINE_bool("debug", False, "Show where an error arose.")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Number of processes of the run."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Number of this process, from 0."
+)
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(argv: list[str]) -> None:
@@ -84,9 +119,9 @@ def _main(argv: list[str]) -> None:
         huge_pages.restart_with_them()
     command.prepare()
     with (
-        distributed.leaves_at_once(),
+        distributed.exit_without_waiting(),
         command.one_line_errors(debug=_DEBUG.value),
-        distributed.names_a_lost_process(),
+        distributed.report_lost_process(),
     ):
         distributed.join(
             automatic=_DISTRIBUTED.value,

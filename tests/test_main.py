@@ -1,4 +1,4 @@
-"""What a user sees who types something wrong, and what `--mode=describe` prints."""
+"""Error messages of the command line, and the output of `--mode=describe`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from tests.support import ROOT
 
 MISTAKES = {
-    # what is typed after --config=configs/demo.py: what the one line says
+    # arguments after --config=configs/demo.py: the one line that is printed
     "--config.objective.temprature_g=1": "--config.objective.temprature_g: the config "
     "has no field 'temprature_g'; did you mean 'temperature_g'?",
     "--config.objctive.alpha=1": "--config.objctive.alpha: the config has no field "
@@ -23,7 +23,7 @@ MISTAKES = {
     "": "--workdir: missing; for example --workdir=runs/demo",
     "--workdir={workdir} extra": "'extra': unexpected argument; options start with --",
     "--workdir={workdir} --mode=eval": "{workdir}/checkpoints: no checkpoint 'best' "
-    "(there are: none); train with this workdir first",
+    "(available: none); train with this workdir first",
     "--workdir={workdir} --config.objective.temperature_d=0": "objective.temperature_d:"
     " 0.0 is not a temperature; it divides the logits, so give a positive number",
     "--workdir={workdir} --config.objective.gan=wgan": "objective.gan: 'wgan' is not "
@@ -33,8 +33,8 @@ MISTAKES = {
     "--workdir={workdir} --config.steps=0": "steps: 0 is too few; give 1 or more",
     "--workdir={workdir} --config.save_every_steps=0": "save_every_steps: 0 is too few",
 }
-# Starts every command in a process of its own, for the price of one import and, as
-# Python would take a second to clean up after each, of one end.
+# Runs each command in a forked process, so that the package is imported only once, and
+# ends it by os._exit, because Python's normal exit takes a second.
 LAUNCHER = """
 import json, os, sys, traceback
 from absl import app
@@ -62,7 +62,7 @@ for i, arguments in enumerate(json.load(sys.stdin)):
 
 
 def launch(commands, folder):
-    """Return the exit code and the output of each command."""
+    """Run the commands; return the exit code and the output of each."""
     folder.mkdir()
     process = subprocess.run(
         [sys.executable, "-c", LAUNCHER, str(folder)],
@@ -87,30 +87,30 @@ def workdir(tmp_path_factory):
 def outcomes(data_dir, workdir, tmp_path_factory):
     demo = ["--config=configs/demo.py", f"--config.data.data_dir={data_dir}"]
     commands = []
-    for typed in MISTAKES:
-        words = typed.format(workdir=workdir).split()
+    for arguments in MISTAKES:
+        words = arguments.format(workdir=workdir).split()
         replaced = any(word.startswith("--config=") for word in words)
         commands.append(words if replaced else demo + words)
-    found = launch(commands, tmp_path_factory.mktemp("main") / "outputs")
-    return dict(zip(MISTAKES, found, strict=True))
+    results = launch(commands, tmp_path_factory.mktemp("main") / "outputs")
+    return dict(zip(MISTAKES, results, strict=True))
 
 
-@pytest.mark.parametrize("typed", MISTAKES)
-def test_a_mistake_gets_one_line_and_an_exit_code(outcomes, workdir, typed):
-    code, output = outcomes[typed]
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_gets_one_line_and_an_exit_code(outcomes, workdir, arguments):
+    code, output = outcomes[arguments]
     assert code == 1, output
-    assert MISTAKES[typed].format(workdir=workdir) in output
+    assert MISTAKES[arguments].format(workdir=workdir) in output
     lines = [x for x in output.splitlines() if x and not x.startswith("Pass --help")]
     assert len(lines) == 1, output
     assert lines[0].startswith(("error: ", "FATAL Flags parsing error: "))
 
 
-def test_mistakes_leave_nothing_on_disk(outcomes, workdir):
+def test_mistakes_write_nothing_to_disk(outcomes, workdir):
     assert list(workdir.iterdir()) == []
 
 
-def test_describe_prints_the_parameters_of_table_4_and_debug_the_place(tmp_path):
-    (code, described), (failed, traced), (missing, said) = launch(
+def test_describe_prints_the_parameters_of_table_4_and_debug_a_traceback(tmp_path):
+    (code, described), (failed, traceback), (missing, message) = launch(
         [
             ["--config=configs/fcn_voc.py", "--mode=describe"],
             ["--config=configs/demo.py", "--debug"],
@@ -124,7 +124,7 @@ def test_describe_prints_the_parameters_of_table_4_and_debug_the_place(tmp_path)
     assert "discriminator parameters: 2785089" in lines
     assert any(line.strip() == "name: fcn8s" for line in lines)
     assert failed == 1
-    assert "Traceback" in traced
-    assert "--workdir: missing" in traced
+    assert "Traceback" in traceback
+    assert "--workdir: missing" in traceback
     assert missing == 1
-    assert said == "error: --config: missing; for example --config=configs/demo.py\n"
+    assert message == "error: --config: missing; for example --config=configs/demo.py\n"

@@ -157,7 +157,7 @@ def test_the_best_checkpoint_is_the_one_of_highest_miou(run):
 
 @pytest.mark.parametrize("checkpoint", ["best", "latest", "6"])
 def test_scoring_a_checkpoint_gives_what_training_logged(run, config, checkpoint):
-    report = evaluate.assess(
+    report = evaluate.evaluate(
         config,
         run,
         checkpoint=checkpoint,
@@ -261,7 +261,7 @@ def test_a_killed_run_goes_on_to_the_same_end(run, command, config, tmp_path):
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     saved = Checkpoints(folder).resolve("latest")
-    assert f"Stopped and saved after step {saved} of {STEPS}" in output
+    assert f"Stopped after step {saved} of {STEPS}; the state is saved" in output
 
     process = start(command, folder)
     wait_for(process, folder, step=saved + 1)

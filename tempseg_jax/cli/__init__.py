@@ -1,1 +1,1 @@
-"""What every command of the project does before and after its own work."""
+"""Code that the commands share: set-up, error messages, arguments, processes."""

@@ -1,4 +1,4 @@
-"""What every command does first, and how it ends where it cannot go on."""
+"""Set-up, one-line error messages and shared arguments of the commands."""
 
 import argparse
 import os
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Keep compiled programs for the next start, and Orbax quiet."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every step of every save
-    if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
+    """Enable JAX's persistent compilation cache, and silence Orbax's messages."""
+    logging.set_verbosity(logging.WARNING)  # Orbax logs many lines for each save
+    if not jax.config.jax_compilation_cache_dir:  # set by JAX_COMPILATION_CACHE_DIR
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         xla = cache / "tempseg_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(xla))
 
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-"""What XLA's message begins with where a device's memory does not suffice."""
+"""The start of XLA's error message if a device runs out of memory."""
 
 
 @contextmanager
 def one_line_errors(*, debug: bool) -> Iterator[None]:
-    """Turn what a user can mend into one line on stderr and exit code 1.
+    """Print errors that a user can fix as one line on stderr, and exit with code 1.
 
-    Code below raises ValueError, or OSError, with a message that names the file or the
-    field, its value, and the remedy. With `debug` the traceback stays. Ctrl-C is exit
-    code 130, as of any program that it ends.
+    These are ValueError, OSError, and a device that runs out of memory. The package
+    raises the first two with a message that names the file or the field, its value, and
+    the remedy. With `debug` they are raised with their traceback. Ctrl-C exits with
+    code 130, as is usual for an interrupted command.
     """
     try:
         yield
@@ -50,42 +51,59 @@ def one_line_errors(*, debug: bool) -> Iterator[None]:
         if debug or OUT_OF_MEMORY not in str(error):
             raise
         sys.exit(
-            f"error: the device's memory is full ({str(error).splitlines()[0]}); lower "
-            "data.batch_size, data.crop_size or eval_batch_size, raise accumulate, or "
-            "set model.remat=True; predicting and scoring, choose a smaller --window"
+            f"error: the device is out of memory ({str(error).splitlines()[0]}); to "
+            "train, lower data.batch_size, data.crop_size or eval_batch_size, raise "
+            "accumulate, or set model.remat=True; to predict or evaluate, choose a "
+            "smaller --window"
         )
 
 
 def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which segmenter is used, and how it looks at an image."""
-    parser.add_argument("--workdir", required=True, help="of a trained run")
+    """Add the arguments that choose a checkpoint and the inference settings."""
+    parser.add_argument("--workdir", required=True, help="folder of a training run")
     parser.add_argument(
-        "--checkpoint", default="best", help="best (default), latest, or a step"
+        "--checkpoint",
+        default="best",
+        help='"best" (default: highest validation mIoU), "latest", or a step',
     )
     parser.add_argument(
-        "--window", type=int, help="pixels a side; default: images of up to 2 "
-        "megapixels whole, larger ones in windows"
-    )  # fmt: skip
-    parser.add_argument("--stride", type=int, help="pixels between windows")
-    parser.add_argument("--scales", default="1", help="averaged, such as 0.75,1,1.25")
+        "--window",
+        type=int,
+        help="sliding-window inference with square windows of this many pixels a side; "
+        "default: images of up to 2048 x 1024 pixels run whole, larger ones in windows "
+        "of 1024",
+    )
     parser.add_argument(
-        "--flip", action="store_true", help="average with the mirror image"
+        "--stride",
+        type=int,
+        help="pixels between windows; default: two thirds of --window",
+    )
+    parser.add_argument(
+        "--scales",
+        default="1",
+        help="test-time augmentation: average over these scales, such as 0.75,1,1.25",
+    )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="test-time augmentation: also average over the mirror image",
     )
     parser.add_argument(
         "--precision", help="float32, bfloat16 or float16; default: that of training"
     )
     parser.add_argument(
-        "--debug", action="store_true", help="show where an error arose"
+        "--debug", action="store_true", help="show the traceback of an error"
     )
 
 
 def load_segmenter(options: argparse.Namespace) -> "Predictor":
-    """Restore what the arguments of `add_segmenter_arguments` say.
+    """Load the segmenter that the arguments of `add_segmenter_arguments` choose.
 
     Raises:
-        FileNotFoundError, ValueError: see `inference.load`.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If an argument is out of range.
     """
-    # Slow to import: --help, and mistakes in other arguments, need none of it.
+    # Imported here because it is slow, and --help does not need it.
     from tempseg_jax.inference import predictor, sliding_window
 
     return predictor.load(

@@ -1,4 +1,4 @@
-"""Several processes as one run, through `jax.distributed`."""
+"""Training with several processes, through `jax.distributed`."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ import jax
 from tempseg_jax.cli.command import OUT_OF_MEMORY
 
 HEARTBEAT_TIMEOUT = 30
-"""Seconds without a sign of life after which a process counts as dead."""
+"""Seconds without a heartbeat after which a process counts as dead."""
 
 
 def join(
@@ -21,24 +21,29 @@ def join(
     num_processes: int | None,
     process_id: int | None,
 ) -> None:
-    """Join the other processes, before anything else touches a device.
+    """Connect to the other processes of the run; call it before JAX uses a device.
+
+    Nothing happens if no argument is given.
 
     Args:
-        automatic: take the rest from SLURM, Kubernetes, Open MPI or a TPU pod.
+        automatic: Detect the other arguments from SLURM, Kubernetes, Open MPI or a TPU
+            pod.
         coordinator_address: host:port of process 0.
-        num_processes: of the run.
-        process_id: of this process, from 0.
+        num_processes: Number of processes of the run.
+        process_id: Number of this process, from 0.
 
     Raises:
-        ValueError: only some of the last three are given.
+        ValueError: If only some of the last three arguments are given, and `automatic`
+            is False.
     """
     given = (coordinator_address, num_processes, process_id)
     if given == (None, None, None) and not automatic:
         return
     if None in given and not automatic:
         raise ValueError(
-            "--coordinator_address, --num_processes and --process_id belong together; "
-            "give all three, or --distributed where SLURM or Kubernetes knows them"
+            "--coordinator_address, --num_processes and --process_id must be given "
+            "together; give all three, or --distributed to detect them from SLURM or "
+            "Kubernetes"
         )
     jax.config.update("jax_enable_preemption_service", True)
     jax.distributed.initialize(
@@ -50,10 +55,11 @@ def join(
 
 
 @contextmanager
-def leaves_at_once() -> Iterator[None]:
-    """End this process of several without waiting for the others to say goodbye.
+def exit_without_waiting() -> Iterator[None]:
+    """On an error in a run of several processes, exit without waiting for the others.
 
-    At a usual exit JAX waits minutes for them, and they for this one in an all-reduce.
+    At a normal exit JAX waits for minutes until the other processes exit too, while
+    they wait for this one in an all-reduce.
     """
     try:
         yield
@@ -73,11 +79,12 @@ def leaves_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def names_a_lost_process() -> Iterator[None]:
-    """Say so where another process of the run has died.
+def report_lost_process() -> Iterator[None]:
+    """Replace XLA's error about sockets if another process of the run was lost.
 
     Raises:
-        ConnectionError: it has; XLA's own message is of sockets.
+        ConnectionError: If XLA failed in a run of several processes, and not because a
+            device is out of memory.
     """
     try:
         yield
@@ -87,6 +94,6 @@ def names_a_lost_process() -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise ConnectionError(
             f"process {jax.process_index()} lost another process of the run "
-            f"({reason}); start all of them again, and training goes on from the last "
+            f"({reason}); restart all processes to resume training from the last "
             "checkpoint"
         ) from error

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 Shape = tuple[int, int]  # height and width in pixels
 
@@ -41,9 +42,18 @@ def choose(size: Shape, shapes: list[Shape]) -> Shape:
     return next(fits, rounded(size))
 
 
+def up_to_bucket(side: Any) -> Any:
+    """Round a side up to a multiple of 128 pixels.
+
+    Args:
+        side: An int, or a symbolic dimension of `jax.export`.
+    """
+    return -(-side // _STEP) * _STEP
+
+
 def rounded(size: Shape) -> Shape:
     """Return the sides rounded up to a multiple of 128."""
-    height, width = (-(-side // _STEP) * _STEP for side in size)
+    height, width = map(up_to_bucket, size)
     return height, width
 
 

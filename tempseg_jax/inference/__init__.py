@@ -1,1 +1,1 @@
-"""Using a trained segmenter: prediction, sliding windows, submission, export."""
+"""Inference with a trained segmenter: prediction, test servers, export, demo page."""

@@ -1,10 +1,11 @@
-"""A local page: drop an image, see its overlay and what temperature does to it.
+"""A local web page that predicts an image and shows the effect of temperature.
 
-Gradio serves it; it is an optional extra: pip install -e '.[demo]'.
+It is served by Gradio, an optional dependency: pip install -e '.[demo]'.
 """
 
 import html
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     import gradio as gr
 
 LARGEST_SIDE = 1024
-"""Pixels; larger images are shown and segmented at this size."""
+"""Pixels; larger images are downsized to it before prediction."""
 
-_SESSIONS = 8  # each keeps one image's probabilities: 80 MB for 21 classes
+_SESSIONS = 8  # each keeps the log p of one image: 80 MB for 21 classes
 
 _CSS = """
 .swatch { display: inline-block; width: 1em; height: 1em; margin-right: .5em;
@@ -31,30 +32,33 @@ _CSS = """
 _TITLE = "Adversarial semantic segmentation with temperatures"
 
 
-class Seen(NamedTuple):
-    """One image, and all that a change of temperature needs of it."""
+class Prediction(NamedTuple):
+    """An image and its prediction, from which any temperature can be shown."""
 
     image: UInt8[np.ndarray, "h w 3"]
     labels: UInt8[np.ndarray, "h w"]
     log_p: Float[np.ndarray, "h w k"]
 
 
-def look(segment: Predictor, file: str) -> Seen:
-    """Predictor an image, made smaller if it is large.
+def predict(predictor: Predictor, file: str) -> Prediction:
+    """Predict an image file, downsized to `LARGEST_SIDE`.
 
     Raises:
-        ValueError: it is no image that can be used.
+        ValueError: If the image cannot be read, or its pixel type is not supported.
     """
     image = image_files.shrunk(image_files.read(file), largest_side=LARGEST_SIDE)
-    p = segment.probabilities(image)
+    p = predictor.probabilities(image)
     log_p = np.log(np.maximum(p, np.finfo(np.float32).tiny))
-    return Seen(image, p.argmax(axis=-1).astype(np.uint8), log_p)
+    return Prediction(image, p.argmax(axis=-1).astype(np.uint8), log_p)
 
 
-def tempered(
+def confidence_and_entropy(
     log_p: Float[np.ndarray, "h w k"], temperature: float
 ) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Return each pixel's highest probability and its entropy, 0 to 1, at T."""
+    """Return each pixel's highest probability and its entropy at temperature T.
+
+    The entropy is divided by its maximum, log k, so that it is from 0 to 1.
+    """
     z = log_p / np.float32(temperature)
     z -= z.max(axis=-1, keepdims=True)
     p = np.exp(z)
@@ -63,11 +67,11 @@ def tempered(
     return 1 / total, nats / np.log(log_p.shape[-1])
 
 
-def area_table(segment: Predictor, seen: Seen) -> str:
-    """Return the classes found, with colors and areas, as HTML."""
+def area_table(predictor: Predictor, labels: UInt8[np.ndarray, "h w"]) -> str:
+    """Return an HTML table of the classes present, with their colors and areas."""
     rows = []
-    for k, name, share in overlays.areas(seen.labels, segment.class_names):
-        color = "#{:02x}{:02x}{:02x}".format(*segment.palette[k])
+    for k, name, share in overlays.areas(labels, predictor.class_names):
+        color = "#{:02x}{:02x}{:02x}".format(*predictor.palette[k])
         swatch = f'<span style="background:{color}" class="swatch"></span>'
         rows.append(
             f"<tr><td>{swatch}{html.escape(name)}</td>"
@@ -83,39 +87,85 @@ def temperature_text(
     *,
     temperature: float,
 ) -> str:
-    """Return the means over the image, as HTML."""
+    """Return the means of confidence and entropy over the image, as HTML."""
     return (
         f'<p id="means">At T = {temperature:.2f} the mean highest probability is '
         f"<b>{confidence.mean():.3f}</b> and the mean entropy <b>{entropy.mean():.3f}"
-        "</b> of its maximum. The classes are the same at every T.</p>"
+        "</b> of its maximum. The labels are the same at every T.</p>"
     )
 
 
 def color_map(
     values: Float[np.ndarray, "h w"], *, name: str
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Paint 0 to 1."""
+    """Map values from 0 to 1 to colors of a Matplotlib color map."""
     return matplotlib.colormaps[name](np.clip(values, 0, 1), bytes=True)[..., :3]
 
 
-def build(segment: Predictor) -> "gr.Blocks":
-    """Return the page, not yet served.
+def build(predictor: Predictor) -> "gr.Blocks":
+    """Return the page; `serve` serves it.
 
     Raises:
-        ValueError: Gradio is not installed.
+        ValueError: If Gradio is not installed.
     """
     try:
         import gradio as gr
     except ImportError as error:
         raise ValueError(
-            "gradio is not installed; pip install -e '.[demo]' brings it"
+            "gradio is not installed; install it by: pip install -e '.[demo]'"
         ) from error
 
-    def warm(seen: Seen | None, temperature: int | float) -> tuple:
-        if seen is None:
+    show, temper = _callbacks(predictor)
+    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
+        gr.Markdown(
+            f"# {_TITLE}\n{predictor.name} trained on {predictor.dataset}, checkpoint "
+            f"{predictor.step}, T_G = {predictor.temperature_g:g}"
+        )
+        prediction = gr.State(None, time_to_live=3600)
+        with gr.Row():
+            file = gr.Image(
+                label="Image",
+                type="filepath",
+                image_mode=None,  # unconverted: `image_files.read` converts it
+                sources=["upload"],
+                elem_id="input",
+            )
+            overlay = gr.Image(
+                label="Labels", elem_id="overlay", interactive=False, format="png"
+            )
+            areas = gr.HTML(elem_id="area-panel")
+        temperature = gr.Slider(
+            0.1, 5, value=1, step=0.05, label="Temperature T", elem_id="temperature"
+        )
+        means = gr.HTML()
+        with gr.Row():
+            confidence = gr.Image(
+                label="Highest probability (dark: 0, yellow: 1)",
+                elem_id="confidence",
+                interactive=False,
+                format="png",
+            )
+            entropy = gr.Image(
+                label="Entropy (dark: certain, bright: uncertain)",
+                elem_id="entropy",
+                interactive=False,
+                format="png",
+            )
+        maps = [confidence, entropy, means]
+        file.change(show, [file, temperature], [prediction, overlay, areas, *maps])
+        temperature.release(temper, [prediction, temperature], maps)
+    return page
+
+
+def _callbacks(predictor: Predictor) -> tuple[Callable, Callable]:
+    """Return what runs when the image changes, and when the temperature changes."""
+    import gradio as gr
+
+    def temper(prediction: Prediction | None, temperature: int | float) -> tuple:
+        if prediction is None:
             return None, None, ""
         temperature = float(temperature)  # a browser sends 1 for 1.0
-        confidence, entropy = tempered(seen.log_p, temperature)
+        confidence, entropy = confidence_and_entropy(prediction.log_p, temperature)
         text = temperature_text(confidence, entropy, temperature=temperature)
         return (
             color_map(confidence, name="viridis"),
@@ -125,73 +175,36 @@ def build(segment: Predictor) -> "gr.Blocks":
 
     def show(file: str | None, temperature: int | float) -> tuple:
         if file is None:
-            return None, None, "", *warm(None, temperature)
+            return None, None, "", *temper(None, temperature)
         try:
-            seen = look(segment, file)
+            prediction = predict(predictor, file)
         except ValueError as error:
-            # Without the server's path of the upload, which says nothing to a user.
+            # The message has the temporary path of the upload, which no user knows.
             raise gr.Error(str(error).replace(file, "the image")) from error
-        painted = overlays.overlay(seen.image, seen.labels, palette=segment.palette)
-        areas = area_table(segment, seen)
-        return seen, painted, areas, *warm(seen, temperature)
+        labels = prediction.labels
+        overlay = overlays.overlay(prediction.image, labels, palette=predictor.palette)
+        areas = area_table(predictor, labels)
+        return prediction, overlay, areas, *temper(prediction, temperature)
 
-    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
-        gr.Markdown(
-            f"# {_TITLE}\n{segment.name} trained on {segment.dataset}, checkpoint "
-            f"{segment.step}, T_G = {segment.temperature_g:g}"
-        )
-        seen = gr.State(None, time_to_live=3600)
-        with gr.Row():
-            file = gr.Image(
-                label="Image",
-                type="filepath",
-                image_mode=None,  # as it is: `image_files` knows what to do
-                sources=["upload"],
-                elem_id="input",
-            )
-            painted = gr.Image(
-                label="Classes", elem_id="overlay", interactive=False, format="png"
-            )
-            areas = gr.HTML(elem_id="area-panel")
-        temperature = gr.Slider(
-            0.1, 5, value=1, step=0.05, label="Temperature T", elem_id="temperature"
-        )
-        means = gr.HTML()
-        with gr.Row():
-            confidence = gr.Image(
-                label="Highest probability (dark 0, yellow 1)",
-                elem_id="confidence",
-                interactive=False,
-                format="png",
-            )
-            entropy = gr.Image(
-                label="Entropy (dark: certain, bright: undecided)",
-                elem_id="entropy",
-                interactive=False,
-                format="png",
-            )
-        maps = [confidence, entropy, means]
-        file.change(show, [file, temperature], [seen, painted, areas, *maps])
-        temperature.release(warm, [seen, temperature], maps)
-    return page
+    return show, temper
 
 
-def serve(segment: Predictor, *, port: int, wait: bool) -> str:
-    """Serve the page on this machine alone; return its address.
+def serve(predictor: Predictor, *, port: int, wait: bool) -> str:
+    """Serve the page to this machine only, and return its address.
 
     Args:
-        segment: what the page shows.
-        port: to listen at; 0 is any free one.
-        wait: return only when interrupted.
+        predictor: The trained segmenter.
+        port: Port to listen on; 0 chooses a free one.
+        wait: Whether to block until interrupted.
 
     Raises:
-        ValueError: Gradio is not installed.
-        OSError: the port is taken.
+        ValueError: If Gradio is not installed.
+        OSError: If the port is in use.
     """
-    page = build(segment)
+    page = build(predictor)
     import gradio as gr
 
-    # The defaults ask a server elsewhere for fonts.
+    # The default theme loads fonts from an external server.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     _, address, _ = page.launch(
         server_name="127.0.0.1",
@@ -205,7 +218,7 @@ def serve(segment: Predictor, *, port: int, wait: bool) -> str:
         ssr_mode=False,
         state_session_capacity=_SESSIONS,
     )
-    print(f"serving {segment.name} at {address} (Ctrl-C ends it)", flush=True)
+    print(f"serving {predictor.name} at {address} (Ctrl-C stops it)", flush=True)
     if wait:
         page.block_thread()
     return address

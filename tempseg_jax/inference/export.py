@@ -1,7 +1,10 @@
-"""A trained segmenter as StableHLO and safetensors, usable without this package."""
+"""Export a trained segmenter as StableHLO and safetensors, usable without this package.
+
+The programs are exported for CPU and CUDA, whichever of the two the exporting machine
+has. Where an operation has a faster form on one platform, the program holds both forms.
+"""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from safetensors.numpy import save_file
 from tempseg_jax.data.transforms import PAD_COLOR
 from tempseg_jax.inference import sliding_window, standalone
 from tempseg_jax.inference.predictor import Predictor
+from tempseg_jax.io import atomic
 from tempseg_jax.models.weights.export import save_torchvision
 
 PLATFORMS = ("cpu", "cuda")
@@ -27,30 +31,34 @@ Weights = dict[str, Array]
 
 
 class Shape(NamedTuple):
-    """Of the images that an exported program takes; None: whatever it is given."""
+    """Shape of the images that an exported program accepts; None means any."""
 
     batch: int | None
-    height: int | None  # both or neither
+    height: int | None  # fixed or free together with the width
     width: int | None
 
     def dimensions(self) -> tuple[Any, ...]:
-        """Return the batch, height and width, symbols where they are free."""
+        """Return the batch, height and width; free ones are symbolic dimensions."""
         sizes = zip(("b", "h", "w"), self, strict=True)
         text = ", ".join(name if size is None else str(size) for name, size in sizes)
         return jax.export.symbolic_shape(text, constraints=_at_least_one(text))
 
 
-def programs(segment: Predictor) -> dict[str, Callable[..., Array]]:
-    """Return what is exported: functions of weights, images and a temperature.
+def programs(predictor: Predictor) -> dict[str, Callable[..., Array]]:
+    """Return the functions to export; they take weights, images and a temperature.
 
-    Preprocessing is inside. Images are filled up as `segment` fills them up, so that
+    Preprocessing is part of them. Images are padded as `predictor` pads them, so that
     the results are the same.
 
     Raises:
-        ValueError: `segment` is to cut windows, which a single program cannot.
+        ValueError: If `predictor` uses sliding windows; an exported program runs whole
+            images.
     """
-    if segment.settings.window is not None:
-        raise ValueError("window: an exported program runs whole images; leave it out")
+    if predictor.settings.window is not None:
+        raise ValueError(
+            f"window: {predictor.settings.window} cannot be exported, because an "
+            "exported program runs whole images; leave --window out"
+        )
 
     def log_p(
         weights: Weights, image: UInt8[Array, "b h w 3"]
@@ -60,14 +68,14 @@ def programs(segment: Predictor) -> dict[str, Callable[..., Array]]:
         canvas = jnp.broadcast_to(jnp.array(PAD_COLOR, jnp.uint8), shape)
         canvas = jax.lax.dynamic_update_slice(canvas, image, (0, 0, 0, 0))
         variables = {"batch_stats": {}} | unflatten_dict(weights, sep="/")
-        found = sliding_window.log_probabilities(
+        padded_log_p = sliding_window.log_probabilities(
             variables,
             canvas,
-            segmenter=segment.segmenter,
-            scales=segment.settings.scales,
-            flip=segment.settings.flip,
+            segmenter=predictor.segmenter,
+            scales=predictor.settings.scales,
+            flip=predictor.settings.flip,
         )
-        return found[:, :h, :w]
+        return padded_log_p[:, :h, :w]
 
     def labels(
         weights: Weights, image: UInt8[Array, "b h w 3"]
@@ -82,48 +90,44 @@ def programs(segment: Predictor) -> dict[str, Callable[..., Array]]:
     return {"labels": labels, "probabilities": probabilities}
 
 
-def weights_of(segment: Predictor) -> dict[str, np.ndarray]:
+def flat_weights(predictor: Predictor) -> dict[str, np.ndarray]:
     """Return the variables by path, as the exported programs take them."""
-    flat = flatten_dict(segment.variables, sep="/")
+    flat = flatten_dict(predictor.variables, sep="/")
     return {path: np.asarray(value) for path, value in flat.items()}
 
 
-def export(segment: Predictor, out: Path, *, shape: Shape) -> list[str]:
-    """Write the folder; return what is in it.
+def export(predictor: Predictor, out: Path, *, shape: Shape) -> list[str]:
+    """Write the export folder, and return the names of its files.
 
-    `labels.jax_export` and `probabilities.jax_export` (StableHLO in the serialization
-    of `jax.export`, for CPU and CUDA), `weights.safetensors`, `model.json`, `use.py`,
-    and `torchvision.safetensors` where torchvision has the architecture.
+    The files are `labels.jax_export` and `probabilities.jax_export` (StableHLO,
+    serialized by `jax.export`, for CPU and CUDA), `weights.safetensors`, `model.json`,
+    `use.py`, and `torchvision.safetensors` if torchvision has the architecture. Other
+    files of an existing folder are kept.
 
     Raises:
-        ValueError: windows, or scales of images of unknown size, were asked for.
-        OSError: the folder cannot be written.
+        ValueError: If `predictor` uses sliding windows, or scales for images of any
+            size.
+        OSError: If the folder cannot be written.
     """
-    if segment.settings.scales != (1.0,) and shape.height is None:
+    if predictor.settings.scales != (1.0,) and shape.height is None:
         raise ValueError(
-            f"scales: {segment.settings.scales} need a fixed size; pass --size too"
+            f"scales: {predictor.settings.scales} need images of a fixed size; pass "
+            "--size too"
         )
-    functions = programs(segment)
-    partial = out.with_name(f"{out.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        _write(segment, functions, partial, shape=shape)
-        out.mkdir(exist_ok=True)
-        for path in sorted(partial.iterdir()):
-            path.replace(out / path.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    functions = programs(predictor)
+    with atomic.adding_files(out) as folder:
+        _write(predictor, functions, folder, shape=shape)
     return sorted(path.name for path in out.iterdir())
 
 
 def _write(
-    segment: Predictor,
+    predictor: Predictor,
     functions: dict[str, Callable[..., Array]],
     folder: Path,
     *,
     shape: Shape,
 ) -> None:
-    weights = weights_of(segment)
+    weights = flat_weights(predictor)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
     image = jax.ShapeDtypeStruct((*shape.dimensions(), 3), jnp.uint8)
     temperature = jax.ShapeDtypeStruct((), jnp.float32)
@@ -134,26 +138,26 @@ def _write(
         (folder / f"{name}.jax_export").write_bytes(data)
     save_file(weights, folder / "weights.safetensors")
     model = {
-        "name": segment.name,
-        "dataset": segment.dataset,
-        "checkpoint": segment.step,
-        "class_names": segment.class_names,
-        "palette": segment.palette.tolist(),
-        "temperature_g": segment.temperature_g,
+        "name": predictor.name,
+        "dataset": predictor.dataset,
+        "checkpoint": predictor.step,
+        "class_names": predictor.class_names,
+        "palette": predictor.palette.tolist(),
+        "temperature_g": predictor.temperature_g,
         "image": ["any" if size is None else size for size in (*shape, 3)],
         "platforms": PLATFORMS,
         "jax": jax.__version__,
     }
     (folder / "model.json").write_text(json.dumps(model, indent=1) + "\n")
     shutil.copyfile(standalone.__file__, folder / "use.py")
-    if segment.name != "resnet50":  # Keras' own, which torchvision has not
+    if predictor.name != "resnet50":  # the ResNet-50 of Keras; torchvision lacks it
         save_torchvision(
             folder / "torchvision.safetensors",
-            segment.variables,
-            segmenter_name=segment.name,
-            preprocessing=segment.segmenter.preprocessing,
+            predictor.variables,
+            segmenter_name=predictor.name,
+            preprocessing=predictor.segmenter.preprocessing,
         )
-    for path in folder.iterdir():  # safetensors lets nobody else read its files
+    for path in folder.iterdir():  # safetensors makes its files private to the user
         path.chmod((folder / "model.json").stat().st_mode)
 
 

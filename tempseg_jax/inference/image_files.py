@@ -1,4 +1,4 @@
-"""Any picture a user has to upright 8-bit RGB, or a clear refusal."""
+"""Read image files of many formats as upright 8-bit RGB."""
 
 import warnings
 from pathlib import Path
@@ -8,36 +8,37 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-"""Files that `find` takes for images."""
+"""File name extensions that `find` accepts as images."""
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 class BadImage(ValueError):
-    """An image that cannot be used; the message names it, and says why."""
+    """An image that cannot be used; the message names it and gives the reason."""
 
 
 def read(
     image: str | Path | Image.Image | UInt8[np.ndarray, "h w 3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the picture as upright 8-bit RGB.
+    """Return an image as upright 8-bit RGB.
 
-    EXIF's orientation is honoured. Gray and palette images become RGB; transparency is
-    laid on white; 16-bit gray keeps its high byte.
+    The EXIF orientation is applied. Gray and palette images are converted to RGB,
+    transparent images are composited on white, and 16-bit gray keeps its high byte.
 
     Args:
-        image: a file's path, a PIL image, or an array that already is uint8 RGB.
+        image: Path of a file, a PIL image, or an array that is uint8 RGB already.
 
     Raises:
-        BadImage: it is missing, broken, enormous, or of a kind with no one meaning as
-            RGB: float or 32-bit values, CMYK, Lab, other arrays.
+        BadImage: If the file is missing, broken or larger than Pillow's limit, or if
+            its pixel type has no unique meaning as RGB: float or 32-bit values, CMYK,
+            Lab, and arrays that are not uint8 RGB.
     """
     if isinstance(image, np.ndarray):
         return _checked_array(image)
     if isinstance(image, Image.Image):
         return _rgb(image, name="the image")
     with warnings.catch_warnings():
-        # Pillow warns from 89 megapixels on; at twice that it refuses.
+        # Pillow warns above 89 megapixels and raises above twice that.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with Image.open(image) as opened:
@@ -45,47 +46,53 @@ def read(
         except BadImage:
             raise
         except FileNotFoundError:
-            raise BadImage(f"{image}: no such file") from None
+            raise BadImage(f"{image}: there is no such file") from None
         except IsADirectoryError:
-            raise BadImage(f"{image}: a folder, not an image") from None
+            raise BadImage(f"{image}: is a folder, not an image file") from None
         except UnidentifiedImageError:
-            raise BadImage(f"{image}: not an image of a known format") from None
+            raise BadImage(f"{image}: is not an image in a known format") from None
         except Image.DecompressionBombError as error:
-            raise BadImage(f"{image}: implausibly large ({error})") from error
-        # What Pillow's decoders raise for broken files differs by format.
+            raise BadImage(f"{image}: has too many pixels ({error})") from error
+        # Pillow's decoders raise different errors for broken files of each format.
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise BadImage(f"{image}: cannot be decoded ({error})") from error
 
 
 def find(paths: list[str | Path]) -> list[tuple[Path, Path]]:
-    """Return (file, its path relative to what was asked for), folders in order.
+    """Return the image files of files and folders, searched recursively.
+
+    Returns:
+        For each image (file, name): for a file its own name, for a file of a folder its
+        path relative to that folder. The files of a folder are sorted.
 
     Raises:
-        FileNotFoundError: a path that is not there, or a folder without images.
+        FileNotFoundError: If a path does not exist, or a folder has no images.
     """
-    found = []
+    files = []
     for path in map(Path, paths):
         if not path.is_dir():
             if not path.exists():
-                raise FileNotFoundError(f"{path}: no such file or folder")
-            found.append((path, Path(path.name)))
+                raise FileNotFoundError(f"{path}: there is no such file or folder")
+            files.append((path, Path(path.name)))
             continue
-        inside = sorted(
+        images = sorted(
             file
             for file in path.rglob("*")
-            # Hidden files are half-written, or another system's notes.
+            # Hidden files are incomplete, or metadata of another operating system.
             if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
         )
-        if not inside:
-            raise FileNotFoundError(f"{path}: holds no image ({', '.join(ENDINGS)})")
-        found += [(file, file.relative_to(path)) for file in inside]
-    return found
+        if not images:
+            raise FileNotFoundError(
+                f"{path}: the folder has no image files ({', '.join(ENDINGS)})"
+            )
+        files += [(file, file.relative_to(path)) for file in images]
+    return files
 
 
 def shrunk(
     image: UInt8[np.ndarray, "h w 3"], *, largest_side: int
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Return the image, made smaller where a side is longer than `largest_side`."""
+    """Return the image, downsized if a side is longer than `largest_side` pixels."""
     if max(image.shape) <= largest_side:
         return image
     smaller = Image.fromarray(image)
@@ -96,11 +103,11 @@ def shrunk(
 def _checked_array(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise BadImage(
-            f"an array of {image.dtype} and shape {image.shape}; give uint8 RGB of "
-            "shape (height, width, 3)"
+            f"the image is an array of {image.dtype} and shape {image.shape}; it must "
+            "be uint8 RGB of shape (height, width, 3)"
         )
     if not image.size:
-        raise BadImage(f"an array of shape {image.shape} has no pixels")
+        raise BadImage(f"the image is an array of shape {image.shape}: no pixels")
     return image
 
 
@@ -111,8 +118,8 @@ def _rgb(image: Image.Image, *, name: str) -> UInt8[np.ndarray, "h w 3"]:
         return np.repeat(gray[..., None], 3, axis=-1)
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"):
         raise BadImage(
-            f"{name}: pixels of type {image.mode!r} (such as 32-bit, float or CMYK) "
-            "have no one meaning as RGB; convert the file to 8-bit RGB first"
+            f"{name}: pixels of type {image.mode!r} have no unique meaning as RGB; "
+            "convert the image to 8-bit RGB first"
         )
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")

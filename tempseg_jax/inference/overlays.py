@@ -1,4 +1,4 @@
-"""A prediction to look at: indexed PNGs, and overlays with a legend."""
+"""Images of a prediction: indexed PNGs, and overlays with a legend."""
 
 from pathlib import Path
 
@@ -7,15 +7,16 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from tempseg_jax.data.labels import color_labels
+from tempseg_jax.io import atomic
 
 
 def indexed(
     labels: UInt8[np.ndarray, "h w"], palette: UInt8[np.ndarray, "k 3"]
 ) -> Image.Image:
-    """Return the labels as an image whose pixels are the classes' indices."""
+    """Return an indexed image: its pixels are the labels, its palette the colors."""
     image = Image.fromarray(labels)
-    every = np.arange(256, dtype=np.uint8)[None]
-    image.putpalette(color_labels(every, palette).tobytes())
+    all_labels = np.arange(256, dtype=np.uint8)[None]
+    image.putpalette(color_labels(all_labels, palette).tobytes())
     return image
 
 
@@ -25,7 +26,7 @@ def overlay(
     *,
     palette: UInt8[np.ndarray, "k 3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the image with the classes' colors laid over it."""
+    """Return the mean of the image and the colors of its labels."""
     mixed = image.astype(np.uint16) + color_labels(labels, palette)
     return (mixed // 2).astype(np.uint8)
 
@@ -33,15 +34,18 @@ def overlay(
 def areas(
     labels: UInt8[np.ndarray, "h w"], class_names: tuple[str, ...]
 ) -> list[tuple[int, str, float]]:
-    """Return (class, name, share of the pixels) of the classes found, largest first."""
+    """Return (class, name, share of the pixels) of the classes present, largest first.
+
+    The share is from 0 to 1.
+    """
     counts = np.bincount(labels.ravel(), minlength=len(class_names))
     order = np.argsort(-counts, kind="stable")
-    found = [int(k) for k in order if counts[k]]
-    return [(k, class_names[k], float(counts[k] / labels.size)) for k in found]
+    present = [int(k) for k in order if counts[k]]
+    return [(k, class_names[k], float(counts[k] / labels.size)) for k in present]
 
 
 def percent(share: float) -> str:
-    """Return a share of the pixels in words; what is there is never 0."""
+    """Format a share of the pixels; a class that is present is never "0.0 %"."""
     return f"{100 * share:.1f} %" if share >= 5e-4 else "< 0.1 %"
 
 
@@ -52,10 +56,10 @@ def with_legend(
     palette: UInt8[np.ndarray, "k 3"],
     class_names: tuple[str, ...],
 ) -> Image.Image:
-    """Return the overlay; beside it the classes found, and their areas in per cent."""
+    """Return the overlay, with a legend of the classes present and their areas."""
     rows = areas(labels, class_names)
     h, w = labels.shape
-    size = max(11, min(h // 24, 64))  # of the letters, in pixels
+    size = max(11, min(h // 24, 64))  # of the font, in pixels
     font = ImageFont.load_default(size)
     texts = [f"{name}  {percent(share)}" for _, name, share in rows]
     step = round(1.6 * size)
@@ -74,14 +78,11 @@ def with_legend(
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a picture under its name only once it is whole.
+    """Write an image atomically, as PNG or JPEG by its suffix.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        OSError: If the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    kind = {"format": "PNG"} if path.suffix == ".png" else {"format": "JPEG"}
-    options = {"quality": 90} if kind["format"] == "JPEG" else {}
-    image.save(partial, **kind, **options)
-    partial.replace(path)
+    options = {} if path.suffix == ".png" else {"quality": 90}
+    with atomic.replacing(path) as partial:
+        image.save(partial, **options)

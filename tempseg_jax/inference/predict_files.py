@@ -1,4 +1,4 @@
-"""Predict files, one after the other: read ahead, write behind, name what is broken."""
+"""Predict many image files, with reading and writing in background threads."""
 
 import collections
 import sys
@@ -15,20 +15,20 @@ from tqdm import tqdm
 from tempseg_jax.inference import image_files, overlays
 from tempseg_jax.inference.predictor import Predictor
 
-_AHEAD = 4  # images read before they are needed, and written after they are done
+_AHEAD = 4  # images that are read early, and as many that wait to be written
 _THREADS = 4
 
 
 class Outcome(NamedTuple):
-    """What became of a list of images."""
+    """The result of predicting a list of images."""
 
-    done: int
-    broken: list[str]  # a message each
+    done: int  # number of images
+    broken: list[str]  # an error message for each image that could not be read
     seconds: float
-    seconds_after_first: float  # the first one waits for compilation
+    seconds_after_first: float  # the first image includes compilation
 
     def __str__(self) -> str:
-        """Return one line: images, seconds, images a second."""
+        """Return one line: number of images, seconds, images per second."""
         rate = f"{self.done / max(self.seconds, 1e-9):.2f} images/s"
         if self.done > 1:
             later = (self.done - 1) / max(self.seconds_after_first, 1e-9)
@@ -37,57 +37,62 @@ class Outcome(NamedTuple):
 
 
 def predict_files(
-    segment: Predictor, files: list[tuple[Path, Path]], *, out: Path
+    predictor: Predictor, files: list[tuple[Path, Path]], *, out: Path
 ) -> Outcome:
-    """Write `out/labels/*.png` (indices, in colors) and `out/overlays/*.jpg`.
+    """Write `out/labels/*.png` (indexed by class) and `out/overlays/*.jpg`.
 
     Args:
-        segment: of `inference.load`.
-        files: (file, its name below `out`), of `image_files.find`.
-        out: a folder, made if it is not there.
+        predictor: The trained segmenter.
+        files: (file, its name below `out`) for each image, as `image_files.find`
+            returns them.
+        out: Output folder; created if it does not exist.
 
     Raises:
-        ValueError: two files would have one name.
-        OSError: something cannot be written.
+        ValueError: If the results of two files would have the same name.
+        OSError: If a result cannot be written.
     """
-    names = _names([name for _, name in files])
+    names = _result_names([name for _, name in files])
 
     def write(
         image: UInt8[ndarray, "h w 3"], labels: UInt8[ndarray, "h w"], name: str
     ) -> None:
-        found = overlays.indexed(labels, segment.palette)
-        overlays.save(found, out / "labels" / f"{name}.png")
-        shown = overlays.with_legend(
-            image, labels, palette=segment.palette, class_names=segment.class_names
+        indexed = overlays.indexed(labels, predictor.palette)
+        overlays.save(indexed, out / "labels" / f"{name}.png")
+        overlay = overlays.with_legend(
+            image, labels, palette=predictor.palette, class_names=predictor.class_names
         )
-        overlays.save(shown, out / "overlays" / f"{name}.jpg")
+        overlays.save(overlay, out / "overlays" / f"{name}.jpg")
 
-    return for_each(segment, [file for file, _ in files], names, write=write)
+    return for_each(predictor, [file for file, _ in files], names, write=write)
 
 
 def for_each(
-    segment: Predictor,
+    predictor: Predictor,
     files: list[Path],
     names: list[str],
     *,
     write: Callable[[UInt8[ndarray, "h w 3"], UInt8[ndarray, "h w"], str], None],
 ) -> Outcome:
-    """Predictor every file; `write(image, labels, name)` runs behind, in threads."""
+    """Predict every file, and call `write(image, labels, name)` in threads.
+
+    Images that cannot be read are reported on stderr, skipped, and listed in the
+    result.
+    """
     done, broken = 0, []
     start = first = time.perf_counter()
     writing: collections.deque[Future] = collections.deque()
     progress = tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty())
     with ThreadPoolExecutor(_THREADS) as pool, progress:
-        images = _ahead(pool, image_files.read, files)
+        images = _submit_ahead(pool, image_files.read, files)
         for future, name in zip(images, names, strict=True):
             progress.update()
             try:
                 image = future.result()
             except image_files.BadImage as error:
                 broken.append(str(error))
-                progress.write(f"left out: {error}", file=sys.stderr)
+                progress.write(f"skipped: {error}", file=sys.stderr)
                 continue
-            writing.append(pool.submit(write, image, segment(image), name))
+            writing.append(pool.submit(write, image, predictor(image), name))
             if len(writing) > _AHEAD:
                 writing.popleft().result()
             done += 1
@@ -99,10 +104,10 @@ def for_each(
     return Outcome(done, broken, end - start, end - first)
 
 
-def _ahead(
+def _submit_ahead(
     pool: ThreadPoolExecutor, function: Callable, items: Iterable[Any]
 ) -> Iterator[Future]:
-    """Yield a future for each item, a few of them already running."""
+    """Yield a future for each item, with up to `_AHEAD` more already submitted."""
     running: collections.deque[Future] = collections.deque()
     for item in items:
         running.append(pool.submit(function, item))
@@ -112,8 +117,8 @@ def _ahead(
         yield running.popleft()
 
 
-def _names(names: list[Path]) -> list[str]:
-    """Drop the endings, except where `a.jpg` and `a.png` would have one name."""
+def _result_names(names: list[Path]) -> list[str]:
+    """Drop the suffixes, except where `a.jpg` and `a.png` would get the same name."""
     stems = [str(name.with_suffix("")) for name in names]
     count = collections.Counter(stems)
     unique = [
@@ -123,7 +128,7 @@ def _names(names: list[Path]) -> list[str]:
     repeated = [name for name, n in collections.Counter(unique).items() if n > 1]
     if repeated:
         raise ValueError(
-            f"{repeated[0]}: two of the images have this name and would overwrite "
-            "each other's result; predict their folders with an --out each"
+            f"{repeated[0]}: two images have this name and would overwrite each "
+            "other's result; predict each folder separately, with its own --out"
         )
     return unique

@@ -1,4 +1,4 @@
-"""A workdir to a function from images to labels; nothing else is needed."""
+"""Load a trained segmenter from a workdir, and predict images with it."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -25,18 +25,18 @@ Input = str | Path | Image.Image | UInt8[np.ndarray, "h w 3"]
 
 
 class Predictor:
-    """A trained segmenter: `segment(image)` returns labels.
+    """A trained segmenter: `predictor(image)` returns the label of every pixel.
 
     Attributes:
-        class_names: of the k classes, in the order of the labels.
-        palette: their colors, RGB.
-        dataset: whose classes they are.
-        temperature_g: T_G of training.
-        name: of the architecture, a key of `SEGMENTERS`.
-        segmenter: the network; its preprocessing is a part of it.
-        variables: its parameters and running statistics.
-        settings: sliding windows, scales and flips.
-        step: of the checkpoint.
+        class_names: Names of the k classes, in the order of the labels.
+        palette: Colors of the classes, RGB.
+        dataset: Name of the dataset that defines the classes.
+        temperature_g: T_G in training.
+        name: Name of the architecture, a key of `SEGMENTERS`.
+        segmenter: The network, including its preprocessing.
+        variables: Its parameters and running statistics.
+        settings: Sliding-window inference and test-time augmentation.
+        step: Training step of the checkpoint.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Predictor:
         settings: InferenceSettings,
         step: int,
     ):
-        """Wrap what `load` restored."""
+        """Wrap what `load` restored; `model` is the checkpoint's item of that name."""
         self.segmenter, self.variables = segmenter, variables
         self.settings, self.step = settings, step
         self.name: str = model["name"]
@@ -62,20 +62,20 @@ class Predictor:
             "flip": settings.flip,
         }
         self._labels = partial(_labels, **network)
-        self._log_p = partial(_log_p, **network)
-        self._p = partial(_p, **network)
+        self._log_probabilities = partial(_log_probabilities, **network)
+        self._probabilities = partial(_probabilities, **network)
 
     def __call__(self, image: Input) -> UInt8[np.ndarray, "h w"]:
         """Return the most probable class of every pixel, at the image's size.
 
         Raises:
-            ValueError: the image cannot be read, or is of a kind that is not meant.
+            ValueError: If the image cannot be read, or its pixel type is not supported.
         """
         image = image_files.read(image)
         h, w = image.shape[:2]
         windows = self.settings.windows(h, w)
         if windows is None:
-            labels = self._labels(self.variables, _batch_of_one(image))
+            labels = self._labels(self.variables, _padded_batch(image))
             return np.asarray(labels)[0, :h, :w]
         labels = np.empty((h, w), np.uint8)
         for top, p in self._bands(image, windows):
@@ -85,20 +85,24 @@ class Predictor:
     def probabilities(
         self, image: Input, temperature: float = 1.0
     ) -> Float[np.ndarray, "h w k"]:
-        """Return every class's probability, softmax(log p / T), at the image's size.
+        """Return the probabilities of all classes, softmax(log p / T).
 
-        They take 4 bytes for each pixel and class: 2 GB for 24 megapixels, 21 classes.
+        The result has the image's size and takes 4 bytes for each pixel and class: 2 GB
+        for 24 megapixels and 21 classes.
 
         Raises:
-            ValueError: as a call; or `temperature` is not positive.
+            ValueError: If the image cannot be read, its pixel type is not supported, or
+                `temperature` is not positive.
         """
         if not temperature > 0:
-            raise ValueError(f"temperature: {temperature} is not positive")
+            raise ValueError(
+                f"temperature: {temperature} is not positive; it divides log p"
+            )
         image = image_files.read(image)
         h, w = image.shape[:2]
         windows = self.settings.windows(h, w)
         if windows is None:
-            log_p = self._log_p(self.variables, _batch_of_one(image))
+            log_p = self._log_probabilities(self.variables, _padded_batch(image))
             return np.asarray(_temper(log_p[0], temperature))[:h, :w]
         result = None
         for top, p in self._bands(image, windows):
@@ -106,7 +110,7 @@ class Predictor:
                 result = np.empty((h, w, p.shape[-1]), np.float32)
             np.maximum(p, np.finfo(np.float32).tiny, out=p)
             if temperature != 1:
-                # Dividing by the largest first: p ** (1 / T) may underflow.
+                # Divide by the largest first, because p ** (1 / T) may underflow.
                 p /= p.max(axis=-1, keepdims=True)
                 p **= 1 / temperature
             p /= p.sum(axis=-1, keepdims=True)
@@ -118,7 +122,7 @@ class Predictor:
     ) -> Iterator[tuple[int, Float[np.ndarray, "rows w k"]]]:
         return sliding_window.bands(
             image,
-            partial(self._p, self.variables),
+            partial(self._probabilities, self.variables),
             window=windows[0],
             stride=windows[1],
             devices=1,
@@ -135,20 +139,21 @@ def load(
     flip: bool = False,
     precision: str | None = None,
 ) -> Predictor:
-    """Restore a trained segmenter onto one device, from its workdir alone.
+    """Load a trained segmenter onto one device.
 
     Args:
-        workdir: of a run; only its checkpoints are read.
-        checkpoint: best (highest validation mIoU), latest, or a step.
-        window: pixels a side; None runs images whole, up to 2 megapixels.
-        stride: pixels between windows; None is two thirds of a window.
-        scales: whose probabilities are averaged.
-        flip: average with the mirror image.
-        precision: float32, bfloat16 or float16; None is that of training.
+        workdir: Folder of a training run; only its checkpoints are read.
+        checkpoint: "best" (highest validation mIoU), "latest", or a step.
+        window: Side of the windows of sliding-window inference, in pixels. By default
+            images of up to 2048 x 1024 pixels run whole, and larger ones in windows.
+        stride: Pixels between windows; by default two thirds of a window.
+        scales: Scales of test-time augmentation, whose probabilities are averaged.
+        flip: Test-time augmentation: also average over the mirror image.
+        precision: "float32", "bfloat16" or "float16"; by default that of training.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: an argument that cannot be.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If an argument is out of range.
     """
     settings = InferenceSettings(
         window=window, stride=stride, scales=tuple(scales), flip=flip
@@ -157,50 +162,58 @@ def load(
     try:
         step = checkpoints.resolve(checkpoint)
         model = checkpoints.model(step)
-        precision = precision or model["precision"]
-        if precision not in COMPUTE_DTYPES:
-            raise ValueError(
-                f"precision: {precision!r} is not one of {', '.join(COMPUTE_DTYPES)}"
-            )
-        segmenter = SEGMENTERS[model["name"]](
-            num_classes=model["num_classes"],
-            preprocessing=Preprocessing.restored(model["preprocessing"]),
-            width=model["width"],
-            dtype=COMPUTE_DTYPES[precision],
-            remat=False,
-        )
-        like = _abstract_variables(segmenter)
-        variables = checkpoints.restore_segmenter(like, model, step=step)
+        segmenter = _build_segmenter(model, precision=precision or model["precision"])
+        abstract = _abstract_variables(segmenter)
+        variables = checkpoints.restore_segmenter(abstract, model, step=step)
     finally:
         checkpoints.close()
     return Predictor(segmenter, variables, model=model, settings=settings, step=step)
 
 
-def _abstract_variables(segmenter: nn.Module) -> PyTree:
-    """Return the variables' shapes, on one device wherever they were trained."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
-    init = partial(segmenter.init, train=False)
-    place = SingleDeviceSharding(jax.local_devices()[0])
-    variables = {"batch_stats": {}} | jax.eval_shape(init, jax.random.key(0), image)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), variables
+def _build_segmenter(model: dict[str, Any], *, precision: str) -> nn.Module:
+    """Return the network that a checkpoint's `model` item describes."""
+    if precision not in COMPUTE_DTYPES:
+        raise ValueError(
+            f"precision: {precision!r} is not one of {', '.join(COMPUTE_DTYPES)}"
+        )
+    return SEGMENTERS[model["name"]](
+        num_classes=model["num_classes"],
+        preprocessing=Preprocessing.restored(model["preprocessing"]),
+        width=model["width"],
+        dtype=COMPUTE_DTYPES[precision],
+        remat=False,
     )
 
 
-def _batch_of_one(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "1 _ _ 3"]:
-    h, w = (sliding_window.up_to_bucket(n) for n in image.shape[:2])
+def _abstract_variables(segmenter: nn.Module) -> PyTree:
+    """Return the variables' shapes, placed on one device.
+
+    The checkpoint may have been trained on more devices than this machine has.
+    """
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
+    init = partial(segmenter.init, train=False)
+    sharding = SingleDeviceSharding(jax.local_devices()[0])
+    variables = {"batch_stats": {}} | jax.eval_shape(init, jax.random.key(0), image)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), variables
+    )
+
+
+def _padded_batch(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "1 _ _ 3"]:
+    """Return a batch of one image, padded so that few shapes are compiled."""
+    h, w = (sliding_window.up_to_bucket(side) for side in image.shape[:2])
     return sliding_window.padded(image, height=h, width=w)[None]
 
 
 @partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
-def _log_p(
+def _log_probabilities(
     variables: PyTree, image: UInt8[Array, "b h w 3"], **network: Any
 ) -> Float[Array, "b h w k"]:
     return sliding_window.log_probabilities(variables, image, **network)
 
 
 @partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
-def _p(
+def _probabilities(
     variables: PyTree, image: UInt8[Array, "b h w 3"], **network: Any
 ) -> Float[Array, "b h w k"]:
     return jnp.exp(sliding_window.log_probabilities(variables, image, **network))

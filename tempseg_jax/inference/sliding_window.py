@@ -1,14 +1,14 @@
-"""An image to class probabilities: whole or in windows, at several scales, mirrored.
+"""Sliding-window inference and test-time augmentation (multi-scale and flipping).
 
-A window is treated as an image of its own: it is resized, mirrored, run, and brought
-back to its native resolution; then windows are averaged where they overlap. So one
-compiled shape does for every window of every image, and what is held at a time is one
-band of rows, never a whole photograph's probabilities.
+Test-time augmentation is applied to each window as if it were an image of its own: the
+window is resized and flipped, the network runs on each version, and the results are
+brought back to the window's size and averaged. Then windows are averaged where they
+overlap. Therefore all windows of all images share one compiled program, and at most one
+band of rows of probabilities is in memory, never those of the whole image.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,72 +16,79 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
+from tempseg_jax.data.buckets import up_to_bucket as up_to_bucket  # part of the API
 from tempseg_jax.data.transforms import PAD_COLOR
 from tempseg_jax.steps import predict
 
 LARGEST_WHOLE = 2048 * 1024
-"""Pixels of the largest image that is not cut into windows unless told to."""
+"""Pixels of the largest image that runs whole if no window size is given."""
 
-BUCKET = 128  # pixels; sides are padded to multiples, so that few shapes are compiled
-_LARGE_WINDOW, _LARGE_STRIDE = 1024, 768  # pixels; what larger images get unasked
-_PIXELS_AT_ONCE = 1024 * 1024  # of windows in one call
+# Pixels: the window size and stride of larger images if no window size is given.
+_DEFAULT_WINDOW, _DEFAULT_STRIDE = 1024, 768
+_PIXELS_PER_BATCH = 1024 * 1024  # of windows, for each device
 
 
 @dataclasses.dataclass(frozen=True)
 class InferenceSettings:
-    """How an image is looked at before the probabilities are averaged.
+    """Settings of sliding-window inference and of test-time augmentation.
 
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: If a value is out of range.
     """
 
-    window: int | None  # pixels a side; None: the whole image, unless it is large
+    window: int | None  # side in pixels; None: whole images, unless they are large
     stride: int | None  # pixels between windows; None: two thirds of the window
-    scales: tuple[float, ...]  # (1,) is the network's plain output
-    flip: bool  # also mirrored
+    scales: tuple[float, ...]  # of test-time augmentation; (1,) resizes nothing
+    flip: bool  # test-time augmentation: also average over the mirror image
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 32:
             raise ValueError(
                 f"window: {self.window} pixels is less than the networks' stride of "
-                "32; choose a larger one"
+                "32; choose a larger window"
             )
         if self.stride is not None and self.window is None:
-            raise ValueError(f"stride: {self.stride}, but no window is set; set both")
+            raise ValueError(
+                f"stride: {self.stride} is given without a window size; give both"
+            )
         if self.stride is not None and not 0 < self.stride <= self.window:
             raise ValueError(
-                f"stride: {self.stride} leaves gaps between windows of {self.window} "
-                "pixels; choose 1 to the window's size"
+                f"stride: {self.stride} must be from 1 to the window size, "
+                f"{self.window}; a larger stride leaves gaps between the windows"
             )
         if not self.scales or not all(0 < scale <= 8 for scale in self.scales):
             raise ValueError(
-                f"scales: {self.scales} are not factors above 0 and up to 8"
+                f"scales: {self.scales} must be one or more factors above 0 and at "
+                "most 8"
             )
 
     def windows(self, height: int, width: int) -> tuple[int, int] | None:
-        """Return (window, stride) in pixels for an image, None if it is run whole."""
+        """Return the window size and stride for an image of this size, in pixels.
+
+        None means that the image runs whole.
+        """
         if self.window is not None:
             return self.window, self.stride or max(1, self.window * 2 // 3)
         if height * width > LARGEST_WHOLE:
-            return _LARGE_WINDOW, _LARGE_STRIDE
+            return _DEFAULT_WINDOW, _DEFAULT_STRIDE
         return None
 
 
 WHOLE_IMAGE = InferenceSettings(window=None, stride=None, scales=(1.0,), flip=False)
-"""The evaluation of training, and of the paper."""
+"""No test-time augmentation, as in the paper and in the evaluation during training."""
 
 
 def parse_scales(words: list[str]) -> tuple[float, ...]:
-    """Return the scales of a command line.
+    """Return the scales given on a command line.
 
     Raises:
-        ValueError: a word that is no number.
+        ValueError: If a word is not a number.
     """
     try:
         return tuple(float(word) for word in words)
     except ValueError:
         raise ValueError(
-            f"scales: {words} are not numbers, as in 0.75,1,1.25"
+            f"scales: {','.join(words)!r} is not a list of numbers such as 0.75,1,1.25"
         ) from None
 
 
@@ -93,42 +100,36 @@ def log_probabilities(
     scales: tuple[float, ...],
     flip: bool,
 ) -> Float[Array, "b h w k"]:
-    """Return the log of the mean of softmax(logits) over scales and mirror images.
+    """Return log p, where p is the mean of softmax(logits) over scales and flips.
 
-    A temperature T is applied to this mean: softmax(log p / T). For one view that is
-    softmax(logits / T), and T never changes the argmax.
+    A temperature T is applied to this mean: softmax(log p / T). With one scale and no
+    flip this equals softmax(logits / T). T never changes the argmax.
     """
     b, h, w = image.shape[:3]
-    total, members = None, 0
+    log_sum, count = None, 0
     for scale in scales:
-        view = image if scale == 1 else _resized(image, scale)
+        scaled = image if scale == 1 else _resized(image, scale)
         for mirrored in (False, True)[: 1 + flip]:
-            logits = predict(
-                variables, view[:, :, ::-1] if mirrored else view, segmenter=segmenter
-            )
+            augmented = scaled[:, :, ::-1] if mirrored else scaled
+            logits = predict(variables, augmented, segmenter=segmenter)
             logits = logits[:, :, ::-1] if mirrored else logits
             if scale != 1:
                 shape = (b, h, w, logits.shape[-1])
                 logits = jax.image.resize(logits, shape, method="bilinear")
             log_p = jax.nn.log_softmax(logits)
-            total = log_p if total is None else jnp.logaddexp(total, log_p)
-            members += 1
-    return total if members == 1 else total - jnp.log(members)
+            log_sum = log_p if log_sum is None else jnp.logaddexp(log_sum, log_p)
+            count += 1
+    return log_sum if count == 1 else log_sum - jnp.log(count)
 
 
 def padded(
     image: UInt8[np.ndarray, "h w 3"], *, height: int, width: int
 ) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """Fill up with the mean color at the bottom and the right."""
+    """Pad the image at the bottom and the right with the mean color."""
     canvas = np.empty((height, width, 3), np.uint8)
     canvas[:] = PAD_COLOR
     canvas[: image.shape[0], : image.shape[1]] = image
     return canvas
-
-
-def up_to_bucket(length: Any) -> Any:
-    """Round a side (in `export`, a symbol) up to a shape that is compiled anyway."""
-    return -(-length // BUCKET) * BUCKET
 
 
 def bands(
@@ -139,41 +140,43 @@ def bands(
     stride: int,
     devices: int,
 ) -> Iterator[tuple[int, Float[np.ndarray, "rows w k"]]]:
-    """Yield (top row, mean probabilities) from top to bottom, at most a window high.
+    """Yield bands of rows, from top to bottom: (first row, mean probabilities).
+
+    A band is at most one window high; together the bands cover each row once.
 
     Args:
-        image: of any size; filled up where it is smaller than a window.
-        forward: a batch of windows to their probabilities, on the device.
-        window: pixels a side.
-        stride: pixels between windows; the last one ends with the image.
-        devices: that share a batch of windows.
+        image: Of any size; padded if it is smaller than a window.
+        forward: Computes the probabilities of a batch of windows, on the device.
+        window: Side of a window in pixels.
+        stride: Pixels between windows; the last window ends at the image's border.
+        devices: Number of devices that share a batch of windows.
     """
     h, w = image.shape[:2]
     canvas = padded(image, height=max(h, window), width=max(w, window))
-    tops, lefts = (_starts(n, window, stride) for n in canvas.shape[:2])
-    covering_row, covering_column = (
-        _coverage(starts, n, window)
+    tops, lefts = (_window_starts(n, window, stride) for n in canvas.shape[:2])
+    windows_per_row, windows_per_column = (
+        _windows_per_position(starts, n, window)
         for starts, n in zip((tops, lefts), canvas.shape[:2], strict=True)
     )
-    most = devices * max(1, _PIXELS_AT_ONCE // window**2)
-    batch = -(-min(len(lefts), most) // devices) * devices
-    total = None
-    for top, below in zip(tops, [*tops[1:], canvas.shape[0]], strict=True):
-        for left, p in _probabilities(
+    largest_batch = devices * max(1, _PIXELS_PER_BATCH // window**2)
+    batch = -(-min(len(lefts), largest_batch) // devices) * devices
+    sums = None
+    for top, next_top in zip(tops, [*tops[1:], canvas.shape[0]], strict=True):
+        for left, p in _window_probabilities(
             canvas[top : top + window], lefts, forward, window=window, batch=batch
         ):
-            if total is None:
-                total = np.zeros((window, canvas.shape[1], p.shape[-1]), np.float32)
-            total[:, left : left + window] += p
-        # No later window reaches above `below`.
-        done = min(below, h) - top
-        covering = covering_row[top : top + done, None] * covering_column[:w]
-        yield top, total[:done, :w] / covering[..., None]
-        total[: window - (below - top)] = total[below - top :].copy()
-        total[window - (below - top) :] = 0
+            if sums is None:
+                sums = np.zeros((window, canvas.shape[1], p.shape[-1]), np.float32)
+            sums[:, left : left + window] += p
+        # The rows above the next window's top are complete.
+        rows = min(next_top, h) - top
+        counts = windows_per_row[top : top + rows, None] * windows_per_column[:w]
+        yield top, sums[:rows, :w] / counts[..., None]
+        sums[: window - (next_top - top)] = sums[next_top - top :].copy()
+        sums[window - (next_top - top) :] = 0
 
 
-def _probabilities(
+def _window_probabilities(
     strip: UInt8[np.ndarray, "h w 3"],
     lefts: list[int],
     forward: Callable[[np.ndarray], Array],
@@ -181,27 +184,32 @@ def _probabilities(
     window: int,
     batch: int,
 ) -> Iterator[tuple[int, Float[np.ndarray, "window window k"]]]:
-    """Yield each window's left edge and probabilities, the device one batch ahead."""
+    """Yield each window's left edge and probabilities.
+
+    The device computes the next batch while the caller adds up the last one.
+    """
     pending = None
     for i in range(0, len(lefts), batch):
-        some = lefts[i : i + batch]
+        batch_lefts = lefts[i : i + batch]
         crops = np.zeros((batch, window, window, 3), np.uint8)
-        for crop, left in zip(crops, some, strict=False):
+        for crop, left in zip(crops, batch_lefts, strict=False):
             crop[:] = strip[:, left : left + window]
-        running = (some, forward(crops))
+        running = (batch_lefts, forward(crops))
         if pending is not None:
             yield from zip(pending[0], np.asarray(pending[1]), strict=False)
         pending = running
     yield from zip(pending[0], np.asarray(pending[1]), strict=False)
 
 
-def _starts(length: int, window: int, stride: int) -> list[int]:
+def _window_starts(length: int, window: int, stride: int) -> list[int]:
     last = length - window
     return [*range(0, last, stride), last]
 
 
-def _coverage(starts: list[int], length: int, window: int) -> Float[np.ndarray, "n"]:
-    """Return how many windows cover each row, or each column."""
+def _windows_per_position(
+    starts: list[int], length: int, window: int
+) -> Float[np.ndarray, "n"]:
+    """Return the number of windows that cover each row, or each column."""
     count = np.zeros(length, np.float32)
     for start in starts:
         count[start : start + window] += 1

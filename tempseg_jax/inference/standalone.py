@@ -1,4 +1,4 @@
-"""Use an exported segmenter: needs jax, numpy, safetensors and pillow, nothing else.
+"""Run an exported segmenter; needs only jax, numpy, safetensors and pillow.
 
     python use.py photograph.jpg labels.png
 
@@ -6,8 +6,8 @@ From Python:
 
     from use import Exported
     exported = Exported("model")
-    labels = exported.labels(images)  # uint8 RGB (b, h, w, 3) to uint8 (b, h, w)
-    p = exported.probabilities(images, temperature=1.0)  # to float32 (b, h, w, k)
+    labels = exported.labels(images)  # from uint8 RGB (b, h, w, 3) to uint8 (b, h, w)
+    p = exported.probabilities(images, temperature=1.0)  # float32 (b, h, w, k)
 """
 
 import json
@@ -21,10 +21,10 @@ from safetensors.numpy import load_file
 
 
 class Exported:
-    """The programs and weights of one folder, on the default device."""
+    """The programs and weights of an export folder, on JAX's default device."""
 
     def __init__(self, folder: str | Path):
-        """Read the folder that `scripts/export.py` wrote."""
+        """Load a folder that `scripts/export.py` wrote."""
         folder = Path(folder)
         self.model = json.loads((folder / "model.json").read_text())
         self._weights = jax.device_put(load_file(folder / "weights.safetensors"))
@@ -46,15 +46,15 @@ def _program(path: Path) -> jax.stages.Wrapped:
 
 
 def main(photograph: str, target: str) -> None:
-    """Predictor a file; the classes' colors become the palette of the PNG."""
+    """Write the labels of an image file as a PNG with the classes' colors."""
     from PIL import Image, ImageOps
 
     exported = Exported(Path(__file__).resolve().parent)
     image = ImageOps.exif_transpose(Image.open(photograph)).convert("RGB")
     labels = exported.labels(np.array(image)[None])[0]
-    found = Image.fromarray(labels)
-    found.putpalette(sum(exported.model["palette"], []))
-    found.save(target)
+    indexed = Image.fromarray(labels)
+    indexed.putpalette(sum(exported.model["palette"], []))
+    indexed.save(target)
 
 
 if __name__ == "__main__":

@@ -35,3 +35,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def adding_files(folder: str | Path) -> Iterator[Path]:
+    """Write several files to a temporary folder; move them to `folder` at the end.
+
+    The temporary folder lies beside `folder`, which is created and keeps its other
+    files. Files are moved in reverse alphabetical order, so that `model.onnx.data` is
+    there before `model.onnx`. If the block raises, `folder` is left as it was.
+
+    Raises:
+        OSError: If the files cannot be written.
+    """
+    folder = Path(folder).absolute()
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        folder.mkdir(exist_ok=True)
+        for path in sorted(partial.iterdir(), reverse=True):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

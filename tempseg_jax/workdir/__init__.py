@@ -1,1 +1,1 @@
-"""What a run keeps on disk: its config, checkpoints and metrics."""
+"""The files of a run: its config, checkpoints and metrics."""

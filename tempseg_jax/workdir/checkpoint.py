@@ -1,4 +1,4 @@
-"""Orbax checkpoints: the latest and the best, each restorable in part."""
+"""Orbax checkpoints: the latest and the best; the segmenter restores on its own."""
 
 import json
 import math
@@ -14,26 +14,29 @@ from orbax.checkpoint import checkpoint_managers as policies
 from tempseg_jax import precision
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.train_state import Player, TrainState
+from tempseg_jax.workdir import formats
 
 BEST_METRIC = "miou"
+"""The validation metric of which the highest value makes a checkpoint the best."""
+
 Step = int | str
 """A step, or `"latest"`, or `"best"`: the highest validation mIoU."""
 
-
 _SEGMENTER_FIELDS = ("name", "num_classes", "width", "preprocessing")
-"""Of `model`: what must agree for the segmenter's variables to mean the same."""
+"""Fields of `model` that must agree before the segmenter's variables are restored."""
 
 
 class Checkpoints:
     """The `checkpoints` folder of a workdir.
 
-    A checkpoint is four items, so that the segmenter restores without the rest:
+    A checkpoint has four items, so that the segmenter restores without the rest:
     `segmenter` and `discriminator` are their networks' variables, `training` is the
-    step, optimizers and loss scales, and `model` says what the segmenter is.
+    step, optimizer states and loss scales, and `model` describes the segmenter in
+    JSON, with a format number (formats.py).
     """
 
     def __init__(self, workdir: str | Path):
-        """Open the folder, creating nothing before the first save."""
+        """Open the folder; nothing is created before the first save."""
         self.folder = Path(workdir).absolute() / "checkpoints"
         keep = policies.AnyPreservationPolicy(
             [
@@ -58,7 +61,14 @@ class Checkpoints:
     def save(
         self, state: TrainState, model: dict, *, metrics: dict[str, float] | None
     ) -> None:
-        """Save in the background; `metrics` (with `miou`) makes it eligible as best."""
+        """Save in the background; a step that is already saved is left as it is.
+
+        Args:
+            state: After the step that it names.
+            model: The description by `builders.describe_model`.
+            metrics: Validation scores with `miou`, by which the best checkpoint is
+                chosen; None if the state was not evaluated.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -67,55 +77,65 @@ class Checkpoints:
         if state.discriminator is not None:
             items["discriminator"] = state.discriminator.variables
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        saves["model"] = ocp.args.JsonSave(model)
-        if metrics is None:  # ranks below every score; without any, Orbax warns
+        saves["model"] = ocp.args.JsonSave({"format": formats.FORMAT} | model)
+        if metrics is None:  # NaN ranks below every score; without metrics Orbax warns
             metrics = {BEST_METRIC: math.nan}
         self._manager.save(step, args=ocp.args.Composite(**saves), metrics=metrics)
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, in order."""
+        """Return the steps of the complete checkpoints, in ascending order."""
         return sorted(self._manager.all_steps())
 
     def resolve(self, step: Step) -> int:
-        """Return the step that a user's `latest`, `best` or number names.
+        """Return the step number for `latest`, `best` or a number.
+
+        `best` is the latest if no checkpoint was evaluated.
 
         Raises:
-            FileNotFoundError: there is no such checkpoint.
+            FileNotFoundError: If there is no such checkpoint.
         """
-        found = {
+        by_name = {
             "latest": self._manager.latest_step,
             "best": lambda: self._manager.best_step() or self._manager.latest_step(),
         }
-        if step in found:
-            number = found[step]()
+        if step in by_name:
+            number = by_name[step]()
         else:
             number = int(step) if str(step).isdigit() else None
         if number not in self.steps():
-            have = ", ".join(map(str, self.steps())) or "none"
+            available = ", ".join(map(str, self.steps())) or "none"
             raise FileNotFoundError(
-                f"{self.folder}: no checkpoint {step!r} (there are: {have}); train "
-                "with this workdir first, or name another"
+                f"{self.folder}: no checkpoint {step!r} (available: {available}); "
+                "train with this workdir first, or name another checkpoint"
             )
         return number
 
     def model(self, step: int) -> dict:
-        """Return what `save` was told the segmenter is."""
+        """Return the saved description of the segmenter, in this version's format.
+
+        Raises:
+            ValueError: If a newer version saved the checkpoint.
+        """
         restored = self._manager.restore(
             step, args=ocp.args.Composite(model=ocp.args.JsonRestore())
         )
-        return restored["model"]
+        where = f"{self.folder}/{step}/model"
+        return formats.complete(
+            restored["model"], formats.MODEL_UPGRADES, where=where
+        ).fields
 
     def trained_with(self, step: int) -> Preprocessing:
-        """Return the preprocessing of training, whatever the config says by now."""
+        """Return the preprocessing of training, which may not be the config's."""
         return Preprocessing.restored(self.model(step)["preprocessing"])
 
     def restore(self, like: TrainState, model: dict, *, step: int) -> TrainState:
-        """Return the whole state, placed as the arrays of `like` are.
+        """Return the whole state, sharded as the arrays of `like` are.
 
-        Loss scales are those of the checkpoint only if both it and `model` have them.
+        If the precision of `model` is not that of the checkpoint, the loss scales are
+        those that training in the new precision starts with.
 
         Raises:
-            ValueError: the checkpoint holds another network.
+            ValueError: If the checkpoint is of another network than `model` describes.
         """
         self._check_same(model, step, (*_SEGMENTER_FIELDS, "discriminator"))
         saved, wanted = self.model(step)["precision"], model["precision"]
@@ -129,33 +149,35 @@ class Checkpoints:
         }
         if like.discriminator is not None:
             items["discriminator"] = abstract.discriminator.variables
-        asked = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**asked))
+        requests = {
+            name: ocp.args.StandardRestore(item) for name, item in items.items()
+        }
+        restored = self._manager.restore(step, args=ocp.args.Composite(**requests))
         state = _assemble(restored, like)
         if saved == wanted:
             return state
-        placed = state.step.sharding
+        sharding = state.step.sharding
         return _with_loss_scales(
-            state, lambda: jax.device_put(precision.loss_scale(wanted), placed)
+            state, lambda: jax.device_put(precision.loss_scale(wanted), sharding)
         )
 
     def restore_segmenter(self, like: PyTree, model: dict, *, step: int) -> PyTree:
-        """Return the segmenter's variables alone, placed as the arrays of `like` are.
+        """Return the segmenter's variables only, sharded as the arrays of `like` are.
 
         Raises:
-            ValueError: the checkpoint holds another network.
+            ValueError: If the checkpoint is of another network than `model` describes.
         """
         self._check_same(model, step, _SEGMENTER_FIELDS)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        wanted = ocp.args.Composite(segmenter=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(step, args=wanted)["segmenter"]
+        request = ocp.args.Composite(segmenter=ocp.args.StandardRestore(abstract))
+        return self._manager.restore(step, args=request)["segmenter"]
 
     def wait(self) -> None:
-        """Return once everything saved is on disk."""
+        """Wait until every save is on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait for what is being written; without it the last save may be lost."""
+        """Wait for the last save, which is lost if the process ends without this."""
         self._manager.close()
 
     def _check_same(self, model: dict, step: int, fields: tuple[str, ...]) -> None:
@@ -163,21 +185,21 @@ class Checkpoints:
         for field in fields:
             if saved[field] != wanted[field]:
                 raise ValueError(
-                    f"{self.folder}/{step}: the checkpoint's {field} is "
-                    f"{saved[field]!r}, the config's is {wanted[field]!r}; use the "
-                    "config it was trained with, or another --workdir"
+                    f"{self.folder}/{step}: {field} is {saved[field]!r} in the "
+                    f"checkpoint and {wanted[field]!r} in the config; use the config "
+                    "of the training run, or another --workdir"
                 )
 
 
 def _merit(metrics: dict[str, float]) -> float:
-    """Order checkpoints; NaN, which is where val is all void, is below any score."""
+    """Rank checkpoints; NaN (not evaluated, or every pixel is void) is the lowest."""
     return -1.0 if math.isnan(metrics[BEST_METRIC]) else metrics[BEST_METRIC]
 
 
 def _with_loss_scales(
     state: TrainState, make: Callable[[], DynamicScale | None]
 ) -> TrainState:
-    """Give every player one of its own: the step donates each buffer once."""
+    """Give each player its own loss scale: the step donates every buffer only once."""
     return jax.tree.map(
         lambda x: x.replace(loss_scale=make()) if isinstance(x, Player) else x,
         state,
@@ -185,15 +207,18 @@ def _with_loss_scales(
     )
 
 
-def _abstract_loss_scale(numbers: str, *, like: TrainState) -> DynamicScale | None:
-    """Return the shapes of a precision's loss scale, placed as the step of `like`."""
+def _abstract_loss_scale(
+    precision_name: str, *, like: TrainState
+) -> DynamicScale | None:
+    """Return the shapes of a precision's loss scale, sharded as the step of `like`."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=like.step.sharding),
-        precision.loss_scale(numbers),
+        precision.loss_scale(precision_name),
     )
 
 
 def _training(state: TrainState) -> dict[str, PyTree]:
+    """Return the content of the item `training`."""
     players = {"segmenter": state.segmenter, "discriminator": state.discriminator}
     return {"step": state.step} | {
         name: {"opt_state": player.opt_state, "loss_scale": player.loss_scale}
@@ -203,6 +228,8 @@ def _training(state: TrainState) -> dict[str, PyTree]:
 
 
 def _assemble(restored: ocp.args.Composite, like: TrainState) -> TrainState:
+    """Build a state from the restored items."""
+
     def player(name: str) -> Player:
         variables, training = restored[name], restored["training"][name]
         return Player(**variables, **training)

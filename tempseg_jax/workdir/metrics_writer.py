@@ -1,7 +1,6 @@
-"""Where numbers go: metrics.jsonl, TensorBoard, and the terminal."""
+"""Writes metrics to metrics.jsonl, TensorBoard and the terminal."""
 
 import json
-import math
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -9,19 +8,36 @@ from types import TracebackType
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from tempseg_jax.io import atomic
+from tempseg_jax.io.json_files import finite_or_null
+
 
 def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
-    """Return the lines of a workdir's metrics.jsonl; none if it has no such file."""
+    """Return the lines of a workdir's metrics.jsonl, or [] if there is no such file.
+
+    A last line without a line break is ignored: its process was killed.
+
+    Raises:
+        ValueError: If a complete line is not JSON.
+    """
     path = Path(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    # A killed run may have left half a line at the end.
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    metrics = []
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            metrics.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}: line {number} is not JSON ({error}); delete that line"
+            ) from None
+    return metrics
 
 
 class Silent:
-    """The writer of every process but the first: one run writes its numbers once."""
+    """Writes nothing; for every process of a run except the first one."""
 
     def __enter__(self) -> "Silent":
         return self
@@ -40,16 +56,22 @@ class Silent:
 
 
 class Writer:
-    """Writes one run's numbers, going on where an earlier start left off."""
+    """Writes the metrics of one run, and appends to those before a resume."""
 
     def __init__(self, workdir: str | Path, *, first_step: int, last_step: int):
-        """Drop what was written after `first_step`: it will be written again."""
+        """Open the files, and drop metrics after `first_step`, which will be rewritten.
+
+        Args:
+            workdir: Of the run.
+            first_step: The step that training starts or resumes from.
+            last_step: The step that the whole run ends with.
+        """
         workdir = Path(workdir)
+        path = workdir / "metrics.jsonl"
         kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
-        partial = workdir / "metrics.jsonl.partial"
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(workdir / "metrics.jsonl")
-        self._lines = (workdir / "metrics.jsonl").open("a")
+        with atomic.replacing(path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._lines = path.open("a")
         self._events = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=first_step + 1
         )
@@ -75,15 +97,15 @@ class Writer:
             self._bar.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Write one line of names such as `train/loss_seg`; NaN becomes null."""
-        finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
-        self._lines.write(json.dumps({"step": step} | finite) + "\n")
+        """Write one line with names such as `train/loss_seg`; NaN becomes null."""
+        line = {"step": step} | finite_or_null(metrics)
+        self._lines.write(json.dumps(line) + "\n")
         self._lines.flush()
         for name, value in metrics.items():
             self._events.add_scalar(name, value, step)
 
     def progress(self, step: int, metrics: dict[str, float]) -> None:
-        """Show where training is: a bar on a terminal, a line elsewhere."""
+        """Show how far training is: a progress bar on a terminal, else a line."""
         loss, rate = metrics["train/loss"], metrics["train/images_per_s"]
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s")
@@ -97,7 +119,7 @@ class Writer:
         )
 
     def message(self, text: str) -> None:
-        """Print a line without breaking the bar."""
+        """Print a line; a progress bar stays below it."""
         if self._bar is not None:
             self._bar.write(text)
         else:

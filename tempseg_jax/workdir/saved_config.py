@@ -1,12 +1,14 @@
-"""A workdir belongs to one config, kept beside its checkpoints as config.json."""
+"""A workdir belongs to one config, which is saved beside the checkpoints as JSON."""
 
 import json
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
+
+from tempseg_jax.io.json_files import write_json
+from tempseg_jax.workdir import formats
 
 FREE_FIELDS = (
     "data.manual_dir",
@@ -19,83 +21,130 @@ FREE_FIELDS = (
     "save_every_steps",
     "eval_batch_size",
 )
-"""Fields that change where or how fast a run computes, or shows it, not what."""
+"""Fields that may change in a workdir: they do not change what is computed, only where
+or how fast, or what is shown of it."""
 
 
-def read_config(workdir: str | Path) -> ConfigDict:
-    """Return the config that a workdir was trained with.
+class SavedConfig(NamedTuple):
+    """The config of a workdir, with the fields that this version has."""
+
+    config: ConfigDict
+    changes: list[str]  # in words; empty if this version's format was saved
+
+
+def read_saved(workdir: str | Path) -> SavedConfig:
+    """Return a workdir's config, completed if an older version saved it.
 
     Raises:
-        FileNotFoundError: it is not a workdir.
+        FileNotFoundError: If the folder has no config.json.
+        ValueError: If the file is not JSON, or a newer version saved it.
     """
-    path = Path(workdir) / "config.json"
+    path = _path(workdir)
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: no such file, so {workdir} is not the workdir of a run; train "
             "with --workdir first, or name another folder"
         )
-    return ConfigDict(_tuples(json.loads(path.read_text())))
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError
+        raise ValueError(
+            f"{path}: it is not JSON ({error}); restore the file, or train in another "
+            "--workdir"
+        ) from None
+    fields, changes = formats.complete(
+        content, formats.CONFIG_UPGRADES, where=str(path)
+    )
+    return SavedConfig(ConfigDict(_tuples(fields)), changes)
+
+
+def read_config(workdir: str | Path) -> ConfigDict:
+    """Return a workdir's config, and print what was changed to complete it.
+
+    Raises:
+        FileNotFoundError: If the folder has no config.json.
+        ValueError: If the file is not JSON, or a newer version saved it.
+    """
+    config, changes = read_saved(workdir)
+    _print_changes(workdir, changes)
+    return config
 
 
 def check(workdir: str | Path, config: ConfigDict) -> None:
-    """See that `workdir` is nobody's or this config's, writing nothing.
+    """Check that a workdir is unclaimed, or claimed by this config; write nothing.
 
     Raises:
-        ValueError: it belongs to another config.
+        ValueError: If it is claimed by another config, or its config cannot be read.
     """
-    path = Path(workdir) / "config.json"
+    path = _path(workdir)
     if not path.exists():
         return
-    saved, wanted = _flat(read_config(workdir).to_dict()), _flat(config.to_dict())
-    changed = [
-        f"{field}: {saved.get(field)!r} there, {wanted.get(field)!r} now"
+    completed, changes = read_saved(workdir)
+    saved, wanted = _flat(completed.to_dict()), _flat(config.to_dict())
+    differences = [
+        f"{field}: {_shown(saved, field)} there, {_shown(wanted, field)} now"
         for field in sorted(saved.keys() | wanted.keys())
         if field not in FREE_FIELDS and saved.get(field) != wanted.get(field)
     ]
-    if changed:
+    if differences:
         raise ValueError(
             f"{path}: the workdir belongs to another config ("
-            + "; ".join(changed)
-            + "); choose another --workdir; tempseg_jax.main can also go on from its "
-            "checkpoint with the new values: pass --allow_config_change"
+            + "; ".join(differences)
+            + "); choose another --workdir, or continue from its checkpoint with the "
+            "new values: pass --allow_config_change to tempseg_jax.main"
         )
+    _print_changes(workdir, changes)
 
 
 def claim(workdir: str | Path, config: ConfigDict, *, allow_change: bool) -> None:
-    """Make `workdir` this config's, or see that it already is.
+    """Save the config in a workdir, which from then on belongs to it.
 
     Args:
-        workdir: a folder, created where there is none.
-        config: of the run that is about to start.
-        allow_change: let go what another config claimed, as where nothing is saved.
+        workdir: A folder, which is created if it does not exist.
+        config: Of the run that is about to start.
+        allow_change: Replace another config without an error.
 
     Raises:
-        ValueError: it belongs to another config.
+        ValueError: If the workdir is claimed by another config, or its config cannot
+            be read; not with `allow_change`.
     """
-    folder = Path(workdir)
-    path = folder / "config.json"
     if not allow_change:
         check(workdir, config)
-    if jax.process_index():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"config.json.{os.getpid()}"
-    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    partial.replace(path)
+    if jax.process_index() == 0:
+        write_json(_path(workdir), {"format": formats.FORMAT} | config.to_dict())
+
+
+def _path(workdir: str | Path) -> Path:
+    return Path(workdir) / "config.json"
+
+
+def _print_changes(workdir: str | Path, changes: list[str]) -> None:
+    """Print one line, on the first process, if an older version saved the config."""
+    if changes and jax.process_index() == 0:
+        print(
+            f"{_path(workdir)}: saved by an older version, and completed with its "
+            f"defaults: {'; '.join(changes)}",
+            flush=True,
+        )
+
+
+def _shown(fields: dict[str, Any], field: str) -> str:
+    return repr(fields[field]) if field in fields else "absent"
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values by dotted path."""
     flat = {}
     for name, value in tree.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
+            flat[prefix + name] = _tuples(value)
     return flat
 
 
 def _tuples(value: Any) -> Any:
-    """JSON has no tuples: every list of a config was one."""
+    """Replace every list by a tuple: configs have no lists, and JSON has no tuples."""
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

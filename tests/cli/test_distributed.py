@@ -1,4 +1,4 @@
-"""Two real processes on this machine, over gloo."""
+"""Training with two real processes on this machine, connected by Gloo."""
 
 import os
 import re
@@ -19,10 +19,10 @@ STEPS = 5
 
 @pytest.fixture(scope="module")
 def command(data_dir):
-    """The command line of a run of a moment."""
+    """Return the command line of a run of a few seconds."""
     settings = {
         "model.width": 0.05,
-        "data.crop_size": 64,  # at 32 D's BatchNorm has 4 values: that magnifies
+        "data.crop_size": 64,  # at 32, D's BatchNorm has 4 values: rounding grows
         "data.batch_size": 4,
         "data.num_workers": 0,
         "data.data_dir": data_dir,
@@ -63,31 +63,31 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def alone(command, tmp_path_factory):
-    """What one process makes of the run."""
+    """Return the metrics of the same run with one process."""
     workdir = tmp_path_factory.mktemp("alone")
     finish(start(command, workdir=workdir))
     return read_metrics(workdir)
 
 
-def assert_same_run(found, expected):
-    assert [line["step"] for line in found] == [line["step"] for line in expected]
-    for a, b in zip(found, expected, strict=True):
+def assert_same_run(actual, expected):
+    assert [line["step"] for line in actual] == [line["step"] for line in expected]
+    for a, b in zip(actual, expected, strict=True):
         names = {"train/loss_seg", "train/loss_d", "val/pacc", "val/nll"} & b.keys()
-        # The all-reduce adds in another order: about 1e-7 a step, which training
-        # magnifies; 1e-5 in the end with jax 0.12.
+        # The all-reduce adds in another order. The difference is about 1e-7 per step,
+        # and grows to 1e-5 at the end with jax 0.12.
         assert {n: a[n] for n in names} == pytest.approx(
             {n: b[n] for n in names}, rel=1e-4
         )
 
 
-def test_two_processes_train_and_score_as_one(command, alone, tmp_path):
+def test_two_processes_train_and_evaluate_as_one(command, alone, tmp_path):
     first, second = (finish(p) for p in start_two(command, workdir=tmp_path))
     assert_same_run(read_metrics(tmp_path), alone)
     assert f"step {STEPS}/{STEPS}" in first
-    assert "step" not in second  # one process writes the log
+    assert "step" not in second  # only one process logs
 
 
-def test_a_killed_process_stops_the_other_and_any_number_goes_on(
+def test_a_killed_process_stops_the_other_and_any_number_resumes(
     command, alone, tmp_path
 ):
     first, second = start_two(command, workdir=tmp_path)
@@ -97,15 +97,15 @@ def test_a_killed_process_stops_the_other_and_any_number_goes_on(
     second.kill()
     output, _ = first.communicate(timeout=2 * distributed.HEARTBEAT_TIMEOUT + 30)
     second.communicate()
-    # Where it waited for the other to save, it is JAX that ends it, after 30 s.
-    told = re.search(r"lost another process of the run|another task died", output)
-    assert first.returncode != 0 and told, output
+    # If it waits for the other process in a save, JAX ends it after 30 s.
+    reported = re.search(r"lost another process of the run|another task died", output)
+    assert first.returncode != 0 and reported, output
     output = finish(start(command, workdir=tmp_path))
     assert "Resuming at step" in output
     assert_same_run(read_metrics(tmp_path), alone)
 
 
-def test_a_mistake_of_one_process_ends_all_of_them(command, tmp_path):
+def test_an_error_of_one_process_ends_all_of_them(command, tmp_path):
     first, second = start_two(
         command, workdir=tmp_path, only_second=["--config.data.crop_size=0"]
     )
@@ -116,19 +116,19 @@ def test_a_mistake_of_one_process_ends_all_of_them(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "said, raised",
+    "message, raised",
     [
         ("UNKNOWN: Gloo all-reduce failed: reset by peer", ConnectionError),
         ("RESOURCE_EXHAUSTED: Out of memory", jax.errors.JaxRuntimeError),
     ],
 )
-def test_a_full_memory_is_not_blamed_on_another_process(said, raised, monkeypatch):
+def test_out_of_memory_is_not_reported_as_a_lost_process(message, raised, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(raised, match=said[:7]), distributed.names_a_lost_process():
-        raise jax.errors.JaxRuntimeError(said)
+    with pytest.raises(raised, match=message[:7]), distributed.report_lost_process():
+        raise jax.errors.JaxRuntimeError(message)
 
 
-def test_half_of_an_address_is_refused():
+def test_an_incomplete_address_is_refused():
     with pytest.raises(ValueError, match="--num_processes"):
         distributed.join(
             automatic=False,

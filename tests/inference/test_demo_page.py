@@ -1,4 +1,4 @@
-"""The page, its numbers, and the page in a real browser."""
+"""The demo page: its numbers, and the page in a real browser."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from tempseg_jax.inference import demo_page
 
 
 @pytest.fixture(scope="module")
-def segment(saved_run):
+def predictor(saved_run):
     return tempseg_jax.load(saved_run)
 
 
@@ -28,28 +28,30 @@ def picture(tmp_path_factory):
 def test_confidence_and_entropy_are_those_of_the_tempered_softmax(temperature):
     log_p = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
     p = softmax(log_p.astype(float) / temperature, axis=-1)
-    confidence, entropy = demo_page.tempered(log_p, temperature)
+    confidence, entropy = demo_page.confidence_and_entropy(log_p, temperature)
     np.testing.assert_allclose(confidence, p.max(axis=-1), rtol=1e-5)
     nats = -(p * np.log(p)).sum(axis=-1)
     np.testing.assert_allclose(entropy, nats / np.log(5), rtol=1e-5)
 
 
-def test_entropy_is_one_where_all_is_alike_and_zero_where_all_is_certain():
-    alike = np.full((1, 1, 4), np.log(0.25), np.float32)
+def test_entropy_is_one_if_uniform_and_zero_if_certain():
+    uniform = np.full((1, 1, 4), np.log(0.25), np.float32)
     certain = np.array([[[0, -87, -87, -87]]], np.float32)
-    assert demo_page.tempered(alike, 1.0)[1] == pytest.approx(1)
-    assert demo_page.tempered(certain, 1.0)[1] == pytest.approx(0, abs=1e-6)
+    assert demo_page.confidence_and_entropy(uniform, 1.0)[1] == pytest.approx(1)
+    assert demo_page.confidence_and_entropy(certain, 1.0)[1] == pytest.approx(
+        0, abs=1e-6
+    )
 
 
-def test_a_look_shows_the_labels_and_areas_of_the_segmenter(segment, picture):
-    seen = demo_page.look(segment, str(picture))
-    np.testing.assert_array_equal(seen.labels, segment(picture))
-    table = demo_page.area_table(segment, seen)
-    most = np.bincount(seen.labels.ravel()).argmax()
-    assert table.count("<tr>") == 1 + len(np.unique(seen.labels))
-    assert table.index(segment.class_names[most]) < table.index("%")
+def test_the_page_shows_the_labels_of_the_predictor_and_their_areas(predictor, picture):
+    labels = demo_page.predict(predictor, str(picture)).labels
+    np.testing.assert_array_equal(labels, predictor(picture))
+    table = demo_page.area_table(predictor, labels)
+    most = np.bincount(labels.ravel()).argmax()
+    assert table.count("<tr>") == 1 + len(np.unique(labels))
+    assert table.index(predictor.class_names[most]) < table.index("%")
     with pytest.raises(ValueError, match="lost.png"):
-        demo_page.look(segment, "lost.png")
+        demo_page.predict(predictor, "lost.png")
 
 
 @pytest.fixture
@@ -73,8 +75,8 @@ def browser():
     opened.quit()
 
 
-def test_in_a_browser_an_image_gets_its_overlay_and_temperature_moves_the_maps(
-    segment, picture, browser
+def test_in_a_browser_an_image_gets_its_overlay_and_temperature_changes_the_maps(
+    predictor, picture, browser
 ):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -89,11 +91,11 @@ def test_in_a_browser_an_image_gets_its_overlay_and_temperature_moves_the_maps(
         return find(f"{css} img").get_attribute("src")
 
     browser.implicitly_wait(60)
-    browser.get(demo_page.serve(segment, port=0, wait=False))
+    browser.get(demo_page.serve(predictor, port=0, wait=False))
     find("#input input[type=file]").send_keys(str(picture))
     rows = find("#areas").text.splitlines()
-    labels = segment(picture)
-    most = segment.class_names[np.bincount(labels.ravel()).argmax()]
+    labels = predictor(picture)
+    most = predictor.class_names[np.bincount(labels.ravel()).argmax()]
     assert rows[1].startswith(most) and rows[1].endswith("%")
     assert source("#overlay")
     before, entropy = find("#means").text, source("#entropy")

@@ -1,4 +1,4 @@
-"""Programs that leave the package, and give its results."""
+"""Exported programs give the results of the package, without the package."""
 
 import functools
 import json
@@ -33,29 +33,29 @@ class Forbid:
         assert not name.startswith("tempseg_jax"), name
 
 sys.meta_path.insert(0, Forbid())
-folder, given, wanted = sys.argv[1:]
+folder, inputs, outputs = sys.argv[1:]
 sys.path.insert(0, folder)
 import numpy as np
 from use import Exported
 
 exported = Exported(folder)
-found = {}
-for name, images in np.load(given).items():
-    found[name] = exported.labels(images)
-    found[name + "_p"] = exported.probabilities(images, temperature=2.0)
-np.savez(wanted, **found)
+results = {}
+for name, images in np.load(inputs).items():
+    results[name] = exported.labels(images)
+    results[name + "_p"] = exported.probabilities(images, temperature=2.0)
+np.savez(outputs, **results)
 """
 
 
 @pytest.fixture(scope="module")
-def segment(saved_run):
+def predictor(saved_run):
     return tempseg_jax.load(saved_run)
 
 
 @pytest.fixture(scope="module")
-def folder(segment, tmp_path_factory):
+def folder(predictor, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / "model"
-    names = export.export(segment, out, shape=Shape(None, None, None))
+    names = export.export(predictor, out, shape=Shape(None, None, None))
     assert names == [
         *("labels.jax_export", "model.json", "probabilities.jax_export"),
         *("torchvision.safetensors", "use.py", "weights.safetensors"),
@@ -63,7 +63,9 @@ def folder(segment, tmp_path_factory):
     return out
 
 
-def test_a_fresh_process_without_the_package_finds_the_same(folder, segment, tmp_path):
+def test_a_process_without_the_package_gets_the_same_results(
+    folder, predictor, tmp_path
+):
     np.savez(tmp_path / "in.npz", **{str(len(x)): x for x in IMAGES.values()})
     (tmp_path / "elsewhere.py").write_text(USE_ELSEWHERE)
     arguments = [folder, tmp_path / "in.npz", tmp_path / "out.npz"]
@@ -73,33 +75,58 @@ def test_a_fresh_process_without_the_package_finds_the_same(folder, segment, tmp
         cwd=tmp_path,
         timeout=200,
     )
-    found = np.load(tmp_path / "out.npz")
+    results = np.load(tmp_path / "out.npz")
     for images in IMAGES.values():
-        labels, p = found[str(len(images))], found[f"{len(images)}_p"]
+        labels, p = results[str(len(images))], results[f"{len(images)}_p"]
         for i, image in enumerate(images):
-            np.testing.assert_array_equal(labels[i], segment(image))
-            expected = segment.probabilities(image, temperature=2.0)
+            np.testing.assert_array_equal(labels[i], predictor(image))
+            expected = predictor.probabilities(image, temperature=2.0)
             np.testing.assert_allclose(p[i], expected, atol=1e-5)
 
 
-def test_the_programs_are_for_cpu_and_cuda_and_the_facts_beside_them(folder, segment):
+def test_the_programs_are_for_cpu_and_cuda_and_model_json_describes_them(
+    folder, predictor
+):
     data = bytearray((folder / "labels.jax_export").read_bytes())
     program = jax.export.deserialize(data)
     assert program.platforms == ("cpu", "cuda")
-    facts = json.loads((folder / "model.json").read_text())
-    assert facts["class_names"] == list(segment.class_names)
-    assert facts["image"] == ["any", "any", "any", 3]
+    model = json.loads((folder / "model.json").read_text())
+    assert model["class_names"] == list(predictor.class_names)
+    assert model["image"] == ["any", "any", "any", 3]
+    assert model["platforms"] == ["cpu", "cuda"]
 
 
-def test_the_torchvision_file_holds_the_same_weights(folder, segment):
+def test_exporting_again_keeps_other_files_and_leaves_no_temporary_ones(
+    predictor, tmp_path
+):
+    for content in ("first", "second"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                export,
+                "_write",
+                lambda *args, shape, content=content: [
+                    (args[2] / name).write_text(content)
+                    for name in ("model.json", "use.py")
+                ],
+            )
+            names = export.export(
+                predictor, tmp_path / "model", shape=Shape(1, None, None)
+            )
+        (tmp_path / "model" / "model.onnx").write_text("kept")
+    assert names == ["model.json", "model.onnx", "use.py"]
+    assert (tmp_path / "model" / "use.py").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_torchvision_file_holds_the_same_weights(folder, predictor):
     tensors = load_file(folder / "torchvision.safetensors")
-    kernel = segment.variables["params"]["backbone"]["block1"]["conv1"]["kernel"]
+    kernel = predictor.variables["params"]["backbone"]["block1"]["conv1"]["kernel"]
     np.testing.assert_array_equal(
         tensors["features.0.weight"], np.asarray(kernel).transpose(3, 2, 0, 1)
     )
 
 
-def test_resnet_lowers_for_any_size_too():
+def test_resnet_is_exported_for_any_size_too():
     segmenter = make_segmenter("resnet50", num_classes=3)
     init = functools.partial(segmenter.init, train=False)
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
@@ -111,8 +138,10 @@ def test_resnet_lowers_for_any_size_too():
         "palette": np.zeros((3, 3), int).tolist(),
         "temperature_g": 1.0,
     }
-    segment = Predictor(segmenter, variables, model=model, settings=WHOLE_IMAGE, step=1)
-    program = jax.jit(export.programs(segment)["labels"])
+    predictor = Predictor(
+        segmenter, variables, model=model, settings=WHOLE_IMAGE, step=1
+    )
+    program = jax.jit(export.programs(predictor)["labels"])
     any_size = jax.ShapeDtypeStruct(
         (*Shape(None, None, None).dimensions(), 3), jnp.uint8
     )
@@ -121,22 +150,24 @@ def test_resnet_lowers_for_any_size_too():
     assert str(exported.out_avals[0]) == "uint8[b,h,w]"
 
 
-def test_scales_need_a_fixed_size_and_windows_cannot_be(saved_run, tmp_path):
+def test_scales_need_a_fixed_size_and_windows_cannot_be_exported(saved_run, tmp_path):
     scaled = tempseg_jax.load(saved_run, scales=(0.5, 1.0))
     with pytest.raises(ValueError, match="pass --size"):
         export.export(scaled, tmp_path / "x", shape=Shape(1, None, None))
     export.export(scaled, tmp_path / "x", shape=Shape(1, 64, 64))
     image = IMAGES[1, 60, 90][:, :, :64]
     image = np.concatenate([image, image[:, :4]], axis=1)
-    found = standalone.Exported(tmp_path / "x").labels(image)
-    np.testing.assert_array_equal(found[0], scaled(image[0]))
+    labels = standalone.Exported(tmp_path / "x").labels(image)
+    np.testing.assert_array_equal(labels[0], scaled(image[0]))
     with pytest.raises(ValueError, match="window"):
         windows = tempseg_jax.load(saved_run, window=64)
         export.export(windows, tmp_path / "y", shape=Shape(1, 64, 64))
     assert not (tmp_path / "y").exists()
 
 
-def test_onnx_gives_the_same_probabilities_or_says_what_it_lacks(segment, tmp_path):
+def test_onnx_gives_the_same_probabilities_or_says_what_is_not_installed(
+    predictor, tmp_path
+):
     from tempseg_jax.inference.export_onnx import TOLERANCE, export_onnx
 
     path = tmp_path / "model.onnx"
@@ -145,10 +176,14 @@ def test_onnx_gives_the_same_probabilities_or_says_what_it_lacks(segment, tmp_pa
         import onnxruntime
     except ImportError:
         with pytest.raises(ValueError, match="which is not installed"):
-            export_onnx(segment, path, shape=Shape(1, 60, 90))
+            export_onnx(predictor, path, shape=Shape(1, 60, 90))
         pytest.skip("no jax2onnx and onnxruntime: pip install -e '.[onnx]'")
-    assert export_onnx(segment, path, shape=Shape(1, 60, 90)) < TOLERANCE
+    assert export_onnx(predictor, path, shape=Shape(1, 60, 90)) < TOLERANCE
     session = onnxruntime.InferenceSession(str(path))
     image = IMAGES[1, 60, 90]
-    (found,) = session.run(None, {session.get_inputs()[0].name: image})
-    np.testing.assert_allclose(found[0], segment.probabilities(image[0]), atol=1e-4)
+    (p,) = session.run(None, {session.get_inputs()[0].name: image})
+    np.testing.assert_allclose(p[0], predictor.probabilities(image[0]), atol=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "model.onnx",
+        path.name + ".data",
+    }

@@ -1,4 +1,4 @@
-"""`scripts/predict.py` and what it stands on: files in, pictures out."""
+"""`scripts/predict.py`: labels, overlays, and error messages."""
 
 import importlib.util
 import sys
@@ -46,15 +46,15 @@ def test_every_image_gets_its_labels_and_its_overlay(
         *("labels/a.png", "labels/deep/b.jpg.png", "labels/deep/b.png.png"),
         *("overlays/a.jpg", "overlays/deep/b.jpg.jpg", "overlays/deep/b.png.jpg"),
     ]
-    segment = tempseg_jax.load(saved_run)
-    with Image.open(out / "labels" / "a.png") as found:
-        assert found.mode == "P"
-        np.testing.assert_array_equal(found, segment(tmp_path / "in" / "a.png"))
-        colors = np.array(found.convert("RGB"))
-    np.testing.assert_array_equal(colors, segment.palette[np.array(found)])
+    predictor = tempseg_jax.load(saved_run)
+    with Image.open(out / "labels" / "a.png") as indexed:
+        assert indexed.mode == "P"
+        np.testing.assert_array_equal(indexed, predictor(tmp_path / "in" / "a.png"))
+        colors = np.array(indexed.convert("RGB"))
+    np.testing.assert_array_equal(colors, predictor.palette[np.array(indexed)])
 
 
-def test_a_broken_image_is_named_and_the_rest_go_on(
+def test_a_broken_image_is_reported_and_the_others_are_predicted(
     saved_run, tmp_path, monkeypatch, capsys
 ):
     make_images(tmp_path / "in")
@@ -80,7 +80,7 @@ def test_a_broken_image_is_named_and_the_rest_go_on(
         (["--scales=wide"], "error: scales"),
     ],
 )
-def test_mistakes_are_one_line(saved_run, tmp_path, monkeypatch, arguments, message):
+def test_an_error_is_one_line(saved_run, tmp_path, monkeypatch, arguments, message):
     make_images(tmp_path)
     with pytest.raises(SystemExit, match=message) as stop:
         script(
@@ -94,22 +94,22 @@ def test_mistakes_are_one_line(saved_run, tmp_path, monkeypatch, arguments, mess
     assert "\n" not in str(stop.value)
 
 
-def test_two_images_never_overwrite_each_others_result(tmp_path):
+def test_images_that_would_overwrite_each_others_result_are_refused(tmp_path):
     make_images(tmp_path / "x")
     make_images(tmp_path / "y")
     files = image_files.find([tmp_path / "x", tmp_path / "y"])
-    with pytest.raises(ValueError, match="an --out each"):
-        predict_files._names([name for _, name in files])
+    with pytest.raises(ValueError, match="with its own --out"):
+        predict_files._result_names([name for _, name in files])
 
 
-def test_an_overlay_is_half_image_half_class():
+def test_an_overlay_is_the_mean_of_image_and_colors():
     image = np.full((1, 3, 3), 100, np.uint8)
     labels = np.array([[0, 1, 2]], np.uint8)
-    found = overlays.overlay(image, labels, palette=PALETTE)
-    np.testing.assert_array_equal(found[0], (100 + PALETTE.astype(int)) // 2)
+    overlay = overlays.overlay(image, labels, palette=PALETTE)
+    np.testing.assert_array_equal(overlay[0], (100 + PALETTE.astype(int)) // 2)
 
 
-def test_areas_are_of_the_classes_found_largest_first():
+def test_areas_are_of_the_classes_present_largest_first():
     labels = np.array([[2, 2, 2, 0]], np.uint8)
     assert overlays.areas(labels, NAMES) == [(2, "brick", 0.75), (0, "ground", 0.25)]
     assert overlays.percent(0.75) == "75.0 %" and overlays.percent(1e-6) == "< 0.1 %"
@@ -119,10 +119,12 @@ def test_areas_are_of_the_classes_found_largest_first():
 def test_the_legend_is_beside_the_image_however_small_it_is(size):
     labels = np.arange(np.prod(size), dtype=np.uint8).reshape(size) % 3
     image = np.zeros((*size, 3), np.uint8)
-    found = overlays.with_legend(image, labels, palette=PALETTE, class_names=NAMES)
-    assert found.width > size[1] and found.height >= size[0]
-    left = np.array(found)[: size[0], : size[1]]
-    shown = overlays.overlay(image, labels, palette=PALETTE)
-    np.testing.assert_array_equal(left, shown)
-    swatches = {tuple(c) for c in np.array(found)[:, size[1] :].reshape(-1, 3).tolist()}
+    legend = overlays.with_legend(image, labels, palette=PALETTE, class_names=NAMES)
+    assert legend.width > size[1] and legend.height >= size[0]
+    left = np.array(legend)[: size[0], : size[1]]
+    overlay = overlays.overlay(image, labels, palette=PALETTE)
+    np.testing.assert_array_equal(left, overlay)
+    swatches = {
+        tuple(c) for c in np.array(legend)[:, size[1] :].reshape(-1, 3).tolist()
+    }
     assert {tuple(PALETTE[k].tolist()) for k in np.unique(labels)} <= swatches

@@ -13,57 +13,59 @@ IMAGE = RNG.integers(0, 256, (70, 100, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def segment(saved_run):
+def predictor(saved_run):
     return tempseg_jax.load(saved_run)
 
 
-def test_labels_have_the_images_size_from_array_picture_and_file(segment, tmp_path):
-    labels = segment(IMAGE)
+def test_labels_have_the_images_size_from_an_array_a_pil_image_and_a_file(
+    predictor, tmp_path
+):
+    labels = predictor(IMAGE)
     assert labels.shape == IMAGE.shape[:2] and labels.dtype == np.uint8
     assert len(np.unique(labels)) > 1
     picture = Image.fromarray(IMAGE)
     picture.save(tmp_path / "x.png")
     for same in (picture, tmp_path / "x.png", str(tmp_path / "x.png")):
-        np.testing.assert_array_equal(segment(same), labels)
+        np.testing.assert_array_equal(predictor(same), labels)
 
 
-def test_a_checkpoint_says_whose_classes_it_knows(segment):
-    assert segment.dataset == "scenes" and segment.step == 7
-    assert segment.palette.shape == (len(segment.class_names), 3)
-    assert segment.temperature_g == 0.5
+def test_the_checkpoint_stores_the_dataset_and_its_classes(predictor):
+    assert predictor.dataset == "scenes" and predictor.step == 7
+    assert predictor.palette.shape == (len(predictor.class_names), 3)
+    assert predictor.temperature_g == 0.5
 
 
 @pytest.mark.parametrize("window", [None, 64])
-def test_temperature_moves_probabilities_and_no_label(saved_run, window):
-    segment = tempseg_jax.load(saved_run, window=window)
-    labels = segment(IMAGE)
-    p = {t: segment.probabilities(IMAGE, temperature=t) for t in (0.5, 1.0, 2.0)}
-    for temperature, found in p.items():
-        assert found.shape == (*labels.shape, len(segment.class_names))
-        np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)
-        np.testing.assert_array_equal(found.argmax(axis=-1), labels)
+def test_temperature_changes_probabilities_but_no_label(saved_run, window):
+    predictor = tempseg_jax.load(saved_run, window=window)
+    labels = predictor(IMAGE)
+    p = {t: predictor.probabilities(IMAGE, temperature=t) for t in (0.5, 1.0, 2.0)}
+    for temperature, tempered in p.items():
+        assert tempered.shape == (*labels.shape, len(predictor.class_names))
+        np.testing.assert_allclose(tempered.sum(axis=-1), 1, rtol=1e-5)
+        np.testing.assert_array_equal(tempered.argmax(axis=-1), labels)
         power = p[1.0] ** (1 / temperature)
         np.testing.assert_allclose(
-            found, power / power.sum(axis=-1, keepdims=True), atol=1e-5
+            tempered, power / power.sum(axis=-1, keepdims=True), atol=1e-5
         )
     with pytest.raises(ValueError, match="temperature: 0"):
-        segment.probabilities(IMAGE, temperature=0.0)
+        predictor.probabilities(IMAGE, temperature=0.0)
 
 
-def test_one_window_is_the_whole_image(saved_run, segment):
+def test_one_window_equals_the_whole_image(saved_run, predictor):
     image = IMAGE[:64, :64]
     padded = np.full((128, 128, 3), 0, np.uint8)
     padded[:64, :64] = image
     alone = tempseg_jax.load(saved_run, window=128).probabilities(padded)
-    np.testing.assert_allclose(alone, segment.probabilities(padded), atol=1e-5)
+    np.testing.assert_allclose(alone, predictor.probabilities(padded), atol=1e-5)
 
 
-def test_the_workdir_needs_its_checkpoints_alone(saved_run, tmp_path):
+def test_a_workdir_needs_only_its_checkpoints(saved_run, tmp_path):
     shutil.copytree(saved_run / "checkpoints", tmp_path / "run" / "checkpoints")
     assert tempseg_jax.load(tmp_path / "run", "latest")(IMAGE).shape == (70, 100)
 
 
-def test_what_is_not_there_is_named(saved_run, tmp_path):
+def test_missing_checkpoints_and_precisions_are_named(saved_run, tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint 'best'"):
         tempseg_jax.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint 5"):
@@ -72,7 +74,7 @@ def test_what_is_not_there_is_named(saved_run, tmp_path):
         tempseg_jax.load(saved_run, precision="half")
 
 
-def test_importing_is_cheap_and_loading_needs_no_dataset_library(saved_run):
+def test_importing_is_fast_and_loading_needs_no_dataset_library(saved_run):
     code = f"""
 import sys
 import tempseg_jax

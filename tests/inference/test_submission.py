@@ -1,4 +1,4 @@
-"""What the servers demand, and that what is packed is what was predicted."""
+"""Archives follow the rules of the test servers and contain the predictions."""
 
 import tarfile
 import zipfile
@@ -11,12 +11,13 @@ from tempseg_jax.data.labels import CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_palet
 from tempseg_jax.inference import overlays, submission
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.inference.submission_rules import RULES
 
-VOC, CITYSCAPES = submission.RULES["voc"], submission.RULES["cityscapes"]
+VOC, CITYSCAPES = RULES["voc"], RULES["cityscapes"]
 
 
-class FromRed(Predictor):
-    """A segmenter whose labels are the red channel, modulo its classes."""
+class RedChannelPredictor(Predictor):
+    """Labels are the red channel modulo the number of classes."""
 
     def __init__(self, dataset, num_classes):
         self.dataset, self.settings = dataset, WHOLE_IMAGE
@@ -40,23 +41,23 @@ def devkit(folder, count=3):
     return folder
 
 
-def predicted(segment, images):
+def predicted(predictor, images):
     return {
-        id_: segment(np.array(Image.open(path).convert("RGB")))
+        id_: predictor(np.array(Image.open(path).convert("RGB")))
         for id_, path in images.items()
     }
 
 
-def test_a_voc_archive_reads_back_as_what_was_predicted(tmp_path):
-    segment = FromRed("voc", 21)
+def test_a_voc_archive_contains_the_predictions(tmp_path):
+    predictor = RedChannelPredictor("voc", 21)
     images = VOC.find(devkit(tmp_path / "VOC2012"), "test")
     out = tmp_path / "out" / "voc.tar.gz"
-    submission.write(segment, VOC, images, out=out)
-    expected = predicted(segment, images)
-    found = dict(submission.read(out, VOC))
-    assert found.keys() == expected.keys()
+    submission.write(predictor, VOC, images, out=out)
+    expected = predicted(predictor, images)
+    actual = dict(submission.read(out, VOC))
+    assert actual.keys() == expected.keys()
     for id_, labels in expected.items():
-        np.testing.assert_array_equal(found[id_], labels)
+        np.testing.assert_array_equal(actual[id_], labels)
     with tarfile.open(out) as archive:
         folder = "results/VOC2012/Segmentation/comp6_test_cls/"
         names = [f"{folder}2008_{i:06d}.png" for i in range(3)]
@@ -78,14 +79,14 @@ def cityscapes(folder, size=(2048, 1024)):
     return folder
 
 
-def test_a_cityscapes_archive_holds_label_ids_and_reads_back_as_train_ids(tmp_path):
-    segment = FromRed("cityscapes", 19)
+def test_a_cityscapes_archive_has_label_ids_and_is_read_as_train_ids(tmp_path):
+    predictor = RedChannelPredictor("cityscapes", 19)
     images = CITYSCAPES.find(cityscapes(tmp_path / "leftImg8bit"), "test")
     out = tmp_path / "cityscapes.zip"
-    submission.write(segment, CITYSCAPES, images, out=out)
+    submission.write(predictor, CITYSCAPES, images, out=out)
     ((id_, labels),) = submission.read(out, CITYSCAPES)
     assert id_ == "berlin_000000_000019"
-    np.testing.assert_array_equal(labels, predicted(segment, images)[id_])
+    np.testing.assert_array_equal(labels, predicted(predictor, images)[id_])
     with zipfile.ZipFile(out) as archive:
         assert archive.namelist() == ["berlin_000000_000019.png"]
         with Image.open(archive.open("berlin_000000_000019.png")) as image:
@@ -93,11 +94,13 @@ def test_a_cityscapes_archive_holds_label_ids_and_reads_back_as_train_ids(tmp_pa
             assert set(np.unique(image)) <= set(CITYSCAPES_LABEL_IDS)
 
 
-def test_images_of_another_size_are_refused_before_anything_is_written(tmp_path):
+def test_images_of_another_size_are_refused_and_no_archive_is_written(tmp_path):
     images = CITYSCAPES.find(cityscapes(tmp_path / "x", size=(1024, 512)), "test")
     out = tmp_path / "out.zip"
-    with pytest.raises(ValueError, match="1024 x 512 pixels, not 2048 x 1024"):
-        submission.write(FromRed("cityscapes", 19), CITYSCAPES, images, out=out)
+    with pytest.raises(ValueError, match="1024 x 512 pixels; it must have 2048 x 1024"):
+        submission.write(
+            RedChannelPredictor("cityscapes", 19), CITYSCAPES, images, out=out
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
@@ -105,25 +108,29 @@ def test_images_of_another_size_are_refused_before_anything_is_written(tmp_path)
     ("dataset", "classes", "name", "message"),
     [
         ("scenes", 21, "x.tar.gz", "trained on 'scenes'"),
-        ("voc", 21, "x.zip", "takes a .tar.gz file"),
+        ("voc", 21, "x.zip", "accepts only .tar.gz files"),
         ("voc", 256, "x.tar.gz", "the classes are 0 to 20"),
     ],
 )
-def test_what_the_server_would_refuse_is_refused_here(
+def test_predictions_that_the_server_would_refuse_are_refused(
     tmp_path, dataset, classes, name, message
 ):
     images = VOC.find(devkit(tmp_path / "VOC2012"), "test")
     with pytest.raises(ValueError, match=message):
-        submission.write(FromRed(dataset, classes), VOC, images, out=tmp_path / name)
-    assert not list(tmp_path.glob("x*"))
+        submission.write(
+            RedChannelPredictor(dataset, classes), VOC, images, out=tmp_path / name
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["VOC2012"]
 
 
 def test_a_broken_image_leaves_no_archive(tmp_path):
     images = VOC.find(devkit(tmp_path / "VOC2012"), "test")
     images["2008_000001"].write_bytes(b"broken")
-    with pytest.raises(ValueError, match="2008_000001.jpg.*every image is needed"):
-        submission.write(FromRed("voc", 21), VOC, images, out=tmp_path / "x.tar.gz")
-    assert not list(tmp_path.glob("x*"))
+    with pytest.raises(ValueError, match="2008_000001.jpg.*needs every image"):
+        submission.write(
+            RedChannelPredictor("voc", 21), VOC, images, out=tmp_path / "x.tar.gz"
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["VOC2012"]
 
 
 def voc_archive(path, members):
@@ -141,27 +148,30 @@ VOID = overlays.indexed(np.full((4, 5), 255, np.uint8), voc_palette(len(VOC_CLAS
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([], "1 images lack, such as a"),
+        ([], "1 predictions are missing, such as a"),
         ([("a.png", GOOD), ("b.png", GOOD)], "b is not one of the images"),
-        ([("a.png", GOOD), ("a.png", GOOD)], "a is there twice"),
-        ([("a.png", GOOD.resize((5, 9)))], r"a has \(9, 5\) pixels"),
-        ([("a.png", GOOD.convert("L"))], "a.png: of type 'L', not indexed"),
-        ([("a.png", VOID)], "a.png: holds the index 255"),
-        ([("a.jpg", GOOD)], "is not results/VOC2012"),
+        ([("a.png", GOOD), ("a.png", GOOD)], "a occurs twice"),
+        ([("a.png", GOOD.resize((5, 9)))], r"prediction of a has \(9, 5\) pixels"),
+        (
+            [("a.png", GOOD.convert("L"))],
+            "a.png: the PNG has mode 'L'; it must be indexed",
+        ),
+        ([("a.png", VOID)], "a.png: the PNG contains the label 255"),
+        ([("a.jpg", GOOD)], "is not named results/VOC2012"),
     ],
 )
-def test_an_archive_with_a_mistake_does_not_pass(tmp_path, members, message):
+def test_an_invalid_archive_is_refused(tmp_path, members, message):
     voc_archive(tmp_path / "x.tar.gz", members)
     with pytest.raises(ValueError, match=message):
         submission.check(tmp_path / "x.tar.gz", VOC, sizes={"a": (4, 5)})
 
 
-def test_a_right_archive_passes(tmp_path):
+def test_a_valid_archive_passes(tmp_path):
     voc_archive(tmp_path / "x.tar.gz", [("a.png", GOOD)])
     submission.check(tmp_path / "x.tar.gz", VOC, sizes={"a": (4, 5)})
 
 
-def test_missing_lists_and_images_are_named(tmp_path):
+def test_a_missing_list_or_image_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="test.txt"):
         VOC.find(tmp_path, "test")
     kit = devkit(tmp_path / "VOC2012")

@@ -32,3 +32,19 @@ def test_a_folder_appears_whole(tmp_path):
         partial.mkdir()
         (partial / "use.py").write_text("pass")
     assert (tmp_path / "export" / "use.py").read_text() == "pass"
+
+
+def test_files_are_added_to_a_folder_together_or_not_at_all(tmp_path):
+    folder = tmp_path / "new" / "model"
+    with atomic.adding_files(folder) as partial:
+        (partial / "use.py").write_text("1")
+        assert not folder.exists()
+    with atomic.adding_files(folder) as partial:
+        (partial / "model.json").write_text("2")
+        (partial / "use.py").write_text("2")
+    with pytest.raises(KeyboardInterrupt), atomic.adding_files(folder) as partial:
+        (partial / "use.py").write_text("3")
+        raise KeyboardInterrupt
+    contents = {path.name: path.read_text() for path in folder.iterdir()}
+    assert contents == {"model.json": "2", "use.py": "2"}
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]

@@ -16,7 +16,7 @@ from tempseg_jax.evaluation import calibration, metrics
 from tempseg_jax.plan import Plan
 from tempseg_jax.sweep import cells, finish, measure, progress, store
 from tempseg_jax.sweep.report import tables
-from tempseg_jax.sweep.report.collect import Evidence
+from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.run import parse_shard, run_sweep
 from tempseg_jax.sweep.scope import Scope, read_scope
 from tempseg_jax.sweep.store import Run
@@ -271,7 +271,7 @@ def test_a_sweep_compiles_two_steps_with_and_without_an_adversary(swept):
 
 
 def test_a_sweep_leaves_what_the_report_reads_and_no_checkpoints(swept):
-    evidence = Evidence(swept[0])
+    evidence = SweepResults(swept[0])
     assert evidence.missing() == []
     for cell in cells.TABLES["4"].cells:
         assert not (Run(cell, 0).folder(swept[0]) / "checkpoints").exists()
@@ -322,7 +322,7 @@ def test_a_diverged_run_is_recorded_and_the_sweep_goes_on(config, copy, monkeypa
 
     monkeypatch.setattr(train, "train", explode)
     assert run(config, copy, scope=SCOPE._replace(seeds=2))
-    assert Evidence(copy).missing() == [
+    assert SweepResults(copy).missing() == [
         f"{cells.CELLS[cell].title}: seed 1 diverged (step 1: the loss is not finite)"
         for cell in cells.TABLES["4"].cells
     ]
@@ -335,7 +335,7 @@ def test_cells_that_differ_in_numbers_share_what_was_compiled(config, copy):
     assert train.TRAIN_STEP._cache_size() == compiled
     assert saved(Run("frozen_d", 0).folder(copy))
 
-    evidence = Evidence(copy)
+    evidence = SweepResults(copy)
     change = {
         x: evidence.finished(x)[0]["discriminator_change"]
         for x in ("adversarial", "frozen_d")
@@ -400,7 +400,7 @@ def saved(folder):
 
 
 def test_a_killed_sweep_goes_on_and_gives_the_same_table(config, swept, tmp_path):
-    whole, killed = Evidence(swept[0]), tmp_path / "killed"
+    whole, killed = SweepResults(swept[0]), tmp_path / "killed"
     baseline, adversarial = (
         Run(cell, 0).folder(killed) for cell in ("baseline", "adversarial")
     )
@@ -421,7 +421,7 @@ def test_a_killed_sweep_goes_on_and_gives_the_same_table(config, swept, tmp_path
     assert "Resuming at step" in output
     assert (baseline / "final.json").stat().st_mtime_ns == before
 
-    found = Evidence(killed)
+    found = SweepResults(killed)
     views = [tables.results(x, "3", "val") for x in (whole, found)]
     assert views[0].rows[:2] == views[1].rows[:2]
     for cell in ("baseline", "adversarial"):

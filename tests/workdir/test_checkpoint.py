@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from tempseg_jax import optim, precision, train_state
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
+from tempseg_jax.workdir import formats
 from tempseg_jax.workdir.checkpoint import Checkpoints
 
 MODEL = {
@@ -20,13 +22,13 @@ MODEL = {
 }
 
 
-def make_state(step, *, adversarial=True, numbers="float32", channels=4):
-    """A state whose every number is another, and tells the step."""
+def make_state(step, *, adversarial=True, precision_name="float32", channels=4):
+    """Return a state whose arrays all differ, and differ from those of other steps."""
     variables = {
         "params": {"conv": {"kernel": jnp.ones((1, 1, 3, channels))}},
         "batch_stats": {"bn": {"mean": jnp.zeros(channels)}},
     }
-    scale = precision.loss_scale(numbers)
+    scale = precision.loss_scale(precision_name)
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
     adam = optim.adam(learning_rate=0.0)
     state = train_state.TrainState(
@@ -46,7 +48,7 @@ def make_state(step, *, adversarial=True, numbers="float32", channels=4):
 
 @pytest.fixture
 def save(tmp_path):
-    """Save states in a workdir, as a run does that ends afterwards."""
+    """Save states in a workdir and close it, as at the end of a run."""
 
     def save(*scored_steps, model=MODEL, **kwargs):
         checkpoints = Checkpoints(tmp_path)
@@ -59,22 +61,22 @@ def save(tmp_path):
     return save
 
 
-def assert_equal(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+def assert_equal(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-@pytest.mark.parametrize("numbers", ["float32", "float16"])
+@pytest.mark.parametrize("precision_name", ["float32", "float16"])
 @pytest.mark.parametrize("adversarial", [True, False])
-def test_everything_that_training_moves_is_restored_exactly(save, adversarial, numbers):
-    kind = dict(adversarial=adversarial, numbers=numbers)
-    model = MODEL | {"discriminator": adversarial, "precision": numbers}
+def test_the_whole_state_is_restored_exactly(save, adversarial, precision_name):
+    kind = dict(adversarial=adversarial, precision_name=precision_name)
+    model = MODEL | {"discriminator": adversarial, "precision": precision_name}
     checkpoints = save((7, 0.5), model=model, **kind)
     restored = checkpoints.restore(make_state(0, **kind), model, step=7)
     assert_equal(restored, make_state(7, **kind))
 
 
-def test_the_segmenter_restores_alone_whoever_it_played_against(save):
+def test_the_segmenter_restores_without_the_discriminator(save):
     checkpoints = save((7, 0.5))
     like = make_state(0).segmenter.variables
     model = MODEL | {"discriminator": False}
@@ -82,7 +84,7 @@ def test_the_segmenter_restores_alone_whoever_it_played_against(save):
     assert_equal(restored, make_state(7).segmenter.variables)
 
 
-def test_latest_and_best_are_kept_and_nothing_else(save):
+def test_only_the_latest_and_the_best_are_kept(save):
     checkpoints = save((1, 0.2), (2, 0.6), (3, 0.4), (4, None), (5, 0.5), (6, None))
     assert checkpoints.steps() == [2, 6]
     assert checkpoints.resolve("best") == 2
@@ -90,7 +92,7 @@ def test_latest_and_best_are_kept_and_nothing_else(save):
     assert checkpoints.resolve("6") == checkpoints.resolve(6) == 6
 
 
-def test_a_later_start_still_knows_the_best(save):
+def test_the_best_is_still_known_after_a_resume(save):
     save((1, 0.2), (2, 0.6), (3, 0.4))
     checkpoints = save((4, 0.5))
     assert checkpoints.steps() == [2, 4]
@@ -99,14 +101,14 @@ def test_a_later_start_still_knows_the_best(save):
     assert checkpoints.steps() == [5]
 
 
-def test_the_best_of_none_that_was_scored_is_the_latest(save):
+def test_the_best_is_the_latest_if_none_was_evaluated(save):
     checkpoints = save((1, None), (2, None), (3, None))
     assert checkpoints.steps() == [3]
     assert checkpoints.resolve("best") == 3
 
 
-def test_a_score_of_nothing_is_never_the_best(save):
-    # Where all of val is void every score is NaN, which is no more than any number.
+def test_a_score_of_nan_is_never_the_best(save):
+    # Scores are NaN if every validation pixel is void.
     checkpoints = save((1, float("nan")), (2, 0.1), (3, float("nan")))
     assert checkpoints.resolve("best") == 2
     assert checkpoints.steps() == [2, 3]
@@ -120,14 +122,14 @@ def test_saving_a_step_again_changes_nothing(save):
 
 
 @pytest.mark.parametrize("step", ["best", "latest", "4", 4, "newest", "-1"])
-def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(save, step):
+def test_a_missing_checkpoint_is_refused_with_those_that_are_available(save, step):
     checkpoints = save((1, 0.2), (2, 0.6))
     if step in ("best", "latest"):
         shutil.rmtree(checkpoints.folder)
         checkpoints = Checkpoints(checkpoints.folder.parent)
-        message = f"{checkpoints.folder}: no checkpoint {step!r} .there are: none"
+        message = f"{checkpoints.folder}: no checkpoint {step!r} .available: none"
     else:
-        message = f"no checkpoint {step!r} .there are: 2.*train with this workdir"
+        message = f"no checkpoint {step!r} .available: 2.*train with this workdir"
     with pytest.raises(FileNotFoundError, match=message):
         checkpoints.resolve(step)
 
@@ -147,10 +149,14 @@ def test_opening_a_folder_creates_nothing(tmp_path):
         ("discriminator", False),
     ],
 )
-def test_a_checkpoint_of_another_network_is_refused_by_what_differs(save, field, value):
+def test_a_checkpoint_of_another_network_is_refused_by_the_field_that_differs(
+    save, field, value
+):
     checkpoints = save((7, 0.5))
     other = MODEL | {field: value}
-    message = f"checkpoints/7: the checkpoint's {field} is .*, the config's is .*use"
+    message = (
+        f"checkpoints/7: {field} is .* in the checkpoint and .* in the config; use"
+    )
     with pytest.raises(ValueError, match=message):
         checkpoints.restore(make_state(0), other, step=7)
     if field != "discriminator":
@@ -162,33 +168,59 @@ def test_a_checkpoint_of_another_network_is_refused_by_what_differs(save, field,
 @pytest.mark.parametrize(
     "saved, wanted", [("float16", "float32"), ("float32", "float16")]
 )
-def test_training_goes_on_in_another_precision(save, saved, wanted):
-    # Which the message of a run that diverged in float16 tells its user to do.
-    checkpoints = save((7, 0.5), numbers=saved, model=MODEL | {"precision": saved})
-    like, model = make_state(0, numbers=wanted), MODEL | {"precision": wanted}
+def test_training_resumes_in_another_precision(save, saved, wanted):
+    # The remedy that is printed when a run in float16 diverges.
+    checkpoints = save(
+        (7, 0.5), precision_name=saved, model=MODEL | {"precision": saved}
+    )
+    like, model = make_state(0, precision_name=wanted), MODEL | {"precision": wanted}
     state = checkpoints.restore(like, model, step=7)
-    expected = make_state(7, numbers=saved)
+    expected = make_state(7, precision_name=saved)
     for name in ("segmenter", "discriminator"):
-        found, player = getattr(state, name), getattr(expected, name)
-        assert_equal(found.variables, player.variables)
-        assert_equal(found.opt_state, player.opt_state)
-        assert_equal(found.loss_scale, precision.loss_scale(wanted))
-    jax.jit(lambda state: state, donate_argnums=0)(state)  # as the step does
+        actual, player = getattr(state, name), getattr(expected, name)
+        assert_equal(actual.variables, player.variables)
+        assert_equal(actual.opt_state, player.opt_state)
+        assert_equal(actual.loss_scale, precision.loss_scale(wanted))
+    jax.jit(lambda state: state, donate_argnums=0)(state)  # donates as the step does
 
 
-def test_a_save_that_was_cut_short_is_not_a_checkpoint(save):
+def test_an_interrupted_save_is_not_a_checkpoint(save):
     checkpoints = save((1, 0.2))
     whole = checkpoints.folder / "1"
     shutil.copytree(whole, checkpoints.folder / "2.orbax-checkpoint-tmp")
-    found = Checkpoints(checkpoints.folder.parent)
-    assert found.steps() == [1]
-    found.save(make_state(2), MODEL, metrics=None)
-    found.close()
+    reopened = Checkpoints(checkpoints.folder.parent)
+    assert reopened.steps() == [1]
+    reopened.save(make_state(2), MODEL, metrics=None)
+    reopened.close()
     assert Checkpoints(checkpoints.folder.parent).steps() == [1, 2]
 
 
-def test_the_model_item_says_what_was_saved(save):
+def test_the_model_item_describes_the_segmenter(save):
     checkpoints = save((7, 0.5))
-    saved = checkpoints.model(7)
-    assert saved["class_names"] == ["ground", "stone", "brick"]
+    assert checkpoints.model(7) == json.loads(json.dumps(MODEL))
     assert checkpoints.trained_with(7) == TORCHVISION
+
+
+def edit_model_item(checkpoints, step, **fields):
+    path = checkpoints.folder / str(step) / "model" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_the_model_item_carries_the_format_number(save):
+    checkpoints = save((7, 0.5))
+    item = (checkpoints.folder / "7" / "model" / "metadata").read_text()
+    assert json.loads(item)["format"] == formats.FORMAT
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused(save):
+    checkpoints = save((7, 0.5))
+    edit_model_item(checkpoints, 7, format=formats.FORMAT + 1)
+    like = make_state(0)
+    message = f"7/model: its format is {formats.FORMAT + 1}, and .* reads formats 1 to"
+    for read in (
+        lambda: checkpoints.model(7),
+        lambda: checkpoints.restore(like, MODEL, step=7),
+        lambda: checkpoints.restore_segmenter(like.segmenter.variables, MODEL, step=7),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read()

@@ -14,7 +14,7 @@ def write(workdir, *, first_step=0, lines):
 
 
 def events(workdir):
-    """Return what TensorBoard shows: {name: {step: value}}."""
+    """Return the points that TensorBoard shows: {name: {step: value}}."""
     shown = {}
     for path in sorted((workdir / "tensorboard").iterdir()):
         data, position = path.read_bytes(), 0
@@ -46,13 +46,13 @@ def test_tensorboard_has_the_same_names(tmp_path):
     assert events(tmp_path) == {"train/loss": {10: 1.5}, "val/miou": {20: 0.25}}
 
 
-def test_a_later_start_drops_what_it_will_write_again(tmp_path):
+def test_a_resume_drops_the_lines_that_it_will_write_again(tmp_path):
     write(tmp_path, lines=[(step, {"train/loss": 1.0}) for step in (5, 10, 15, 20)])
-    # A file is named after its second; the next start is never within the same.
+    # The file's name holds the second of the start; here both starts may share it.
     (first,) = (tmp_path / "tensorboard").iterdir()
     first.rename(first.with_name("events.out.tfevents.0"))
-    again = [(step, {"train/loss": 2.0}) for step in (15, 20, 25)]
-    write(tmp_path, first_step=10, lines=again)
+    rewritten = [(step, {"train/loss": 2.0}) for step in (15, 20, 25)]
+    write(tmp_path, first_step=10, lines=rewritten)
     expected = {5: 1.0, 10: 1.0, 15: 2.0, 20: 2.0, 25: 2.0}
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines] == list(expected)
@@ -60,7 +60,7 @@ def test_a_later_start_drops_what_it_will_write_again(tmp_path):
     assert events(tmp_path)["train/loss"] == expected
 
 
-def test_a_line_that_was_cut_short_is_dropped(tmp_path):
+def test_an_incomplete_last_line_is_dropped(tmp_path):
     write(tmp_path, lines=[(5, {"train/loss": 1.0})])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "train/lo')
@@ -69,22 +69,29 @@ def test_a_line_that_was_cut_short_is_dropped(tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path)] == [5, 6]
 
 
-def test_what_is_not_a_number_is_null_in_strict_json(tmp_path):
+def test_nan_and_infinity_are_null_in_strict_json(tmp_path):
     write(tmp_path, lines=[(5, {"val/miou": float("nan"), "x": float("inf")})])
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
 
     def refuse(constant):
         pytest.fail(f"{constant} is not JSON")
 
-    found = json.loads(line, parse_constant=refuse)
-    assert found == {"step": 5, "val/miou": None, "x": None}
+    parsed = json.loads(line, parse_constant=refuse)
+    assert parsed == {"step": 5, "val/miou": None, "x": None}
 
 
-def test_no_metrics_are_no_lines(tmp_path):
+def test_a_folder_without_metrics_has_no_lines(tmp_path):
     assert read_metrics(tmp_path) == []
 
 
-def test_without_a_terminal_progress_is_plain_lines(tmp_path, capsys):
+def test_a_damaged_line_is_refused_with_its_number(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"step": 6,\n{"step": 7}\n')
+    message = "metrics.jsonl: line 2 is not JSON .*; delete that line"
+    with pytest.raises(ValueError, match=message):
+        read_metrics(tmp_path)
+
+
+def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys):
     with Writer(tmp_path, first_step=0, last_step=100) as writer:
         writer.progress(
             40,

@@ -1,18 +1,30 @@
 import json
 
 import pytest
+from ml_collections import ConfigDict
 
-from tempseg_jax.workdir import saved_config
+from tempseg_jax.workdir import formats, saved_config
 from tests.support import load_config
 
 
+def save_as_first_release(config, workdir, *, without=()):
+    """Write config.json as the first release did, which had other fields."""
+    fields = config.to_dict()
+    fields["objective"]["gan"] = fields["objective"].pop("adversary")
+    for path in ("objective.critic_steps", "model.discriminator", *without):
+        section, name = path.split(".")
+        del fields[section][name]
+    (workdir / "config.json").write_text(json.dumps(fields))
+
+
 @pytest.mark.parametrize("name", ["demo", "resnet50_camvid"])
-def test_a_workdir_gives_back_the_config_it_was_claimed_with(tmp_path, name):
+def test_a_workdir_gives_back_the_config_it_was_claimed_with(tmp_path, name, capsys):
     config = load_config(name)
     saved_config.claim(tmp_path / "run", config, allow_change=False)
     assert saved_config.read_config(tmp_path / "run").to_dict() == config.to_dict()
     saved_config.claim(tmp_path / "run", config, allow_change=False)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert capsys.readouterr().out == ""
 
 
 def test_another_config_is_refused_by_the_fields_that_differ(tmp_path):
@@ -23,7 +35,7 @@ def test_another_config_is_refused_by_the_fields_that_differ(tmp_path):
     config.steps = 7
     message = (
         "config.json: the workdir belongs to another config .objective.temperature_g: "
-        "0.5 there, 2.0 now; steps: None there, 7 now.; choose another --workdir; .*"
+        "0.5 there, 2.0 now; steps: None there, 7 now.; choose another --workdir, .*"
         "pass --allow_config_change"
     )
     for refuse in (
@@ -35,7 +47,7 @@ def test_another_config_is_refused_by_the_fields_that_differ(tmp_path):
     assert (tmp_path / "config.json").read_text() == before
 
 
-def test_a_change_that_is_allowed_is_kept(tmp_path):
+def test_a_change_that_is_allowed_is_saved(tmp_path):
     config = load_config("demo")
     saved_config.claim(tmp_path, config, allow_change=False)
     config.objective.temperature_g = 2.0
@@ -44,7 +56,7 @@ def test_a_change_that_is_allowed_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("field", saved_config.FREE_FIELDS)
-def test_where_and_how_fast_a_run_computes_may_change(tmp_path, field):
+def test_fields_of_place_speed_and_display_may_change(tmp_path, field):
     config = load_config("demo")
     saved_config.claim(tmp_path, config, allow_change=False)
     section, _, name = field.rpartition(".")
@@ -55,18 +67,89 @@ def test_where_and_how_fast_a_run_computes_may_change(tmp_path, field):
     saved_config.check(tmp_path, config)
 
 
-def test_a_config_of_an_earlier_version_is_told_apart_by_the_field_it_lacks(tmp_path):
+def test_lists_of_a_config_are_the_tuples_that_are_read_back(tmp_path):
+    config = ConfigDict({"colors": [[0, 0, 0], [255, 0, 0]]})
+    saved_config.claim(tmp_path, config, allow_change=False)
+    saved_config.check(tmp_path, config)
+
+
+def test_the_file_carries_the_format_number_and_the_config_does_not(tmp_path):
+    saved_config.claim(tmp_path, load_config("demo"), allow_change=False)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["format"] == formats.FORMAT
+    assert "format" not in saved_config.read_config(tmp_path)
+
+
+def test_a_config_of_the_first_release_is_completed_and_the_changes_said(
+    tmp_path, capsys
+):
+    config = load_config("demo")
+    save_as_first_release(config, tmp_path, without=["objective.mask_void"])
+    before = (tmp_path / "config.json").read_text()
+    completed, changes = saved_config.read_saved(tmp_path)
+    assert completed.to_dict() == config.to_dict()
+    assert changes == [
+        "objective.gan is now objective.adversary",
+        "model.discriminator = 'dcgan'",
+        "objective.critic_steps = 1",
+        "objective.mask_void = True",
+    ]
+    assert capsys.readouterr().out == ""
+    assert saved_config.read_config(tmp_path).to_dict() == config.to_dict()
+    (line,) = capsys.readouterr().out.splitlines()
+    start = f"{tmp_path}/config.json: saved by an older version, and completed with"
+    assert line.startswith(start) and line.endswith("; ".join(changes))
+    assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_workdir_of_the_first_release_belongs_to_the_same_config(tmp_path, capsys):
+    config = load_config("demo")
+    save_as_first_release(config, tmp_path)
+    saved_config.claim(tmp_path, config, allow_change=False)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    saved_config.claim(tmp_path, config, allow_change=False)  # the format is now ours
+    assert capsys.readouterr().out == ""
+
+
+def test_a_workdir_of_the_first_release_is_refused_to_another_config(tmp_path):
+    config = load_config("demo")
+    save_as_first_release(config, tmp_path)
+    config.objective.critic_steps = 5
+    with pytest.raises(ValueError, match="critic_steps: 1 there, 5 now"):
+        saved_config.check(tmp_path, config)
+
+
+def test_a_field_that_is_missing_in_the_current_format_is_named(tmp_path):
     config = load_config("demo")
     saved_config.claim(tmp_path, config, allow_change=False)
     path = tmp_path / "config.json"
     saved = json.loads(path.read_text())
     del saved["objective"]["mask_void"]
     path.write_text(json.dumps(saved))
-    with pytest.raises(ValueError, match="objective.mask_void: None there, True now"):
+    with pytest.raises(ValueError, match="objective.mask_void: absent there, True now"):
         saved_config.check(tmp_path, config)
 
 
-def test_a_folder_that_is_no_workdir_is_said_to_be_none(tmp_path):
+@pytest.mark.parametrize("number", [formats.FORMAT + 1, 0, "2", True, None])
+def test_a_format_that_this_version_cannot_read_is_refused(tmp_path, number):
+    config = load_config("demo")
+    (tmp_path / "config.json").write_text(json.dumps({"format": number}))
+    message = f"config.json: its format is {number!r}, and .* reads formats 1 to "
+    for read in (
+        lambda: saved_config.read_config(tmp_path),
+        lambda: saved_config.check(tmp_path, config),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
+def test_a_file_that_is_not_json_is_refused_by_name(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 0,')
+    with pytest.raises(ValueError, match="config.json: it is not JSON .*; restore"):
+        saved_config.read_config(tmp_path)
+
+
+def test_a_folder_that_is_not_a_workdir_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json.*is not the workdir"):
         saved_config.read_config(tmp_path)
     saved_config.check(tmp_path, load_config("demo"))

@@ -1,1 +1,1 @@
-"""From the finished runs of a sweep to tables, figures and an HTML page."""
+"""Tables, figures and an HTML page from the finished runs of a sweep."""

@@ -1,226 +1,178 @@
-"""The report: which tables and figures, in which order, and what is missing."""
+"""Put the report together: which tables and figures, in which order."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from tempseg_jax.sweep.cells import CELLS, TABLES
-from tempseg_jax.sweep.report import diagnostics, examples, figures, tables
-from tempseg_jax.sweep.report.collect import Evidence
+from tempseg_jax.sweep.report import (
+    cost,
+    diagnostics,
+    examples,
+    figures,
+    overview,
+    tables,
+    view,
+)
+from tempseg_jax.sweep.report.collect import SweepResults
+from tempseg_jax.sweep.report.drawing import Figure
 from tempseg_jax.sweep.report.examples import Comparison
-from tempseg_jax.sweep.report.figures import Figure
-from tempseg_jax.sweep.report.view import View, markdown
+from tempseg_jax.sweep.report.view import TextTable
 
-MISSING = "Missing runs"
 TRAINED = ("3", "2", "1", "controls")
-"""Tables with settings to compare, the paper's main claim first."""
+"""Tables that compare settings; table 3, the paper's main claim, comes first."""
 
 
 class Section(NamedTuple):
-    """A heading, then words, tables and figures."""
+    """A heading, followed by paragraphs, tables and figures."""
 
     title: str
     text: list[str]
-    views: list[View]
+    tables: list[TextTable]
     figures: list[Figure]
 
 
 class Report(NamedTuple):
-    """All that the page and the Markdown show."""
+    """The content of the report, shown as HTML or as Markdown."""
 
     title: str
     facts: list[tuple[str, str]]
     state: str  # whether runs are missing
     missing: list[str]
     sections: list[Section]
-    comparison: Comparison | str  # or why there is none
+    comparison: Comparison | str  # or the reason why there is none
 
 
-READING = (
-    "Every run has the same fixed budget and its last model is scored: nothing was "
-    "selected on val within a run, and test, where it is given, was scored once a run. "
-    "Scores are per cent on whole images at native resolution, mean ± standard "
-    "deviation over seeds. Differences are paired by seed. “Seeds” is Student's t "
-    "interval of those differences: it answers whether another set of seeds would "
-    "agree, and grows when the gain comes and goes from run to run; an asterisk marks "
-    "one (95 %) that excludes zero. “Images” is a bootstrap over images with the "
-    "trained models held fixed: it may exclude zero for two runs of one setting that "
-    "differ in their seed alone, so by itself it says nothing of a setting and is "
-    "never marked. It takes images as independent unless the report was made with "
-    "--block; of neighboring frames of a film it is otherwise too narrow."
-)
-
-
-def build(evidence: Evidence) -> Report:
-    """Put together what there is."""
-    shown = [x for x in TRAINED if x in evidence.scope.tables]
-    compared = shown or ["4"]
-    cells = _cells(evidence, compared)
-    sections = [_results(evidence, table) for table in shown]
-    if evidence.finals:
-        with_classes = [x for x in compared if x != "controls"][:1] or compared[:1]
+def build(sweep: SweepResults) -> Report:
+    """Build the report from the runs that have finished."""
+    compared = [x for x in TRAINED if x in sweep.scope.tables]
+    sections = [_results(sweep, table) for table in compared]
+    compared = compared or ["4"]
+    cells = _cells(sweep, compared)
+    if sweep.finals:
+        without_controls = [x for x in compared if x != "controls"]
         sections += [
-            _learning(evidence, compared),
-            _discriminator(evidence, cells),
-            _classes(evidence, with_classes),
-            _calibration(evidence, cells),
-            Section("Is it a regularizer?", [], [diagnostics.gap(evidence, cells)], []),
+            _learning_curves(sweep, compared),
+            _discriminator(sweep, cells),
+            _classes(sweep, (without_controls or compared)[0]),
+            _calibration(sweep, cells),
+            Section(
+                "Regularization: the train–val gap",
+                [],
+                [diagnostics.train_val_gap(sweep, cells)],
+                [],
+            ),
         ]
-    sections.append(Section("Cost", [], [tables.cost(evidence)], []))
+    sections.append(
+        Section("Cost of the discriminator", [], [cost.cost_table(sweep)], [])
+    )
     return Report(
-        _title(evidence),
-        _facts(evidence),
-        _state(evidence),
-        evidence.missing(),
+        overview.title(sweep),
+        overview.facts(sweep),
+        overview.state(sweep),
+        sweep.missing(),
         sections,
-        examples.compare(evidence, compared),
+        examples.compare(sweep, compared),
     )
 
 
 def to_markdown(report: Report) -> str:
-    """Return the tables alone, with how they came about."""
+    """Return the report as Markdown, without the figures and examples."""
     lines = [f"# {report.title}", ""]
     lines += [f"- {name}: {value}" for name, value in report.facts]
-    lines += ["", report.state, "", READING, ""]
+    lines += ["", report.state, "", f"## {overview.HOW_TO_READ}", ""]
+    lines += [*(f"- **{name}.** {text}" for name, text in overview.READING), ""]
     for section in report.sections:
-        if section.text or section.views:
+        if section.text or section.tables:
             lines += [f"## {section.title}", ""]
             lines += [text + "\n" for text in section.text]
-            lines += map(markdown, section.views)
+            lines += map(view.to_markdown, section.tables)
     if report.missing:
-        lines += [f"## {MISSING}", "", *(f"- {text}" for text in report.missing), ""]
+        lines += [f"## {overview.MISSING}", ""]
+        lines += [*(f"- {text}" for text in report.missing), ""]
     return "\n".join(lines)
 
 
-def _title(evidence: Evidence) -> str:
-    data = evidence.config.data
-    folder = Path(data.manual_dir or "").name
-    name = folder if data.name == "folder" else evidence.dataset
-    return f"Temperatures: {evidence.config.model.name} on {name}"
-
-
-def _state(evidence: Evidence) -> str:
-    count, diverged = len(evidence.runs) - len(evidence.finals), len(evidence.diverged)
-    if not count:
-        return "Every planned run has finished."
-    of_them = f" ({diverged} diverged)" if diverged else ""
-    verb = "is" if count == 1 else "are"
-    return (
-        f"{count} of {len(evidence.runs)} runs {verb} missing{of_them}; see the end. "
-        "The tables are of what has finished."
-    )
-
-
-def _facts(evidence: Evidence) -> list[tuple[str, str]]:
-    config, scope = evidence.config, evidence.scope
-    splits = {
-        name: values["images"]
-        for final in evidence.finals.values()
-        for name, values in final["splits"].items()
-    }
-    facts = [
-        ("network", f"{config.model.name}, width {config.model.width:g}"),
-        ("pretrained", Path(config.model.pretrained).name or "no"),
-        (
-            "each run",
-            f"{evidence.steps} steps, batch {config.data.batch_size}, crop "
-            f"{config.data.crop_size}², {config.precision}",
-        ),
-        (
-            "rates",
-            f"G {config.optimizer.learning_rate_g:g}, D "
-            f"{config.optimizer.learning_rate_d:g}; α {config.objective.alpha:g}; λ "
-            f"{config.optimizer.weight_decay:g}",
-        ),
-        ("scored", ", ".join(f"{n} {name}" for name, n in splits.items()) or "nothing"),
-        ("seeds planned", str(scope.seeds)),
-        ("runs finished", f"{len(evidence.finals)} of {len(evidence.runs)}"),
-        *evidence.provenance().items(),
-    ]
-    if evidence.block > 1:
-        text = f"drawn in runs of {evidence.block} neighbors, in the order of their ids"
-        facts.append(("images", text))
-    return facts
-
-
-def _cells(evidence: Evidence, shown: Sequence[str]) -> list[str]:
-    """The cells of these tables, each trained one once, the baseline first."""
-    names = [cell for table in shown for cell in TABLES[table].cells]
-    first = {evidence.cell(x): x for x in reversed(names)}
-    order = dict.fromkeys(evidence.cell(x) for x in names)
+def _cells(sweep: SweepResults, compared: Sequence[str]) -> list[str]:
+    """Return the cells of these tables, each trained cell once, the reference first."""
+    names = [cell for table in compared for cell in TABLES[table].cells]
+    first = {sweep.cell(x): x for x in reversed(names)}
+    order = dict.fromkeys(sweep.cell(x) for x in names)
     return [x if x in names else first[x] for x in order]
 
 
-def _results(evidence: Evidence, table: str) -> Section:
-    splits = evidence.splits()
-    views = [tables.results(evidence, table, split) for split in splits]
+def _results(sweep: SweepResults, table: str) -> Section:
+    splits = sweep.splits()
+    shown = [tables.results(sweep, table, split) for split in splits]
     if table == "controls":
-        views += [tables.contrasts(evidence, split) for split in splits]
-    drawn = [figures.forest(evidence, table, split) for split in splits]
+        shown += [tables.contrasts(sweep, split) for split in splits]
+    drawn = [figures.forest(sweep, table, split) for split in splits]
     return Section(
         TABLES[table].title,
-        [_verdict(evidence, table, split) for split in splits],
-        views,
+        [_summary(sweep, table, split) for split in splits],
+        shown,
         [figure for figure in drawn if figure],
     )
 
 
-def _verdict(evidence: Evidence, table: str, split: str) -> str:
-    """How many differences are told from zero, and how many are expected by chance."""
+def _summary(sweep: SweepResults, table: str, split: str) -> str:
+    """Say which intervals over seeds exclude zero, and how many would by chance."""
     reference, *others = TABLES[table].cells
-    found = {
-        CELLS[cell].title: tables.paired(evidence, cell, reference, split, "miou")
-        for cell in others
-        if evidence.cell(cell) != evidence.cell(reference)
-    }
-    known = {title: x for title, x in found.items() if x is not None and x.known}
-    if not known:
-        return (
-            f"On {split}: no interval over seeds yet; it needs two finished seeds of a "
-            "setting and of the first one."
+    differences = {
+        CELLS[cell].title: tables.paired_difference(
+            sweep, cell, reference, split, "miou"
         )
-    told = [
+        for cell in others
+        if sweep.cell(cell) != sweep.cell(reference)
+    }
+    with_interval = {
+        title: x for title, x in differences.items() if x is not None and x.has_bounds
+    }
+    if not with_interval:
+        return (
+            f"On {split} there is no confidence interval over seeds yet: it needs two "
+            "seeds finished by both a setting and the first setting, "
+            f"“{CELLS[reference].title}”."
+        )
+    effects = [
         f"{title} ({'better' if x.difference > 0 else 'worse'})"
-        for title, x in known.items()
+        for title, x in with_interval.items()
         if x.excludes_zero
     ]
+    count = len(with_interval)
     return (
-        f"On {split}, {len(told)} of {len(known)} differences in mIoU have an interval "
-        f"over seeds that excludes zero{': ' * bool(told)}{', '.join(told)}. If no "
-        f"setting mattered, {0.05 * len(known):.2g} would be expected by chance."
+        f"On {split}, the confidence interval over seeds excludes zero for "
+        f"{len(effects)} of {count} differences in mIoU"
+        f"{': ' * bool(effects)}{', '.join(effects)}. If no setting had an effect, "
+        f"{0.05 * count:.2g} would be expected by chance."
     )
 
 
-def _learning(evidence: Evidence, shown: Sequence[str]) -> Section:
-    cells = _cells(evidence, shown)
-    drawn = [x for table in shown for x in figures.learning_curves(evidence, table)]
+def _learning_curves(sweep: SweepResults, compared: Sequence[str]) -> Section:
+    cells = _cells(sweep, compared)
+    drawn = [x for table in compared for x in figures.learning_curves(sweep, table)]
     text = []
-    if not any(evidence.curves(cell, "val/miou") for cell in cells):
+    if not any(sweep.curves(cell, "val/miou") for cell in cells):
         text.append(
-            "No run was evaluated while it trained (evaluate_every_epochs): there are "
-            "no curves of val, only of the training loss."
+            "No run was evaluated during training (evaluate_every_epochs), so there "
+            "are no validation curves."
         )
     return Section("Learning curves", text, [], drawn)
 
 
-def _discriminator(evidence: Evidence, cells: Sequence[str]) -> Section:
-    drawn = figures.discriminator(evidence, cells)
-    text = [] if drawn else ["No adversarial run has finished."]
-    return Section(
-        "The discriminator", text, [diagnostics.discriminator(evidence, cells)], drawn
-    )
+def _discriminator(sweep: SweepResults, cells: Sequence[str]) -> Section:
+    drawn = figures.discriminator(sweep, cells)
+    text = [] if drawn else ["No finished run has logged outputs of a discriminator."]
+    table = diagnostics.discriminator(sweep, cells)
+    return Section("The discriminator", text, [table], drawn)
 
 
-def _classes(evidence: Evidence, shown: Sequence[str]) -> Section:
-    views, drawn = [], []
-    for table in shown:
-        cells = TABLES[table].cells
-        for split in evidence.splits():
-            views.append(diagnostics.per_class(evidence, cells, split))
-            drawn += figures.classes(evidence, cells, split)
-    return Section("By class", [], views, drawn)
+def _classes(sweep: SweepResults, table: str) -> Section:
+    cells, splits = TABLES[table].cells, sweep.splits()
+    shown = [diagnostics.per_class(sweep, cells, split) for split in splits]
+    drawn = [x for split in splits for x in figures.classes(sweep, cells, split)]
+    return Section("IoU by class", [], shown, drawn)
 
 
-def _calibration(evidence: Evidence, cells: Sequence[str]) -> Section:
-    views = [diagnostics.calibration(evidence, cells)]
-    return Section("Calibration", [], views, figures.reliability(evidence, cells))
+def _calibration(sweep: SweepResults, cells: Sequence[str]) -> Section:
+    table = diagnostics.calibration(sweep, cells)
+    return Section("Calibration", [], [table], figures.reliability(sweep, cells))

@@ -1,4 +1,4 @@
-"""Why a setting scores as it does: gap, calibration, discriminator, classes."""
+"""Train-val gap, calibration, discriminator outputs, and IoU by class."""
 
 import math
 from collections.abc import Sequence
@@ -6,74 +6,86 @@ from collections.abc import Sequence
 import numpy as np
 
 from tempseg_jax.evaluation import metrics
+from tempseg_jax.evaluation.calibration import BINS
 from tempseg_jax.sweep.cells import CELLS
 from tempseg_jax.sweep.report import statistics
-from tempseg_jax.sweep.report.collect import Evidence, Series
+from tempseg_jax.sweep.report.collect import Series, SweepResults
 from tempseg_jax.sweep.report.tables import PAIRS, seeds
-from tempseg_jax.sweep.report.view import NONE, View, over_seeds, spread
+from tempseg_jax.sweep.report.view import (
+    NONE,
+    TextTable,
+    interval_over_seeds,
+    mean_std,
+)
 
 LAST = 0.1
-"""Of the logged lines: D's last outputs are the mean of these."""
+"""Fraction of the logged values, at the end, over which D's outputs are averaged."""
 
 
-def gap(evidence: Evidence, cells: Sequence[str]) -> View:
-    """Is T a regularizer? Then the gap between train and val must shrink."""
+def train_val_gap(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
+    """Return mIoU on train and val, and whether a setting reduces their difference."""
 
-    def gaps(cell: str) -> dict[int, float]:
-        train = evidence.scores(cell, "train", "miou")
-        val = evidence.scores(cell, "val", "miou")
+    def gap_by_seed(cell: str) -> dict[int, float]:
+        train = sweep.scores(cell, "train", "miou")
+        val = sweep.scores(cell, "val", "miou")
         return {seed: train[seed] - val[seed] for seed in train.keys() & val.keys()}
 
     reference = cells[0]
     rows = []
     for cell in cells:
-        own = gaps(cell)
-        same = cell == reference
-        difference = None if same else statistics.paired(own, gaps(reference))
+        gaps, difference = gap_by_seed(cell), None
+        if cell != reference:
+            difference = statistics.paired_difference(gaps, gap_by_seed(reference))
         rows.append(
             (
                 CELLS[cell].title,
-                seeds(evidence, cell, evidence.scores(cell, "val", "miou")),
-                spread(evidence.scores(cell, "train", "miou")),
-                spread(evidence.scores(cell, "val", "miou")),
-                spread(own),
-                over_seeds(difference, planned=evidence.scope.seeds),
+                seeds(sweep, cell, sweep.scores(cell, "val", "miou")),
+                mean_std(sweep.scores(cell, "train", "miou")),
+                mean_std(sweep.scores(cell, "val", "miou")),
+                mean_std(gaps),
+                interval_over_seeds(difference, planned=sweep.scope.seeds),
             )
         )
-    return View(
+    return TextTable(
         "Train–val gap",
         ("setting", "seeds", "mIoU train", "mIoU val", "gap", "Δ gap (seeds)"),
         rows,
-        "Train: always the same images, evenly spaced over the split, whole, without "
-        "augmentation, scored as val is. A regularizer should make the gap smaller: "
-        f"Δ gap below zero. Δ {PAIRS}.",
+        "gap: mIoU on train minus mIoU on val. The training images are the same for "
+        "every run, evenly spaced over the split, and evaluated like those of val: "
+        "whole and without augmentation. A regularizer should reduce the gap, so that "
+        "Δ gap is below zero. Δ gap: paired difference from "
+        f"“{CELLS[reference].title}” {PAIRS}.",
     )
 
 
-def calibration(evidence: Evidence, cells: Sequence[str]) -> View:
-    """Negative log-likelihood and calibration error on val, at two temperatures."""
+def calibration(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
+    """Return NLL and ECE on val, at T = 1 and at the temperature of L_seg."""
     rows = []
     for cell in cells:
-        finals = evidence.finished(cell)
-        found = {seed: final["splits"]["val"] for seed, final in finals.items()}
+        finals = sweep.finished(cell)
+        of_val = {seed: final["splits"]["val"] for seed, final in finals.items()}
 
-        def column(name: str, i: int, scale: float, found: dict = found) -> str:
-            values = {seed: scale * v[name][i] for seed, v in found.items()}
-            return spread(values, digits=3 if name == "nll" else 2)
+        def column(name: str, i: int, scale: float, of_val: dict = of_val) -> str:
+            values = {
+                seed: scale * x[name][i]
+                for seed, x in of_val.items()
+                if x[name][i] is not None  # JSON has no infinity and NaN
+            }
+            return mean_std(values, digits=3 if name == "nll" else 2)
 
-        at = {f"{final['temperatures'][1]:g}" for final in finals.values()}
+        temperatures = {f"{final['temperatures'][1]:g}" for final in finals.values()}
         rows.append(
             (
                 CELLS[cell].title,
-                seeds(evidence, cell, found),
+                seeds(sweep, cell, of_val),
                 column("nll", 0, 1.0),
                 column("ece", 0, 100.0),
-                ", ".join(sorted(at)) or NONE,
+                ", ".join(sorted(temperatures)) or NONE,
                 column("nll", 1, 1.0),
                 column("ece", 1, 100.0),
             )
         )
-    return View(
+    return TextTable(
         "Calibration on val",
         (
             "setting",
@@ -85,44 +97,48 @@ def calibration(evidence: Evidence, cells: Sequence[str]) -> View:
             "ECE at that T (%)",
         ),
         rows,
-        "A network trained with L_seg at T_G is calibrated, if at all, at T_G. ECE: 15 "
-        "bins of equal width.",
+        "NLL: negative log-likelihood, averaged over the pixels that are not ignored. "
+        f"ECE: expected calibration error, {BINS} bins of equal width. A network that "
+        "was trained with L_seg at T_G can be expected to be calibrated at T_G, not at "
+        "T = 1.",
     )
 
 
-def discriminator(evidence: Evidence, cells: Sequence[str]) -> View:
-    """What D says at the end, and how far it has moved from its random start."""
+def discriminator(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
+    """Return D's outputs at the end of training, and how much its weights changed."""
     rows = []
     for cell in cells:
         changes = {
             seed: final["discriminator_change"]
-            for seed, final in evidence.finished(cell).items()
+            for seed, final in sweep.finished(cell).items()
             if "discriminator_change" in final
         }
-        if not changes and evidence.finished(cell):
-            continue  # supervised
+        if not changes and sweep.finished(cell):
+            continue  # a supervised setting
         last = [
-            spread(
-                {
-                    seed: float(np.mean([v for _, v in _tail(points)]))
-                    for seed, points in curves.items()
-                },
+            mean_std(
+                {seed: _mean_at_end(points) for seed, points in curves.items()},
                 digits=3,
             )
             for curves in (
-                evidence.curves(cell, "train/d_real"),
-                evidence.curves(cell, "train/d_fake"),
-                margins(evidence, cell),
-                evidence.curves(cell, "train/loss_d"),
+                sweep.curves(cell, "train/d_real"),
+                sweep.curves(cell, "train/d_fake"),
+                margins(sweep, cell),
+                sweep.curves(cell, "train/loss_d"),
             )
         ]
-        relative = {seed: 100 * x["relative"] for seed, x in changes.items()}
+        relative = [100 * x["relative"] for x in changes.values()]
         largest = max((x["largest"] for x in changes.values()), default=math.nan)
-        moved = f"{largest:.1e}" if changes else NONE
-        mean = f"{np.mean([*relative.values()]):.2g} %" if changes else NONE
-        count = seeds(evidence, cell, changes)
-        rows.append((CELLS[cell].title, count, *last, mean, moved))
-    return View(
+        rows.append(
+            (
+                CELLS[cell].title,
+                seeds(sweep, cell, changes),
+                *last,
+                f"{np.mean(relative):.2g} %" if changes else NONE,
+                f"{largest:.1e}" if changes else NONE,
+            )
+        )
+    return TextTable(
         "The discriminator at the end of training",
         (
             "setting",
@@ -131,44 +147,49 @@ def discriminator(evidence: Evidence, cells: Sequence[str]) -> View:
             "D(p)",
             "D(X) − D(p)",
             "L_D",
-            "moved, of initial norm",
-            "largest move of a weight",
+            "weight change, relative",
+            "largest weight change",
         ),
         rows,
-        "D(X) − D(p), taken seed by seed, is above zero where D tells X from p as it "
-        "is taught to; what it says to both varies with its random start. L_D is 0.25 "
-        "where D says 0.5 to everything. Initial weights have a standard deviation of "
-        "2.0e-02.",
+        "D(X): mean output for the one-hot ground truth X. D(p): mean output for the "
+        "segmenter's probabilities p. Both, and L_D, are averaged over the last "
+        f"{100 * LAST:.0f} % of the logged values. D(X) − D(p) is computed per seed; "
+        "it is above zero if D tells X from p. D(X) and D(p) by themselves also depend "
+        "on D's random initialization. The least-squares L_D is 0.25 if D is 0.5 "
+        "everywhere. Relative weight change: norm of the change divided by the norm of "
+        "the initial weights, mean over seeds. Largest weight change: of any weight in "
+        "any run; the initial weights have a standard deviation of 2.0e-02.",
     )
 
 
-def margins(evidence: Evidence, cell: str) -> dict[int, Series]:
-    """Return D(X) − D(p) over the steps, by seed: zero where D tells nothing."""
-    real = evidence.curves(cell, "train/d_real")
-    fake = evidence.curves(cell, "train/d_fake")
-    found = {}
-    for seed in real.keys() & fake.keys():
-        at = dict(fake[seed])
-        found[seed] = [(step, x - at[step]) for step, x in real[seed] if step in at]
-    return {seed: points for seed, points in sorted(found.items()) if points}
+def margins(sweep: SweepResults, cell: str) -> dict[int, Series]:
+    """Return D(X) - D(p) over the steps, by seed; zero if D cannot tell them apart."""
+    real = sweep.curves(cell, "train/d_real")
+    fake = sweep.curves(cell, "train/d_fake")
+    curves = {}
+    for seed in sorted(real.keys() & fake.keys()):
+        fake_at = dict(fake[seed])
+        points = [(s, x - fake_at[s]) for s, x in real[seed] if s in fake_at]
+        if points:
+            curves[seed] = points
+    return curves
 
 
-def per_class(evidence: Evidence, cells: Sequence[str], split: str) -> View:
-    """IoU of every class in the reference, and the differences from it."""
+def per_class(sweep: SweepResults, cells: Sequence[str], split: str) -> TextTable:
+    """Return each class's IoU for the first cell, and the others' differences."""
     reference, *others = cells
-    base = class_ious(evidence, reference, split)
-    ious = {cell: class_ious(evidence, cell, split) for cell in others}
+    base = class_ious(sweep, reference, split)
+    ious = {cell: class_ious(sweep, cell, split) for cell in others}
     pairs = {cell: len(values.keys() & base.keys()) for cell, values in ious.items()}
     rows = []
-    for i, name in enumerate(evidence.class_names):
-        own = {seed: iou[i] for seed, iou in base.items() if not np.isnan(iou[i])}
-        row = [name, spread(own)]
+    for i, name in enumerate(sweep.class_names):
+        of_reference = present(base, i)
+        row = [name, mean_std(of_reference)]
         for cell, values in ious.items():
-            there = {s: iou[i] for s, iou in values.items() if not np.isnan(iou[i])}
-            difference = statistics.paired(there, own)
-            row.append(over_seeds(difference, planned=pairs[cell]))
+            difference = statistics.paired_difference(present(values, i), of_reference)
+            row.append(interval_over_seeds(difference, planned=pairs[cell]))
         rows.append(tuple(row))
-    return View(
+    return TextTable(
         f"IoU by class, {split}",
         (
             "class",
@@ -176,18 +197,27 @@ def per_class(evidence: Evidence, cells: Sequence[str], split: str) -> View:
             *(f"Δ {CELLS[x].title}, n = {count}" for x, count in pairs.items()),
         ),
         rows,
-        "Δ over the n seeds that both have; of a class that is in no image of some, "
-        "fewer. Of so many intervals one in twenty excludes zero by chance.",
+        f"Δ: paired difference from “{CELLS[reference].title}” over the n seeds that "
+        "both settings have finished. Seeds in which a class is in neither the labels "
+        "nor the predictions are left out for that class. The intervals are not "
+        "corrected for multiple comparisons: without any effect, one in twenty "
+        "excludes zero by chance.",
     )
 
 
-def class_ious(evidence: Evidence, cell: str, split: str) -> dict[int, np.ndarray]:
-    """Return each class's IoU in per cent, by seed; NaN where it is absent."""
+def class_ious(sweep: SweepResults, cell: str, split: str) -> dict[int, np.ndarray]:
+    """Return the IoU of every class in per cent, by seed; NaN for an absent class."""
     return {
         seed: 100 * metrics.iou_per_class(confusion.sum(axis=0))
-        for seed, confusion in evidence.confusions(cell, split).items()
+        for seed, confusion in sweep.confusions(cell, split).items()
     }
 
 
-def _tail(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    return points[-max(1, round(LAST * len(points))) :]
+def present(ious: dict[int, np.ndarray], i: int) -> dict[int, float]:
+    """Return the IoU of class `i` by seed, without the seeds in which it is absent."""
+    return {seed: iou[i] for seed, iou in ious.items() if not np.isnan(iou[i])}
+
+
+def _mean_at_end(points: Series) -> float:
+    count = max(1, round(LAST * len(points)))
+    return float(np.mean([value for _, value in points[-count:]]))

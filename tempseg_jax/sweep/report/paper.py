@@ -1,4 +1,4 @@
-"""What the paper printed: tables 1 to 4, single runs."""
+"""The numbers of the paper's tables 1 to 4; each is a single run."""
 
 from typing import NamedTuple
 
@@ -6,23 +6,23 @@ from ml_collections import ConfigDict
 
 
 class Printed(NamedTuple):
-    """One cell of tables 1 to 3, in per cent."""
+    """One setting of tables 1 to 3, in per cent."""
 
     pacc: float
     miou: float
 
 
 class Cost(NamedTuple):
-    """One row of table 4: an RTX 2070 Super with 8 GB."""
+    """One row of table 4, measured on an RTX 2070 Super with 8 GB."""
 
     parameters: float  # millions
     parameters_d: float  # millions
-    minutes: float  # an epoch, supervised
-    minutes_adversarial: float  # an epoch
+    minutes: float  # per epoch, supervised
+    minutes_adversarial: float  # per epoch
 
     @property
     def ratio(self) -> float:
-        """How many times longer an adversarial epoch takes."""
+        """Duration of an adversarial epoch relative to a supervised one."""
         return self.minutes_adversarial / self.minutes
 
 
@@ -60,9 +60,10 @@ _DATASETS = {"voc": "V", "cityscapes": "C"}
 
 
 def case(config: ConfigDict) -> str | None:
-    """Return which of the paper's four cases a config is, such as `FCN-8s-V`, if any.
+    """Return the paper's case that a config reproduces, such as `FCN-8s-V`, or None.
 
-    A part of VOC is not VOC, and a narrower network is another.
+    V is PASCAL VOC and C is Cityscapes. A config with
+    `data.options.allow_missing` or another `model.width` than 1 is none of them.
     """
     dataset = _DATASETS.get(config.data.name)
     partial = config.data.options.get("allow_missing", False)
@@ -72,7 +73,7 @@ def case(config: ConfigDict) -> str | None:
     return f"{network}-{dataset}"
 
 
-def cases_for_orientation(config: ConfigDict) -> tuple[str, ...]:
-    """Return the cases of the config's network: other data, so differences alone."""
+def cases_of_network(config: ConfigDict) -> tuple[str, ...]:
+    """Return the paper's cases with the config's network, on either of its datasets."""
     network = _NETWORKS.get(config.model.name, "")
     return tuple(name for name in RESULTS if network and name.startswith(network))

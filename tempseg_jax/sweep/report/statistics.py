@@ -1,8 +1,9 @@
-"""Means over seeds, and two intervals for a difference: over seeds, over images."""
+"""Means over seeds, and confidence intervals of differences over seeds and images."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -12,82 +13,105 @@ LEVEL = 0.95
 RESAMPLES = 2000
 
 
-class Spread(NamedTuple):
-    """Mean and standard deviation (of a sample: n - 1) over seeds."""
+class MeanStd(NamedTuple):
+    """Mean and sample standard deviation (divisor n - 1) over seeds."""
 
     mean: float
-    sd: float  # NaN for a single seed
+    std: float  # NaN for a single seed
     count: int
 
 
 class Interval(NamedTuple):
-    """A difference and its 95 % interval."""
+    """A mean difference and its 95 % confidence interval."""
 
     difference: float
-    low: float
-    high: float
-    count: int  # seeds compared
+    low: float  # NaN if there is no interval
+    high: float  # NaN if there is no interval
+    count: int  # number of seeds compared
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the sign of the difference is told; no if there is no interval."""
+        """Whether zero lies outside the interval; False if there is no interval."""
         return self.low > 0 or self.high < 0
 
     @property
-    def known(self) -> bool:
-        """Whether there is an interval: one seed gives a difference alone."""
+    def has_bounds(self) -> bool:
+        """Whether there is an interval; a single seed gives only a difference."""
         return math.isfinite(self.low)
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Return mean and standard deviation.
+def mean_std(values: Sequence[float]) -> MeanStd:
+    """Return the mean and the sample standard deviation.
 
     Raises:
-        ValueError: there is no value.
+        ValueError: If there is no value.
     """
     if not len(values):
-        raise ValueError("values: empty, so there is no mean; give at least one")
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return Spread(float(np.mean(values)), sd, len(values))
+        raise ValueError("values: empty, so there is no mean; give at least one value")
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return MeanStd(float(np.mean(values)), std, len(values))
 
 
-def paired(
+def paired_difference(
     values: Mapping[int, float], reference: Mapping[int, float]
 ) -> Interval | None:
-    """Compare by seed: mean of the differences, Student's t interval.
+    """Return the mean paired difference over seeds with its Student's t interval.
 
-    It says what other seeds would give on the same images. None without a common seed.
+    The interval estimates how the difference varies with the seed, on the same images.
+
+    Args:
+        values: score by seed.
+        reference: score by seed of the setting to compare with. Only seeds in both
+            mappings are compared.
+
+    Returns:
+        The difference and its confidence interval, without bounds for a single common
+        seed, or None if there is no common seed.
     """
-    seeds = sorted(values.keys() & reference.keys())
-    if not seeds:
+    a, b = _common_seeds(values, reference)
+    if not a:
         return None
-    differences = np.array([values[seed] - reference[seed] for seed in seeds])
-    mean, count = float(differences.mean()), len(seeds)
-    if count == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    error = float(differences.std(ddof=1)) / math.sqrt(count)
-    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error
-    return Interval(mean, mean - half, mean + half, count)
+    difference = float(np.mean(np.subtract(a, b)))
+    if len(a) == 1:
+        return Interval(difference, math.nan, math.nan, 1)
+    low, high = _t_test(a, b).confidence_interval(LEVEL)
+    return Interval(difference, float(low), float(high), len(a))
 
 
 def p_value(
     values: Mapping[int, float], reference: Mapping[int, float]
 ) -> float | None:
-    """Return the two-sided p of the paired t-test; None below two common seeds."""
-    seeds = sorted(values.keys() & reference.keys())
-    if len(seeds) < 2:
+    """Return the two-sided p-value of the paired t-test over seeds.
+
+    None if there are fewer than two common seeds. If all differences are equal, the
+    p-value is 1 where they are zero and 0 otherwise.
+    """
+    a, b = _common_seeds(values, reference)
+    if len(a) < 2:
         return None
-    differences = np.array([values[seed] - reference[seed] for seed in seeds])
-    if np.ptp(differences) == 0:  # then t is 0 / 0 or infinite
-        return float(differences[0] == 0)
-    return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+    p = float(_t_test(a, b).pvalue)
+    return 1.0 if math.isnan(p) else p  # all differences are zero, so t is 0 / 0
+
+
+def _common_seeds(
+    values: Mapping[int, float], reference: Mapping[int, float]
+) -> tuple[list[float], list[float]]:
+    seeds = sorted(values.keys() & reference.keys())
+    return [values[seed] for seed in seeds], [reference[seed] for seed in seeds]
+
+
+def _t_test(a: Sequence[float], b: Sequence[float]) -> Any:  # scipy's TtestResult
+    with warnings.catch_warnings():
+        # scipy warns if all differences are equal, as for a class whose IoU is 0 in
+        # every run; the interval then has zero width, which is correct.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return scipy.stats.ttest_rel(a, b)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, in their order (Holm 1979).
+    """Adjust p-values for multiple comparisons (Holm 1979), in the given order.
 
-    If one says yes where they are below a level, the chance that any yes is wrong is
-    at most that level, however the tests depend on one another.
+    Controls the family-wise error rate, whatever the dependence between the tests.
     """
     p = np.asarray(p_values, float)
     order = np.argsort(p)
@@ -97,7 +121,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def bootstrap(
+def bootstrap_difference(
     confusions: Mapping[int, Int[np.ndarray, "n k k"]],
     reference: Mapping[int, Int[np.ndarray, "n_reference k k"]],
     *,
@@ -106,25 +130,30 @@ def bootstrap(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval | None:
-    """Compare by image: percentile interval over images drawn with replacement.
+    """Return the mean difference over seeds with a bootstrap interval over images.
 
-    Each draw takes the same images for every seed of both settings, scores each run's
-    summed confusion matrix, and averages the differences over the common seeds. It
-    says what other images would give with the same models. None without a common seed.
+    Each resample uses the same images for every seed of both settings, computes the
+    metric from each run's summed confusion matrix, and averages the differences over
+    the common seeds. The percentile interval estimates how the difference between
+    these trained models varies with the images; it ignores the variation over seeds.
 
     Args:
-        confusions: by seed, one matrix an image, in the same order everywhere.
-        reference: likewise, of the setting compared with.
+        confusions: by seed, one confusion matrix per image, in the same order of
+            images for every run.
+        reference: the same for the setting to compare with.
         metric: `pacc` or `miou`.
-        block: images are drawn in runs of so many neighbors, the first following
-            the last (circular block bootstrap, Politis & Romano 1992), for frames of
-            films, which are not independent.
-        seed: of the draws.
-        resamples: their number.
+        block: number of neighboring images that are resampled together. Blocks wrap
+            around the end (circular block bootstrap, Politis & Romano 1992). Use it
+            for frames of a video, which are not independent.
+        seed: of the random number generator.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        The difference and its confidence interval, or None if there is no common seed.
 
     Raises:
-        ValueError: the settings were scored on different numbers of images, or there
-            are not two blocks of them.
+        ValueError: If the runs were evaluated on different numbers of images, or if
+            there are fewer than two blocks of images.
     """
     seeds = sorted(confusions.keys() & reference.keys())
     if not seeds:
@@ -132,12 +161,12 @@ def bootstrap(
     counts = {len(c) for s in seeds for c in (confusions[s], reference[s])}
     if len(counts) > 1:
         raise ValueError(
-            f"confusions: scored on {sorted(counts)} images, so they cannot be paired; "
-            "score all runs on the same split"
+            f"confusions: the runs were evaluated on {sorted(counts)} images, so they "
+            "cannot be paired; evaluate all runs on the same split"
         )
     (images,) = counts
-    draws = _draw(images, block=block, seed=seed, resamples=resamples)
-    weights = np.concatenate([np.ones((1, images)), draws])  # the first is no draw
+    resampled = _resample_weights(images, block=block, seed=seed, resamples=resamples)
+    weights = np.concatenate([np.ones((1, images)), resampled])  # first: every image
     score = METRICS[metric]
     differences = np.mean(
         [score(confusions[s], weights) - score(reference[s], weights) for s in seeds],
@@ -148,23 +177,23 @@ def bootstrap(
     return Interval(float(differences[0]), float(low), float(high), len(seeds))
 
 
-def _draw(
+def _resample_weights(
     images: int, *, block: int, seed: int, resamples: int
 ) -> Int[np.ndarray, "r n"]:
-    """How often each draw has each image: as many images as there are, in blocks."""
+    """Return how often each resample contains each image; a row sums to `images`."""
     if not 1 <= block <= max(1, images // 2):
         raise ValueError(
             f"--block: {block} is not between 1 and {images // 2}, half of the "
-            f"{images} images of a split, so that there is nothing to resample; give "
-            "fewer"
+            f"{images} images of a split, so there are fewer than two blocks to "
+            "resample; give a smaller number"
         )
     rng = np.random.default_rng(seed)
-    chance = np.full(images, 1 / images)  # of each image to begin a block
+    uniform = np.full(images, 1 / images)  # probability that a block starts at an image
     whole, rest = divmod(images, block)
-    starts = rng.multinomial(whole, chance, size=resamples)
+    starts = rng.multinomial(whole, uniform, size=resamples)
     weights = sum(np.roll(starts, i, axis=1) for i in range(block))
-    if rest:  # the last block is cut
-        start = rng.multinomial(1, chance, size=resamples)
+    if rest:  # the last block is shorter
+        start = rng.multinomial(1, uniform, size=resamples)
         weights += sum(np.roll(start, i, axis=1) for i in range(rest))
     return weights
 
@@ -172,20 +201,21 @@ def _draw(
 def _pacc(
     confusion: Int[np.ndarray, "n k k"], weights: Num[np.ndarray, "r n"]
 ) -> Float[np.ndarray, "r"]:
-    right = np.trace(confusion, axis1=1, axis2=2)
-    return (weights @ right) / (weights @ confusion.sum(axis=(1, 2)))
+    correct = np.trace(confusion, axis1=1, axis2=2)
+    return (weights @ correct) / (weights @ confusion.sum(axis=(1, 2)))
 
 
 def _miou(
     confusion: Int[np.ndarray, "n k k"], weights: Num[np.ndarray, "r n"]
 ) -> Float[np.ndarray, "r"]:
-    """Classes in neither truth nor prediction of a draw are left out of its mean."""
-    right = np.diagonal(confusion, axis1=1, axis2=2)
-    union = confusion.sum(axis=1) + confusion.sum(axis=2) - right
-    right, union = weights @ right, weights @ union
+    """Average over the classes that occur in a resample's labels or predictions."""
+    correct = np.diagonal(confusion, axis1=1, axis2=2)
+    union = confusion.sum(axis=1) + confusion.sum(axis=2) - correct
+    correct, union = weights @ correct, weights @ union
     present = union > 0
-    iou = np.divide(right, union, out=np.zeros_like(right), where=present)
+    iou = np.divide(correct, union, out=np.zeros_like(correct), where=present)
     return iou.sum(axis=1) / present.sum(axis=1)
 
 
 METRICS = {"pacc": _pacc, "miou": _miou}
+"""Metrics of resampled images: confusion matrices and weights -> a score each."""

@@ -1,4 +1,4 @@
-"""A table as text: Markdown and HTML show the same words."""
+"""Tables as text: each cell is formatted once, for both Markdown and HTML."""
 
 import math
 import re
@@ -9,13 +9,13 @@ from tempseg_jax.sweep.report.statistics import Interval
 
 NONE = "–"
 STAR = " *"
-"""What an interval over seeds that excludes zero is marked with."""
+"""Marks a confidence interval over seeds that excludes zero."""
 SUBSCRIPT = re.compile(r"\b([TL])_(G|D|seg|adv)\b")
-"""Symbols of the paper as the tables write them."""
+"""The paper's symbols as the tables write them, such as `T_G`."""
 
 
-class View(NamedTuple):
-    """A table to show; an empty one says in `note` what it lacks."""
+class TextTable(NamedTuple):
+    """A table of formatted text; without rows, only its title and note are shown."""
 
     title: str
     header: tuple[str, ...]
@@ -23,43 +23,47 @@ class View(NamedTuple):
     note: str = ""
 
 
-def markdown(view: View) -> str:
-    """Return a table as GitHub shows it."""
-    lines = [f"### {view.title}", ""]
-    if view.rows:
-        lines.append("| " + " | ".join(view.header) + " |")
-        lines.append("| --- " + "| ---: " * (len(view.header) - 1) + "|")
-        lines += ["| " + " | ".join(row) + " |" for row in view.rows]
+def to_markdown(table: TextTable) -> str:
+    """Return a heading, the table in GitHub's Markdown, and its note."""
+    lines = [f"### {table.title}", ""]
+    if table.rows:
+        lines.append("| " + " | ".join(table.header) + " |")
+        lines.append("| --- " + "| ---: " * (len(table.header) - 1) + "|")
+        lines += ["| " + " | ".join(row) + " |" for row in table.rows]
         lines.append("")
-    return "\n".join([*lines, view.note, ""] if view.note else lines)
+    return "\n".join([*lines, table.note, ""] if table.note else lines)
 
 
-def spread(values: dict[int, float], *, digits: int = 2) -> str:
-    """Return `mean ± sd`, or the one value there is."""
+def mean_std(values: dict[int, float], *, digits: int = 2) -> str:
+    """Return `mean ± standard deviation` over seeds, or the value of a single seed."""
     if not values:
         return NONE
-    found = statistics.spread(list(values.values()))
-    rounded = round(found.mean, digits) + 0.0  # no minus sign before zero
-    mean = f"{rounded:.{digits}f}".replace("-", "−")
-    return mean if math.isnan(found.sd) else f"{mean} ± {found.sd:.{digits}f}"
+    mean, std, _ = statistics.mean_std(list(values.values()))
+    rounded = round(mean, digits) + 0.0  # no minus sign before zero
+    text = f"{rounded:.{digits}f}".replace("-", "−")
+    return text if math.isnan(std) else f"{text} ± {std:.{digits}f}"
 
 
-def interval(found: Interval | None) -> str:
-    """Return `difference [low, high]`, or the difference alone."""
-    if found is None:
+def interval(difference: Interval | None) -> str:
+    """Return `difference [low, high]`, or the difference if there is no interval."""
+    if difference is None:
         return NONE
-    if not found.known:
-        return signed(found.difference)
-    return f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]"
+    value = signed(difference.difference)
+    if not difference.has_bounds:
+        return value
+    return f"{value} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
-def over_seeds(found: Interval | None, *, planned: int) -> str:
-    """Return the interval, ` *` if it excludes zero, `, n = 4` if seeds are missing."""
-    if found is None:
+def interval_over_seeds(difference: Interval | None, *, planned: int) -> str:
+    """Return the interval, with ` *` if it excludes zero, and the number of seeds.
+
+    The number of seeds (`, n = 4`) is added if it is less than `planned`.
+    """
+    if difference is None:
         return NONE
-    star = STAR * found.excludes_zero
-    count = f", n = {found.count}" if found.count < planned else ""
-    return f"{interval(found)}{star}{count}"
+    star = STAR * difference.excludes_zero
+    count = f", n = {difference.count}" if difference.count < planned else ""
+    return f"{interval(difference)}{star}{count}"
 
 
 def signed(value: float) -> str:
@@ -67,8 +71,8 @@ def signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
-def probability(p: float | None) -> str:
-    """Return a p-value with three digits after the point."""
+def p_value(p: float | None) -> str:
+    """Return a p-value with three decimals."""
     if p is None:
         return NONE
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -16,59 +17,78 @@ def random_confusions(rng, images=40, classes=4):
     return confusion + 200 * np.eye(classes, dtype=int)
 
 
-def test_mean_and_sample_deviation():
-    assert statistics.spread([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
+def test_mean_and_sample_standard_deviation():
+    assert statistics.mean_std([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
 
 
-def test_one_seed_has_no_deviation():
-    mean, sd, count = statistics.spread([0.5])
-    assert (mean, count) == (0.5, 1) and math.isnan(sd)
+def test_one_seed_has_no_standard_deviation():
+    mean, std, count = statistics.mean_std([0.5])
+    assert (mean, count) == (0.5, 1) and math.isnan(std)
 
 
-def test_a_mean_of_nothing_is_refused():
+def test_a_mean_of_no_values_is_refused():
     with pytest.raises(ValueError, match="empty"):
-        statistics.spread([])
+        statistics.mean_std([])
 
 
-def test_the_paired_interval_is_scipys():
-    test = scipy.stats.ttest_rel(list(A.values()), list(B.values()))
-    expected = test.confidence_interval(0.95)
-    found = statistics.paired(A, B)
-    np.testing.assert_allclose(found[1:3], expected, rtol=1e-12)
-    assert found.difference == pytest.approx(0.01) and found.count == 5
-    assert found.excludes_zero == (test.pvalue < 0.05)
+def test_the_paired_interval_is_students_t():
+    differences = np.subtract(list(A.values()), list(B.values()))
+    error = differences.std(ddof=1) / math.sqrt(5)
+    t = 2.7764451051977987  # 97.5 % quantile for 4 degrees of freedom
+    interval = statistics.paired_difference(A, B)
+    expected = [0.01 - t * error, 0.01, 0.01 + t * error]
+    np.testing.assert_allclose(
+        [interval.low, interval.difference, interval.high], expected, rtol=1e-12
+    )
+    assert interval.count == 5
+    assert interval.excludes_zero == (statistics.p_value(A, B) < 0.05)
+
+
+def test_equal_differences_have_an_interval_of_zero_width_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interval = statistics.paired_difference({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})
+        assert interval == (1.0, 1.0, 1.0, 2) and interval.excludes_zero
+        interval = statistics.paired_difference(A, A)
+        assert interval == (0.0, 0.0, 0.0, 5) and not interval.excludes_zero
 
 
 def test_two_seeds_have_the_closed_form_of_the_cauchy_distribution():
-    # t with one degree of freedom: its 97.5 % point is tan(0.475 π).
-    found = statistics.paired({0: 3.0, 1: 5.0}, {0: 0.0, 1: 0.0})
-    assert found.high == pytest.approx(4 + math.tan(0.475 * math.pi))
+    # t with one degree of freedom: its 97.5 % quantile is tan(0.475 π).
+    interval = statistics.paired_difference({0: 3.0, 1: 5.0}, {0: 0.0, 1: 0.0})
+    assert interval.high == pytest.approx(4 + math.tan(0.475 * math.pi))
 
 
 def test_only_common_seeds_are_compared():
-    found = statistics.paired(A | {9: 100.0}, B | {8: -100.0})
-    assert found == statistics.paired(A, B)
-    assert statistics.paired({1: 0.5}, {2: 0.5}) is None
+    interval = statistics.paired_difference(A | {9: 100.0}, B | {8: -100.0})
+    assert interval == statistics.paired_difference(A, B)
+    assert statistics.paired_difference({1: 0.5}, {2: 0.5}) is None
 
 
 def test_one_seed_has_a_difference_but_no_interval():
-    found = statistics.paired({0: 2.0}, {0: 1.5})
-    assert found.difference == 0.5 and not found.known and not found.excludes_zero
+    interval = statistics.paired_difference({0: 2.0}, {0: 1.5})
+    assert (
+        interval.difference == 0.5
+        and not interval.has_bounds
+        and not interval.excludes_zero
+    )
 
 
-def test_the_p_value_is_scipys():
-    expected = scipy.stats.ttest_rel(list(A.values()), list(B.values())).pvalue
+def test_the_p_value_is_that_of_the_paired_t_test():
+    differences = np.subtract(list(A.values()), list(B.values()))
+    t = differences.mean() / (differences.std(ddof=1) / math.sqrt(5))
+    expected = 2 * scipy.stats.t.sf(abs(t), 4)
     assert statistics.p_value(A, B) == pytest.approx(expected)
     assert statistics.p_value({0: 1.0}, {0: 2.0, 1: 2.0}) is None
 
 
-def test_differences_that_are_all_one_have_a_p_value_of_zero_or_one():
+def test_equal_differences_have_a_p_value_of_zero_or_one():
     assert statistics.p_value(A, A) == 1
     assert statistics.p_value({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}) == 0
 
 
-def test_holms_p_values_are_those_of_the_closed_form():
-    # In order 0.01, 0.02, 0.03, 0.04: times 4, 3, 2, 1, never below the one before.
+def test_holms_p_values_have_their_closed_form():
+    # Sorted: 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, never below the previous one.
     assert statistics.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx(
         [0.06, 0.04, 0.06, 0.06]
     )
@@ -76,11 +96,13 @@ def test_holms_p_values_are_those_of_the_closed_form():
     assert statistics.holm([]) == []
 
 
-def test_holm_says_yes_as_his_procedure_does():
+def test_holm_rejects_the_same_hypotheses_as_the_step_down_procedure():
     p = np.random.default_rng(0).beta(0.3, 2, (200, 7))
     for row in p:
         rejected = np.zeros(7, bool)
-        for i, index in enumerate(np.argsort(row)):  # from the smallest, until a no
+        for i, index in enumerate(
+            np.argsort(row)
+        ):  # from the smallest, until one is kept
             if row[index] > 0.05 / (7 - i):
                 break
             rejected[index] = True
@@ -98,21 +120,21 @@ def test_an_interval_excludes_zero_on_either_side(low, high, excludes):
 
 
 @pytest.mark.parametrize("metric", ["pacc", "miou"])
-def test_the_bootstraps_difference_is_that_of_the_summed_matrices(metric):
+def test_the_difference_of_the_bootstrap_is_that_of_the_summed_matrices(metric):
     rng = np.random.default_rng(0)
     a, b = ({s: random_confusions(rng) for s in range(3)} for _ in range(2))
-    found = statistics.bootstrap(a, b, metric=metric, resamples=10)
+    interval = statistics.bootstrap_difference(a, b, metric=metric, resamples=10)
     expected = np.mean(
         [
             metrics.scores(a[s].sum(0))[metric] - metrics.scores(b[s].sum(0))[metric]
             for s in a
         ]
     )
-    assert found.difference == pytest.approx(expected, abs=1e-12)
+    assert interval.difference == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", ["pacc", "miou"])
-def test_the_bootstrap_agrees_with_scipys(metric):
+def test_the_bootstrap_agrees_with_scipy(metric):
     rng = np.random.default_rng(1)
     a, b = random_confusions(rng), random_confusions(rng)
 
@@ -128,28 +150,32 @@ def test_the_bootstrap_agrees_with_scipys(metric):
         n_resamples=1000,
         rng=np.random.default_rng(2),
     ).confidence_interval
-    found = statistics.bootstrap({0: a}, {0: b}, metric=metric, resamples=4000)
+    interval = statistics.bootstrap_difference(
+        {0: a}, {0: b}, metric=metric, resamples=4000
+    )
     width = expected.high - expected.low
-    # Two independent sets of draws: their quantiles agree to a few hundredths.
-    np.testing.assert_allclose(found[1:3], expected, atol=0.08 * width)
+    # Two independent sets of resamples: quantiles agree to a few hundredths.
+    np.testing.assert_allclose(interval[1:3], expected, atol=0.08 * width)
 
 
 def test_the_bootstrap_of_a_mean_has_its_standard_error():
-    # Images of 100 pixels: pAcc is the mean of theirs, with error s / sqrt(n).
+    # Images of 100 pixels each: pAcc is a mean, with standard error s / sqrt(n).
     rng = np.random.default_rng(3)
-    right = rng.binomial(100, 0.8, 400)
+    correct = rng.binomial(100, 0.8, 400)
     a = np.zeros((400, 2, 2), int)
-    a[:, 0, 0], a[:, 0, 1] = right, 100 - right
+    a[:, 0, 0], a[:, 0, 1] = correct, 100 - correct
     b = np.zeros((400, 2, 2), int)
     b[:, 0, 0], b[:, 0, 1] = 80, 20
-    found = statistics.bootstrap({0: a}, {0: b}, metric="pacc", resamples=4000)
-    error = np.std(right / 100) / math.sqrt(400)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+    interval = statistics.bootstrap_difference(
+        {0: a}, {0: b}, metric="pacc", resamples=4000
+    )
+    error = np.std(correct / 100) / math.sqrt(400)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.05)
 
 
 @pytest.mark.parametrize("images, block", [(12, 3), (13, 5), (7, 3), (9, 1)])
-def test_a_draw_is_as_many_images_in_runs_of_neighbours(images, block):
-    draws = statistics._draw(images, block=block, seed=5, resamples=20)
+def test_a_resample_has_as_many_images_in_blocks_of_neighbors(images, block):
+    weights = statistics._resample_weights(images, block=block, seed=5, resamples=20)
     rng = np.random.default_rng(5)
     lengths = [block] * (images // block), [images % block] * (images % block > 0)
     expected = np.zeros((20, images), int)
@@ -157,29 +183,29 @@ def test_a_draw_is_as_many_images_in_runs_of_neighbours(images, block):
         if not group:
             continue
         starts = rng.multinomial(len(group), [1 / images] * images, size=20)
-        for draw, start in np.ndindex(20, images):
+        for resample, start in np.ndindex(20, images):
             for step in range(group[0]):
-                expected[draw, (start + step) % images] += starts[draw, start]
-    np.testing.assert_array_equal(draws, expected)
-    assert np.all(draws.sum(axis=1) == images)
+                expected[resample, (start + step) % images] += starts[resample, start]
+    np.testing.assert_array_equal(weights, expected)
+    assert np.all(weights.sum(axis=1) == images)
 
 
-def test_blocks_of_frames_that_are_alike_have_the_error_of_their_number():
-    # Ten films of ten equal frames: as wide as with the ten films alone.
+def test_blocks_of_equal_frames_have_the_error_of_independent_videos():
+    # Ten videos of ten equal frames: as wide as for one frame of each video.
     rng = np.random.default_rng(7)
-    films, other = (random_confusions(rng, images=10) for _ in range(2))
-    frames, others = (np.repeat(x, 10, axis=0) for x in (films, other))
+    single = [random_confusions(rng, images=10) for _ in range(2)]
+    repeated = [np.repeat(x, 10, axis=0) for x in single]
 
     def width(a, b, block):
-        found = statistics.bootstrap(
+        interval = statistics.bootstrap_difference(
             {0: a}, {0: b}, metric="pacc", block=block, resamples=4000
         )
-        return found.high - found.low
+        return interval.high - interval.low
 
-    alone = width(films, other, 1)
-    assert width(frames, others, 1) == pytest.approx(alone / math.sqrt(10), rel=0.1)
-    # Blocks that begin inside a film mix two: the error is a little smaller.
-    assert 0.75 * alone < width(frames, others, 10) < alone
+    expected = width(*single, 1)
+    assert width(*repeated, 1) == pytest.approx(expected / math.sqrt(10), rel=0.1)
+    # Blocks that start inside a video mix two, so the error is a little smaller.
+    assert 0.75 * expected < width(*repeated, 10) < expected
 
 
 def test_a_block_longer_than_half_the_images_is_refused():
@@ -188,19 +214,25 @@ def test_a_block_longer_than_half_the_images_is_refused():
         with pytest.raises(
             ValueError, match=f"--block: {block} is not between 1 and 4"
         ):
-            statistics.bootstrap({0: a}, {0: a}, metric="miou", block=block)
+            statistics.bootstrap_difference({0: a}, {0: a}, metric="miou", block=block)
 
 
-def test_images_are_paired_so_that_equal_settings_do_not_differ():
+def test_equal_settings_have_a_bootstrap_interval_of_zero_width():
     a = random_confusions(np.random.default_rng(4))
-    assert statistics.bootstrap({0: a}, {0: a}, metric="miou")[:3] == (0, 0, 0)
+    assert statistics.bootstrap_difference({0: a}, {0: a}, metric="miou")[:3] == (
+        0,
+        0,
+        0,
+    )
 
 
-def test_a_class_absent_from_a_draw_is_left_out_of_its_mean():
-    # Class 1 is in one image of two; a draw without it scores class 0 alone.
+def test_a_class_absent_from_a_resample_is_left_out_of_its_mean():
+    # Class 1 is in one of two images; without it mIoU is the IoU of class 0.
     a = np.array([[[10, 0], [0, 0]], [[10, 0], [0, 10]]])
-    found = statistics.bootstrap({0: a}, {0: 0 * a + a}, metric="miou", resamples=50)
-    assert found[:3] == (0, 0, 0)
+    interval = statistics.bootstrap_difference(
+        {0: a}, {0: 0 * a + a}, metric="miou", resamples=50
+    )
+    assert interval[:3] == (0, 0, 0)
     weights = np.array([[2.0, 0.0], [0.0, 2.0]])
     np.testing.assert_array_equal(statistics.METRICS["miou"](a, weights), [1, 1])
 
@@ -209,12 +241,14 @@ def test_settings_scored_on_different_images_are_refused():
     rng = np.random.default_rng(5)
     a, b = random_confusions(rng, images=4), random_confusions(rng, images=5)
     with pytest.raises(ValueError, match="same split"):
-        statistics.bootstrap({0: a}, {0: b}, metric="miou")
-    assert statistics.bootstrap({0: a}, {1: a}, metric="miou") is None
+        statistics.bootstrap_difference({0: a}, {0: b}, metric="miou")
+    assert statistics.bootstrap_difference({0: a}, {1: a}, metric="miou") is None
 
 
-def test_the_same_draws_every_time():
+def test_the_bootstrap_is_deterministic():
     rng = np.random.default_rng(6)
     a, b = random_confusions(rng), random_confusions(rng)
-    found = [statistics.bootstrap({0: a}, {0: b}, metric="miou") for _ in range(2)]
-    assert found[0] == found[1]
+    first, second = (
+        statistics.bootstrap_difference({0: a}, {0: b}, metric="miou") for _ in range(2)
+    )
+    assert first == second

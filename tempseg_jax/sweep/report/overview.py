@@ -1,0 +1,106 @@
+"""The first part of the report: title, facts, missing runs, and reading guide."""
+
+from pathlib import Path
+
+from tempseg_jax.sweep.report.collect import SweepResults
+
+MISSING = "Missing runs"
+HOW_TO_READ = "How to read this report"
+READING = (
+    (
+        "Protocol",
+        "Every run trains for the same number of steps, and its last checkpoint is "
+        "evaluated. No checkpoint is selected on the validation split. The test split, "
+        "if there is one, is evaluated once per run, after training.",
+    ),
+    (
+        "Scores",
+        "Per cent, over whole images at native resolution, as mean ± sample standard "
+        "deviation over seeds.",
+    ),
+    (
+        "Δ (seeds)",
+        "The paired difference: runs of two settings with the same seed are compared, "
+        "and these differences are averaged. The 95 % confidence interval is Student's "
+        "t over seeds. It estimates whether the setting has an effect with other "
+        "seeds. An asterisk marks an interval that excludes zero.",
+    ),
+    (
+        "Δ (images)",
+        "The same difference with a 95 % bootstrap interval over images, for fixed "
+        "trained models. It estimates whether these models would differ on other "
+        "images, and ignores the variation over seeds: it can exclude zero for two "
+        "runs of one setting that differ only in their seed. It is therefore no "
+        "evidence for an effect of the setting, and is never marked.",
+    ),
+    (
+        "Frames of a video",
+        "The bootstrap treats images as independent, unless the report was made with "
+        "--block=N: then it resamples blocks of N neighboring images. For neighboring "
+        "frames of a video the interval is too narrow without it.",
+    ),
+    (
+        "Multiple comparisons",
+        "Each interval is for one comparison: if no setting had an effect, one "
+        "interval in twenty would exclude zero by chance. Only the column p (Holm) is "
+        "corrected for the number of comparisons.",
+    ),
+)
+"""The reading guide: terms, each with its explanation."""
+
+
+def title(sweep: SweepResults) -> str:
+    """Return the heading of the report: network and dataset."""
+    data = sweep.config.data
+    folder = Path(data.manual_dir or "").name
+    dataset = folder if data.name == "folder" else sweep.dataset
+    return f"Temperature sweep: {sweep.config.model.name} on {dataset}"
+
+
+def state(sweep: SweepResults) -> str:
+    """Return a sentence on how many runs are missing, if any."""
+    count, diverged = len(sweep.runs) - len(sweep.finals), len(sweep.diverged)
+    if not count:
+        return "Every planned run has finished."
+    of_them = f" ({diverged} diverged)" if diverged else ""
+    verb = "is" if count == 1 else "are"
+    return (
+        f"{count} of {len(sweep.runs)} runs {verb} missing{of_them}. The tables and "
+        f"figures show the finished runs; the section “{MISSING}” lists the others."
+    )
+
+
+def facts(sweep: SweepResults) -> list[tuple[str, str]]:
+    """Return names and values: the training set-up, progress and provenance."""
+    config, scope = sweep.config, sweep.scope
+    images = {
+        name: values["images"]
+        for final in sweep.finals.values()
+        for name, values in final["splits"].items()
+    }
+    evaluated = ", ".join(f"{count} {name}" for name, count in images.items())
+    entries = [
+        ("network", f"{config.model.name}, width {config.model.width:g}"),
+        # Only the file's name: the report may be published.
+        ("pretrained weights", Path(config.model.pretrained).name or "none"),
+        (
+            "each run",
+            f"{sweep.steps} steps, batch {config.data.batch_size}, crop "
+            f"{config.data.crop_size}², {config.precision}",
+        ),
+        (
+            "learning rates",
+            f"{config.optimizer.learning_rate_g:g} (G), "
+            f"{config.optimizer.learning_rate_d:g} (D)",
+        ),
+        ("adversarial weight α", f"{config.objective.alpha:g}"),
+        ("weight decay λ", f"{config.optimizer.weight_decay:g}"),
+        ("images evaluated", evaluated or "none"),
+        ("seeds per setting", str(scope.seeds)),
+        ("finished runs", f"{len(sweep.finals)} of {len(sweep.runs)}"),
+        *sweep.provenance().items(),
+    ]
+    if sweep.block > 1:
+        text = f"blocks of {sweep.block} neighboring images, in the order of their ids"
+        entries.append(("bootstrap over images", text))
+    return entries

@@ -1,0 +1,117 @@
+"""The format number of a run's files, and what completes a file of an older format.
+
+`config.json` and the `model` item of a checkpoint carry the number under the key
+`format`, which is not a field in memory. A file without a number is of format 1, the
+first release's.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+FORMAT = 2
+"""The format that this version writes. It reads this one and all older ones."""
+
+
+class Upgrade(NamedTuple):
+    """How the fields of one format become those of the next one."""
+
+    renamed: Mapping[str, str]  # old name -> new name, as dotted paths
+    defaults: Mapping[str, Any]  # dotted path -> value, where the field is absent
+
+
+CONFIG_UPGRADES = {
+    1: Upgrade(
+        renamed={"objective.gan": "objective.adversary"},
+        defaults={
+            "accumulate": 1,
+            "data.cache_bytes": 0,
+            "data.cat_max_ratio": 1.0,
+            "data.on_error": "raise",
+            "data.photometric": False,
+            "model.discriminator": "dcgan",
+            "model.pretrained_missing": (),
+            "model.remat": False,
+            "objective.adversary": "lsgan",
+            "objective.critic_steps": 1,
+            "objective.mask_void": True,
+            "objective.temperature_adv": None,
+            "objective.temperature_seg": None,
+            "optimizer.cycles": 1,
+            "optimizer.weight_decay": 0.0,
+        },
+    )
+}
+"""For `config.json`, by the format that is upgraded.
+
+A new field of a config needs a default here, for the format before it was added: the
+value with which a run computes what it computed without the field.
+"""
+
+MODEL_UPGRADES = {1: Upgrade(renamed={}, defaults={})}
+"""For the `model` item of a checkpoint, by the format that is upgraded."""
+
+
+class Completed(NamedTuple):
+    """The fields of a file in this version's format."""
+
+    fields: dict[str, Any]
+    changes: list[str]  # in words, one for each field that was renamed or added
+
+
+def complete(
+    content: Mapping[str, Any], upgrades: Mapping[int, Upgrade], *, where: str
+) -> Completed:
+    """Return a file's fields in the current format, without its format number.
+
+    Args:
+        content: of the file, as read from JSON; it is not modified.
+        upgrades: CONFIG_UPGRADES or MODEL_UPGRADES.
+        where: names the file in an error.
+
+    Raises:
+        ValueError: If the file's format is newer than this version, or is no format.
+    """
+    number = content.get("format", 1)
+    if type(number) is not int or not 1 <= number <= FORMAT:
+        raise ValueError(
+            f"{where}: its format is {number!r}, and this version of tempseg_jax reads "
+            f"formats 1 to {FORMAT}; use the version that wrote it, or a newer one"
+        )
+    fields = _copy({k: v for k, v in content.items() if k != "format"})
+    changes = []
+    for older in range(number, FORMAT):
+        changes += _upgrade(fields, upgrades[older])
+    return Completed(fields, changes)
+
+
+def _upgrade(fields: dict[str, Any], upgrade: Upgrade) -> list[str]:
+    """Rename and add fields in place; return the changes in words."""
+    changes = []
+    for old, new in upgrade.renamed.items():
+        section, name = _section(fields, old)
+        if name in section:
+            value = section.pop(name)
+            section, name = _section(fields, new)
+            section[name] = value
+            changes.append(f"{old} is now {new}")
+    for field, default in upgrade.defaults.items():
+        section, name = _section(fields, field)
+        if name not in section:
+            section[name] = default
+            changes.append(f"{field} = {default!r}")
+    return changes
+
+
+def _section(fields: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """Return the innermost section of a dotted path, and the last name."""
+    *sections, name = path.split(".")
+    for section in sections:
+        fields = fields.setdefault(section, {})
+    return fields, name
+
+
+def _copy(value: Any) -> Any:
+    """Copy nested dictionaries, so that the caller's are not modified."""
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return value
