@@ -1,4 +1,4 @@
-"""Draw several runs' curves in one figure.
+"""Draw the training curves of several runs in one figure.
 
 python scripts/compare.py runs/pretrained runs/scratch --out=curves.png
 """
@@ -13,12 +13,16 @@ from tempseg_jax.workdir.metrics_writer import read_metrics
 
 
 def main() -> None:
-    """Read each workdir's metrics.jsonl and draw them, named by their folders."""
+    """Read the metrics.jsonl of each workdir and draw them, named by their folders."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR")
-    parser.add_argument("--out", type=Path, default=Path("curves.png"))
+    parser.add_argument(
+        "workdirs", type=Path, nargs="+", metavar="WORKDIR", help="workdir of a run"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("curves.png"), help="PNG file to write"
+    )
     arguments = parser.parse_args()
     with command.one_line_errors(debug=False):
         runs = {}
@@ -26,27 +30,27 @@ def main() -> None:
             runs[name] = read_metrics(folder)
             if not runs[name]:
                 raise FileNotFoundError(
-                    f"{folder}/metrics.jsonl: nothing to draw; is it the workdir of a "
-                    "run?"
+                    f"{folder}/metrics.jsonl: missing or empty; give the workdir of a "
+                    "run"
                 )
         plots.save_comparison(runs, arguments.out)
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name each folder by as much of the end of its path as no other has.
+    """Name each folder by the shortest end of its path that no other folder has.
 
     Raises:
-        ValueError: a folder is given twice.
+        ValueError: If a folder is given twice.
     """
     parts = [folder.resolve().parts for folder in folders]
-    found = {}
+    named = {}
     for folder, own in zip(folders, parts, strict=True):
         if parts.count(own) > 1:
-            raise ValueError(f"{folder}: given twice; name each workdir once")
+            raise ValueError(f"{folder}: given twice; give each workdir once")
         ends = (own[-n:] for n in range(1, len(own) + 1))
-        alone = (x for x in ends if sum(y[-len(x) :] == x for y in parts) == 1)
-        found[str(Path(*next(alone)))] = folder
-    return found
+        unique = (x for x in ends if sum(y[-len(x) :] == x for y in parts) == 1)
+        named[str(Path(*next(unique)))] = folder
+    return named
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Train every cell of the paper's tables, with seeds and controls.
+"""Train the ablation study: every cell of the paper's tables, with several seeds.
 
     python scripts/sweep.py --config=configs/resnet50_camvid.py --table=3 --seeds=5 \
         --workdir=runs/table3 --config.data.manual_dir=CAMVID --test_split=test
 
-Started again, it goes on where it was stopped; with --status and --workdir alone it
-shows how far it is. On several GPUs, one process each:
-CUDA_VISIBLE_DEVICES=0 … --shard=1/2, CUDA_VISIBLE_DEVICES=1 … --shard=2/2. Then
-scripts/report.py makes the page.
+The same command resumes a stopped sweep; --status with --workdir shows its progress.
+For several GPUs, start one process for each: CUDA_VISIBLE_DEVICES=0 … --shard=1/2 and
+CUDA_VISIBLE_DEVICES=1 … --shard=2/2. Afterwards scripts/report.py writes the report.
 """
 
 import functools
@@ -23,38 +22,47 @@ from tempseg_jax.sweep.scope import Scope, read_scope
 from tempseg_jax.workdir import saved_config
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="A file of configs/; what every cell starts from."
+    "config", help_string="A file of configs/; every cell overrides it."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the sweep lives; resumed from.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the sweep; a sweep in it is resumed."
+)
 _TABLE = flags.DEFINE_list(
-    "table", ["3"], f"Of {', '.join(cells.TABLES)}; several separated by commas."
+    "table",
+    ["3"],
+    f"Tables to train, separated by commas: {', '.join(cells.TABLES)}.",
 )
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each cell.", lower_bound=1)
-_CELLS = flags.DEFINE_list("cells", [], "Train only these cells of the tables now.")
-_SHARD = flags.DEFINE_string("shard", "1/1", "i/n: train the i-th of n parts.")
+_SEEDS = flags.DEFINE_integer("seeds", 5, "Number of runs of each cell.", lower_bound=1)
+_CELLS = flags.DEFINE_list("cells", [], "Train only these cells of the tables.")
+_SHARD = flags.DEFINE_string(
+    "shard", "1/1", "i/n: train the i-th of n parts of the runs."
+)
 _TEST_SPLIT = flags.DEFINE_string(
-    "test_split", "", "Score this split too, once, at the end of each run."
+    "test_split", "", "Evaluate this split too, at the end of each run."
 )
 _TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images",
     None,
-    "Training images scored for the train-val gap; by default as many as val has.",
+    "Number of training images to evaluate for the train-val gap; by default as many "
+    "as val has.",
 )
 _KEEP = flags.DEFINE_bool(
     "keep_checkpoints", False, "Keep the checkpoints of finished runs."
 )
 _STATUS = flags.DEFINE_bool(
-    "status", False, "Show how far the sweep of --workdir is, and stop."
+    "status", False, "Show the progress of the sweep in --workdir, and exit."
 )
-_DEBUG = flags.DEFINE_bool("debug", False, "Show where an error arose.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(argv: list[str]) -> bool:
-    """Do what the flags say; return whether everything is done."""
+    """Run the sweep or show its status; return False if runs are not finished."""
     if len(argv) > 1:
         raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
     if _WORKDIR.value is None:
-        raise ValueError("--workdir: missing; for example --workdir=runs/table3")
+        raise ValueError(
+            "--workdir: missing; give it, for example --workdir=runs/table3"
+        )
     if _STATUS.value:
         scope, saved = read_scope(_WORKDIR.value)
         runs = scope.runs(saved_config.read_config(_WORKDIR.value))
@@ -62,7 +70,9 @@ def main(argv: list[str]) -> bool:
         print(progress.view(folder, runs, mine=runs, steps=saved["steps"]))
         return True
     if _CONFIG.value is None:
-        raise ValueError("--config: missing; for example --config=configs/demo.py")
+        raise ValueError(
+            "--config: missing; give it, for example --config=configs/demo.py"
+        )
     scope = Scope(
         tables=tuple(_TABLE.value),
         seeds=_SEEDS.value,
@@ -86,7 +96,9 @@ def _main(argv: list[str]) -> None:
     with command.one_line_errors(debug=_DEBUG.value):
         done = main(argv)
     if not done:
-        sys.exit("not everything is done: stopped, or left to another process")
+        sys.exit(
+            "not all runs are finished: stopped, or in training by another process"
+        )
 
 
 _parse = functools.partial(config_flag.parse, config=_CONFIG)

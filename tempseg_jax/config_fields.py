@@ -122,7 +122,7 @@ def _get(config: ConfigDict, field: str) -> Any:
     for name in field.split("."):
         if name not in config:
             raise ValueError(
-                f"{field}: missing from the config; add it, as configs/fcn_voc.py has it"
+                f"{field}: missing from the config; configs/fcn_voc.py has every field"
             )
         config = config[name]
     return config

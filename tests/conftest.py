@@ -8,10 +8,12 @@ from jaxtyping import install_import_hook
 # Before anything imports the package: every annotated shape is then checked.
 install_import_hook("tempseg_jax", "beartype.beartype")
 
-# Before anything imports JAX: what one test or its subprocess compiled serves all.
-_COMPILED = tempfile.TemporaryDirectory(prefix="tempseg_jax_tests_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Before anything imports JAX: programs that one test compiled serve all others, also in
+# subprocesses and in the workers of pytest-xdist, which inherit this environment.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(prefix="tempseg_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # No test runs long enough to repay the time that LLVM spends on optimization.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
@@ -41,7 +43,10 @@ def data_dir(tmp_path_factory) -> str:
     """A folder of prepared datasets that holds the generated scenes."""
     from tempseg_jax.data import catalog
 
-    folder = str(tmp_path_factory.mktemp("prepared"))
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one folder for all workers
+        base = base.parent
+    folder = str(base / "prepared")
     catalog.load_split("scenes", split="val", manual_dir=None, data_dir=folder)
     return folder
 

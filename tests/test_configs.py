@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from configs import fcn_voc
-from tempseg_jax import builders, train
+from tempseg_jax import builders, describe, train
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests import miniatures
@@ -70,7 +70,7 @@ def test_every_config_describes_itself_without_data(name, monkeypatch):
     # On a GPU XLA returns no cost analysis; the count must not depend on it.
     monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda _: None)
     config = load_config(name)
-    description = train.describe(config)
+    description = describe.describe(config)
     counts = [
         int(re.search(rf"^{player} parameters: (\d+)$", description, re.M)[1])
         for player in ("segmenter", "discriminator")

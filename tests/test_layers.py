@@ -33,8 +33,8 @@ MAY_IMPORT = {
     "train": "data losses train_state steps gradient_accumulation mesh loop workdir "
     "inference evaluation config_fields plan builders",
     "evaluate": "io data mesh workdir inference evaluation config_fields builders",
-    "sweep": "types io data models mesh workdir inference evaluation config_fields "
-    "plan builders train",
+    "sweep": "types io data models losses mesh workdir inference evaluation "
+    "config_fields plan builders train",
     "cli": "inference",
     "main": "workdir inference describe train evaluate cli",
     "__init__": "inference",

@@ -1,1 +1,1 @@
-"""Scoring a segmenter on whole images: confusion matrices, calibration, figures."""
+"""Evaluation of a segmenter: confusion matrices, scores, calibration and plots."""

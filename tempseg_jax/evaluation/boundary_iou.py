@@ -1,7 +1,8 @@
-"""Boundary IoU (Cheng et al. 2021): IoU of the masks' inner rims alone.
+"""Boundary IoU (Cheng et al. 2021): the IoU of the boundary regions of two masks.
 
-IoU is blind to the outlines of large objects. Here a mask counts within a distance of
-2 % of the image's diagonal from its own outline, as in the authors' code.
+The boundary region of a mask is its pixels within 2 % of the image's diagonal from its
+contour, as in the authors' code. Unlike IoU, this is sensitive to the contours of large
+objects.
 """
 
 import cv2
@@ -11,11 +12,11 @@ from jaxtyping import Float, Int, UInt8
 from tempseg_jax.types import IGNORE_LABEL
 
 DILATION_RATIO = 0.02
-"""Of the image's diagonal: how far inside its outline a mask counts."""
+"""Width of the boundary region, as a fraction of the image's diagonal."""
 
 
 class BoundaryIoU:
-    """Pixels in the intersection and the union of rims, class by class, summed up."""
+    """Pixels in the intersection and the union of boundary regions, for each class."""
 
     def __init__(self, num_classes: int):
         self.sums: Int[np.ndarray, "k 2"] = np.zeros((num_classes, 2), np.int64)
@@ -25,26 +26,29 @@ class BoundaryIoU:
     ) -> None:
         """Count one image.
 
-        Void pixels are cut out of the prediction too before its outline is drawn:
-        otherwise a right prediction, which has no void, would have other outlines.
+        Ignored pixels of the label are removed from the prediction as well, because
+        otherwise a correct prediction would have other contours than the label.
         """
         prediction = np.where(label == IGNORE_LABEL, IGNORE_LABEL, prediction)
         distance = max(1, round(DILATION_RATIO * float(np.hypot(*label.shape))))
         for k in np.union1d(label, prediction):
             if k == IGNORE_LABEL:
                 continue
-            truth, found = (
-                rim((x == k).astype(np.uint8), distance=distance)
+            truth, predicted = (
+                boundary_region((x == k).astype(np.uint8), distance=distance)
                 for x in (label, prediction)
             )
-            self.sums[k, 0] += np.count_nonzero(truth & found)
-            self.sums[k, 1] += np.count_nonzero(truth | found)
+            self.sums[k, 0] += np.count_nonzero(truth & predicted)
+            self.sums[k, 1] += np.count_nonzero(truth | predicted)
 
 
-def rim(mask: UInt8[np.ndarray, "h w"], *, distance: int) -> UInt8[np.ndarray, "h w"]:
-    """Return the mask's pixels within `distance` of its outline; both 0 and 1.
+def boundary_region(
+    mask: UInt8[np.ndarray, "h w"], *, distance: int
+) -> UInt8[np.ndarray, "h w"]:
+    """Return the mask's pixels within `distance` pixels of its contour.
 
-    The image's edge is an outline too, as in the authors' code.
+    Masks hold 0 and 1. The edge of the image belongs to the contour, as in the authors'
+    code.
     """
     rows = np.flatnonzero(mask.any(axis=1))
     if not rows.size:
@@ -63,7 +67,7 @@ def rim(mask: UInt8[np.ndarray, "h w"], *, distance: int) -> UInt8[np.ndarray, "
 
 
 def boundary_iou(sums: Int[np.ndarray, "k 2"]) -> Float[np.ndarray, "k"]:
-    """Return each class's boundary IoU over the split; NaN where it never occurred."""
+    """Return the boundary IoU of each class, 0 to 1; NaN if the class never occurs."""
     intersection, union = sums.T
     return np.divide(
         intersection, union, out=np.full(len(sums), np.nan), where=union > 0

@@ -1,7 +1,8 @@
-"""The official Cityscapes score (cityscapesScripts, evalPixelLevelSemanticLabeling).
+"""The official Cityscapes IoU (cityscapesScripts, evalPixelLevelSemanticLabeling).
 
-It differs from the plain one over trainIds where a prediction is an ignored id: that is
-an error of the true class here, while a plain matrix has no place for it.
+It differs from the IoU over trainIds if a prediction holds an ignored labelId. The
+official IoU counts such a pixel as a false negative of its true class; a confusion
+matrix over trainIds cannot represent it.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from tempseg_jax.data.labels import CITYSCAPES_HIGHEST_LABEL_ID, CITYSCAPES_LABEL_IDS
 
 LABEL_IDS = CITYSCAPES_HIGHEST_LABEL_ID + 1
-"""labelIds 0 to 33; the license plate's -1 is scored nowhere."""
+"""Number of labelIds, 0 to 33; the license plate's -1 is never scored."""
 
 
 def label_id_confusion(
@@ -19,18 +20,18 @@ def label_id_confusion(
     """Count pixels by [true labelId, predicted labelId].
 
     Raises:
-        ValueError: different sizes, or an id above 33.
+        ValueError: If the two have different sizes, or a labelId is above 33.
     """
     if truth.shape != prediction.shape:
         raise ValueError(
-            f"a ground truth of {truth.shape} pixels and a prediction of "
-            f"{prediction.shape}; both must be the image's size"
+            f"the ground truth has {truth.shape} pixels and the prediction "
+            f"{prediction.shape}; both must have the image's size"
         )
     highest = max(truth.max(initial=0), prediction.max(initial=0))
     if highest >= LABEL_IDS:
         raise ValueError(
-            f"labelId {highest} does not exist; they are 0 to {LABEL_IDS - 1}. Is it "
-            "a map of trainIds or of colors?"
+            f"labelId {highest} does not exist; labelIds are 0 to {LABEL_IDS - 1}: "
+            "give a map of labelIds, not of trainIds or colors"
         )
     cells = truth.astype(np.int64) * LABEL_IDS + prediction
     counts = np.bincount(cells.ravel(), minlength=LABEL_IDS**2)
@@ -38,17 +39,18 @@ def label_id_confusion(
 
 
 def from_train_ids(confusion: Int[np.ndarray, "19 19"]) -> Int[np.ndarray, "34 34"]:
-    """Give a matrix over trainIds its labelIds; ignored ground truth counts nowhere."""
+    """Convert a confusion matrix over trainIds to labelIds; ignored rows are zero."""
     full = np.zeros((LABEL_IDS, LABEL_IDS), np.int64)
     full[np.ix_(CITYSCAPES_LABEL_IDS, CITYSCAPES_LABEL_IDS)] = confusion
     return full
 
 
 def official_iou(confusion: Int[np.ndarray, "34 34"]) -> Float[np.ndarray, "19"]:
-    """Return the IoU of each scored class, in the order of trainId; NaN where absent.
+    """Return the IoU of each scored class, in the order of the trainIds.
 
-    A class's false negatives are its whole row, ignored ids included; its false
-    positives come only from rows of other scored classes.
+    The false negatives of a class include its pixels predicted as an ignored labelId.
+    Its false positives are counted only on pixels of other scored classes. NaN for a
+    class that occurs in neither.
     """
     ids = np.array(CITYSCAPES_LABEL_IDS)
     true_positive = confusion[ids, ids]
@@ -61,6 +63,6 @@ def official_iou(confusion: Int[np.ndarray, "34 34"]) -> Float[np.ndarray, "19"]
 
 
 def official_miou(confusion: Int[np.ndarray, "34 34"]) -> float:
-    """Return the mean over the classes that occur; NaN where none does."""
+    """Return the mean of `official_iou` over the classes that occur; NaN if none."""
     iou = official_iou(confusion)
     return float(np.nanmean(iou)) if not np.isnan(iou).all() else float("nan")

@@ -1,4 +1,4 @@
-"""A reliability diagram and a confusion matrix, as PNG files."""
+"""Reliability diagrams and the confusion matrix, as PNG files."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from tempseg_jax.evaluation.calibration import BINS, Calibration
 
 _STYLE = {"font.size": 9, "axes.axisbelow": True}
-_ACCURACY, _GAP = "#0072b2", "#d55e00"  # told apart by the color-blind too
+_ACCURACY, _GAP = "#0072b2", "#d55e00"  # colorblind-safe
 
 
 def save_reliability(calibrations: dict[str, Calibration], path: Path) -> None:
-    """Draw accuracy against confidence, a panel each, above the pixels in each bin.
+    """Draw reliability diagrams side by side, with the share of pixels in each bin.
 
     Args:
-        calibrations: by the panel's title.
+        calibrations: one for each panel, by the panel's title.
         path: of the PNG file.
     """
     centers = (np.arange(BINS) + 0.5) / BINS
@@ -32,20 +32,20 @@ def save_reliability(calibrations: dict[str, Calibration], path: Path) -> None:
             sharey="row",
             height_ratios=(3, 1),
         )
-        for (title, found), upper, lower in zip(
+        for (title, result), upper, lower in zip(
             calibrations.items(), *axes, strict=True
         ):
             upper.plot([0, 1], [0, 1], color="0.5", lw=1, ls="--")
-            upper.bar(centers, found.accuracy, 0.9 / BINS, color=_ACCURACY)
+            upper.bar(centers, result.accuracy, 0.9 / BINS, color=_ACCURACY)
             upper.plot(
-                found.confidence, found.accuracy, "o", ms=4, mfc="white", color=_GAP
+                result.confidence, result.accuracy, "o", ms=4, mfc="white", color=_GAP
             )
             upper.set(
                 xlim=(0, 1),
                 ylim=(0, 1),
-                title=f"{title}\nECE {100 * found.ece:.2f} %, NLL {found.nll:.3f}",
+                title=f"{title}\nECE {100 * result.ece:.2f} %, NLL {result.nll:.3f}",
             )
-            share = found.count / max(found.count.sum(), 1)
+            share = result.count / max(result.count.sum(), 1)
             lower.bar(centers, share, 0.9 / BINS, color="0.6")
             lower.set(xlabel="confidence", yscale="log", ylim=(1e-4, 1))
         axes[0, 0].set_ylabel("accuracy")
@@ -56,7 +56,7 @@ def save_reliability(calibrations: dict[str, Calibration], path: Path) -> None:
 def save_confusion(
     confusion: Int[np.ndarray, "k k"], class_names: tuple[str, ...], path: Path
 ) -> None:
-    """Draw each true class's pixels by predicted class, in per cent of its row."""
+    """Draw the confusion matrix, in percent of the pixels of each true class."""
     truth = confusion.sum(axis=1, keepdims=True)
     percent = 100 * confusion / np.maximum(truth, 1)
     side = 1.8 + 0.36 * len(class_names)

@@ -1,25 +1,31 @@
-"""A whole split to numbers, each image once."""
+"""Evaluation: run a segmenter on the images of a split and score each image once.
 
+Training's evaluation, `--mode=eval` and the measurements of a sweep all iterate over
+`evaluate_split`, which yields one `ScoredImage` for each image.
+"""
+
+import itertools
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree, UInt8
+from jaxtyping import Int, PyTree, UInt8
 
-from tempseg_jax.evaluation import calibration
+from tempseg_jax import mesh
+from tempseg_jax.data import pipeline
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.pipeline import EvalBatch
+from tempseg_jax.evaluation import batch_scores, calibration
+from tempseg_jax.evaluation.batch_scores import BatchScores
 from tempseg_jax.evaluation.calibration import Tally
-from tempseg_jax.evaluation.metrics import confusion_matrix
-from tempseg_jax.inference import sliding_window
 from tempseg_jax.inference.sliding_window import InferenceSettings
-from tempseg_jax.types import IGNORE_LABEL, Batch
+from tempseg_jax.types import Batch
 
 
 class Example(NamedTuple):
-    """One image as it was evaluated, at its native size."""
+    """An image with its ground truth and its prediction, at native resolution."""
 
     id: str
     image: UInt8[np.ndarray, "h w 3"]
@@ -27,60 +33,82 @@ class Example(NamedTuple):
     prediction: UInt8[np.ndarray, "h w"]
 
 
+class ScoredImage(NamedTuple):
+    """One image of a split with its scores, as int64 and float64."""
+
+    example: Example
+    confusion: Int[np.ndarray, "k k"]  # pixels by [ground truth, prediction]
+    tally: Tally  # calibration sums, for each temperature
+
+
 class Sums(NamedTuple):
-    """What is added up over the images of a split."""
+    """Scores summed over the images of a split, in int64 and float64."""
 
     images: int
-    confusion: Int[np.ndarray, "k k"]
-    tally: Tally  # for each temperature
+    confusion: Int[np.ndarray, "k k"]  # pixels by [ground truth, prediction]
+    tally: Tally  # calibration sums, for each temperature
+
+    @classmethod
+    def zeros(cls, *, num_classes: int, num_temperatures: int) -> "Sums":
+        """Return the sums over no images."""
+        confusion = np.zeros((num_classes, num_classes), np.int64)
+        return cls(0, confusion, calibration.zero_tally(num_temperatures))
+
+    def add(self, scored: ScoredImage) -> "Sums":
+        """Return the sums with one more image."""
+        return Sums(
+            images=self.images + 1,
+            confusion=self.confusion + scored.confusion,
+            tally=jax.tree.map(np.add, self.tally, scored.tally),
+        )
 
 
-_forward = jax.jit(
-    lambda *args, **kwargs: jnp.exp(sliding_window.log_probabilities(*args, **kwargs)),
-    static_argnames=("segmenter", "scales", "flip"),
-)
-
-
-@partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
-def _score_whole(
+def evaluate_split(
     variables: PyTree,
-    batch: Batch,
-    temperatures: Float[Array, "t"],
+    split: Split,
     *,
     segmenter: nn.Module,
-    scales: tuple[float, ...],
-    flip: bool,
-) -> tuple[Int[Array, "k k"], Tally, UInt8[Array, "b h w"]]:
-    log_p = sliding_window.log_probabilities(
-        variables, batch["image"], segmenter=segmenter, scales=scales, flip=flip
+    batch_size: int,
+    num_workers: int,
+    settings: InferenceSettings,
+    temperatures: tuple[float, ...],
+) -> Iterator[ScoredImage]:
+    """Score this process's share of a split, data parallel over its own devices.
+
+    Args:
+        variables: of the segmenter, replicated over the devices of all processes.
+        split: the images and their labels.
+        segmenter: the network.
+        batch_size: images per forward pass; rounded up to a multiple of the devices.
+        num_workers: threads that decode images; 0 decodes in the calling thread.
+        settings: sliding windows and test-time augmentation.
+        temperatures: at which the calibration is measured.
+
+    Raises:
+        ValueError: If the segmenter's number of classes is not the split's.
+    """
+    devices = mesh.local_mesh()
+    return evaluate_batches(
+        mesh.to_local(variables, devices),
+        pipeline.eval_batches(
+            split,
+            batch_size=mesh.divisible(batch_size, devices),
+            num_workers=num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ),
+        segmenter=segmenter,
+        num_classes=len(split.class_names),
+        settings=settings,
+        temperatures=temperatures,
+        place=lambda batch: mesh.split_batch(batch, devices),
+        devices=devices.size,
     )
-    return _measure(log_p, batch["label"], temperatures)
 
 
-@jax.jit
-def _score_band(
-    p: Float[Array, "h w k"],
-    label: UInt8[Array, "h w"],
-    temperatures: Float[Array, "t"],
-) -> tuple[Int[Array, "k k"], Tally, UInt8[Array, "b h w"]]:
-    log_p = jnp.log(jnp.maximum(p, jnp.finfo(jnp.float32).tiny))
-    return _measure(log_p[None], label[None], temperatures)
-
-
-def _measure(
-    log_p: Float[Array, "b h w k"],
-    label: UInt8[Array, "b h w"],
-    temperatures: Float[Array, "t"],
-) -> tuple[Int[Array, "k k"], Tally, UInt8[Array, "b h w"]]:
-    prediction = jnp.argmax(log_p, axis=-1)
-    counts = confusion_matrix(label, prediction, num_classes=log_p.shape[-1])
-    tally = calibration.tally(log_p, label, temperatures=temperatures)
-    return counts, tally, prediction.astype(jnp.uint8)
-
-
-def evaluate(
+def evaluate_batches(
     variables: PyTree,
-    batches: Iterable[dict],
+    batches: Iterable[EvalBatch],
     *,
     segmenter: nn.Module,
     num_classes: int,
@@ -88,103 +116,48 @@ def evaluate(
     temperatures: tuple[float, ...],
     place: Callable[[Batch], Batch],
     devices: int,
-    visit: Callable[[Example], None],
-) -> Sums:
-    """Return this process's sums, having shown each image to `visit`.
+) -> Iterator[ScoredImage]:
+    """Score each image of the batches, in their order.
 
-    The host adds up in 64 bits, one batch behind the device, so that memory does not
-    grow with the split.
+    The images of one batch are yielded while the device computes the next batch.
 
     Args:
         variables: of the segmenter.
-        batches: of `pipeline.eval_batches`.
+        batches: of `pipeline.eval_batches`; images of size 0 are skipped.
         segmenter: the network.
-        num_classes: its classes, k.
-        settings: sliding windows, scales and flips.
+        num_classes: k, without the ignore label.
+        settings: sliding windows and test-time augmentation.
         temperatures: at which the calibration is measured.
         place: puts a batch on the devices.
-        devices: that a batch is split over.
-        visit: called once for each image, in the order of the batches.
+        devices: number of devices that a batch is split over.
+
+    Raises:
+        ValueError: If the segmenter's number of classes is not `num_classes`.
     """
-    bins = (len(temperatures), calibration.BINS)
-    total = Sums(
-        images=0,
-        confusion=np.zeros((num_classes, num_classes), np.int64),
-        tally=Tally(
-            nll=np.zeros(bins[0]),
-            slope=np.zeros(bins[0]),
-            count=np.zeros(bins, np.int64),
-            correct=np.zeros(bins, np.int64),
-            confidence=np.zeros(bins),
-        ),
-    )
-    grid = np.asarray(temperatures, np.float32)
-    network = {"segmenter": segmenter, "scales": settings.scales, "flip": settings.flip}
-
-    def forward(crops: UInt8[np.ndarray, "b h w 3"]) -> Float[Array, "b h w k"]:
-        return _forward(variables, place({"image": crops})["image"], **network)
-
-    def measured() -> Iterator[tuple]:
-        """Yield each batch with its measurements, which are still being made."""
-        for batch in batches:
-            windows = settings.windows(*batch["image"].shape[1:3])
-            if windows is None:
-                arrays = {"image": batch["image"], "label": batch["label"]}
-                yield batch, _score_whole(variables, place(arrays), grid, **network)
-            else:
-                yield from _in_windows(batch, forward, windows, grid, devices)
-
-    for batch, (counts, tally, predictions) in _one_behind(measured()):
-        examples = _examples(batch, np.asarray(predictions))
-        total = Sums(
-            images=total.images + len(examples),
-            confusion=total.confusion + np.asarray(counts),
-            tally=jax.tree.map(
-                lambda a, b: a + np.asarray(b).sum(axis=0, dtype=a.dtype),
-                total.tally,
-                tally,
-            ),
+    scored = (
+        batch_scores.score_batch(
+            variables,
+            batch,
+            segmenter=segmenter,
+            settings=settings,
+            temperatures=np.asarray(temperatures, np.float32),
+            place=place,
+            devices=devices,
         )
-        for example in examples:
-            visit(example)
-    return total
-
-
-def _in_windows(
-    batch: dict,
-    forward: Callable[[np.ndarray], Array],
-    windows: tuple[int, int],
-    temperatures: Float[np.ndarray, "t"],
-    devices: int,
-) -> Iterator[tuple[dict, tuple]]:
-    """Yield each image of a batch by itself, its bands added up."""
-    window, stride = windows
-    for i, (h, w) in enumerate(batch["size"].tolist()):
-        if not h:
-            continue
-        image, label = (batch[name][i, :h, :w] for name in ("image", "label"))
-        prediction = np.empty((1, h, w), np.uint8)
-        parts = []
-        for top, p in sliding_window.bands(
-            image, forward, window=window, stride=stride, devices=devices
-        ):
-            rows, k = len(p), p.shape[-1]
-            # One shape for all bands: what is filled up is void.
-            shape = (window, sliding_window.up_to_bucket(w))
-            full = np.full((*shape, k), 1 / k, np.float32)
-            full[:rows, :w] = p
-            void = np.full(shape, IGNORE_LABEL, np.uint8)
-            void[:rows, :w] = label[top : top + rows]
-            *numbers, predicted = _score_band(full, void, temperatures)
-            parts.append(jax.tree.map(np.asarray, numbers))
-            prediction[0, top : top + rows] = np.asarray(predicted)[0, :rows, :w]
-        counts, tally = jax.tree.map(lambda *x: sum(x), *parts)
-        alone = {name: batch[name][i : i + 1] for name in ("image", "label", "size")}
-        yield alone | {"id": batch["id"][i : i + 1]}, (counts, tally, prediction)
+        for batch in batches
+    )
+    for batch, scores in _one_behind(itertools.chain.from_iterable(scored)):
+        predicted = scores.confusion.shape[-1]
+        if predicted != num_classes:
+            raise ValueError(
+                f"the segmenter predicts {predicted} classes, but the data set has "
+                f"{num_classes}; evaluate it on the data set that it was trained on"
+            )
+        yield from _scored_images(batch, scores)
 
 
 def _one_behind(items: Iterator[tuple]) -> Iterator[tuple]:
-    """Ask for the next item before handing on the last: the device is never idle."""
+    """Yield each item after requesting the next, which keeps the device busy."""
     pending = None
     for item in items:
         if pending is not None:
@@ -194,12 +167,15 @@ def _one_behind(items: Iterator[tuple]) -> Iterator[tuple]:
         yield pending
 
 
-def _examples(batch: dict, predictions: UInt8[np.ndarray, "b h w"]) -> list[Example]:
-    """Cut the padding off; a batch is filled up with images of size 0."""
-    examples = []
-    for i, (h, w) in enumerate(batch["size"]):
+def _scored_images(batch: EvalBatch, scores: BatchScores) -> Iterator[ScoredImage]:
+    """Split a batch into images cropped to their native size; skip size 0."""
+    confusion, tally = batch_scores.to_64_bits((scores.confusion, scores.tally))
+    prediction = np.asarray(scores.prediction)
+    for i, (h, w) in enumerate(batch["size"].tolist()):
         if h:
-            cut = np.s_[i, :h, :w]
-            image, label = batch["image"][cut], batch["label"][cut]
-            examples.append(Example(batch["id"][i], image, label, predictions[cut]))
-    return examples
+            crop = np.s_[i, :h, :w]
+            example = Example(
+                batch["id"][i], batch["image"][crop], batch["label"][crop],
+                prediction[crop],
+            )  # fmt: skip
+            yield ScoredImage(example, confusion[i], Tally(*(x[i] for x in tally)))

@@ -1,4 +1,4 @@
-"""Panels of predictions and curves of training, as PNG files."""
+"""Panels of predictions and training curves, as PNG files."""
 
 from pathlib import Path
 
@@ -16,7 +16,11 @@ from tempseg_jax.evaluation.evaluator import Example
 def save_panel(
     example: Example, folder: Path, *, palette: UInt8[np.ndarray, "k 3"]
 ) -> None:
-    """Write `folder/<id>.png`: image, ground truth and prediction, left to right."""
+    """Write image, ground truth and prediction side by side to `folder/<id>.png`.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
     truth = color_labels(example.label, palette)
     prediction = color_labels(example.prediction, palette)
     gap = np.full((len(truth), 6, 3), 255, np.uint8)
@@ -25,7 +29,9 @@ def save_panel(
     name = example.id.replace("/", "_")
     path = folder / f"{name}.png"
     if not cv2.imwrite(str(path), np.ascontiguousarray(panel[..., ::-1])):
-        raise OSError(f"{path}: could not be written; is the disk full?")
+        raise OSError(
+            f"{path}: could not be written; check permissions and free disk space"
+        )
 
 
 CURVES = (
@@ -34,16 +40,19 @@ CURVES = (
     ("Mean output of D", ("train/d_real", "train/d_fake")),
     ("Validation", ("val/pacc", "val/miou")),
 )
-
+"""Title of each panel, and the names in metrics.jsonl of its curves."""
 
 Lines = list[dict[str, int | float | None]]
-"""Of metrics.jsonl."""
+"""The lines of a metrics.jsonl: `step`, and values by name."""
 
 _STYLE = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
 
 
 def save_curves(lines: Lines, path: Path) -> None:
-    """Draw the losses, D's outputs and the scores of one run against the step."""
+    """Draw losses, outputs of the discriminator and scores of one run by step.
+
+    A panel is left out if the run has no line with its names.
+    """
     shown = [c for c in CURVES if any(name in line for name in c[1] for line in lines)]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.6 * len(shown), 3), layout="constrained")
@@ -56,10 +65,14 @@ def save_curves(lines: Lines, path: Path) -> None:
 
 
 def save_comparison(runs: dict[str, Lines], path: Path) -> None:
-    """Draw several runs' segmentation loss and validation mIoU in one figure.
+    """Draw segmentation loss and validation mIoU of several runs in one figure.
+
+    Args:
+        runs: lines of metrics.jsonl, by the name of the run.
+        path: of the PNG file.
 
     Raises:
-        ValueError: no run has either.
+        ValueError: If no run has a segmentation loss or a validation mIoU.
     """
     compared = {"train/loss_seg": CURVES[0][0], "val/miou": "Validation mIoU"}
     everything = [line for lines in runs.values() for line in lines]
@@ -71,7 +84,7 @@ def save_comparison(runs: dict[str, Lines], path: Path) -> None:
     if not shown:
         raise ValueError(
             f"{', '.join(runs)}: no line of metrics.jsonl has {' or '.join(compared)}; "
-            "train further, or name other workdirs"
+            "train for more steps, or give other workdirs"
         )
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4 * len(shown), 3), layout="constrained")

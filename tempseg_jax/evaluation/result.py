@@ -1,4 +1,4 @@
-"""Evaluate one split and show the result: scores, table, pictures."""
+"""Evaluate one split: its scores, the printed table and the pictures."""
 
 import time
 from collections.abc import Callable
@@ -6,60 +6,58 @@ from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import numpy as np
 from jaxtyping import PyTree
 
 from tempseg_jax import mesh
-from tempseg_jax.data import pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import calibration, metrics, plots
 from tempseg_jax.evaluation.calibration import Calibration
-from tempseg_jax.evaluation.evaluator import Example, Sums, evaluate
+from tempseg_jax.evaluation.evaluator import Example, Sums, evaluate_split
 from tempseg_jax.inference.sliding_window import InferenceSettings
 from tempseg_jax.workdir.metrics_writer import read_metrics
 
 PANELS = 8
-"""Predictions that an evaluation writes as pictures."""
+"""Number of predictions that an evaluation writes as pictures."""
 
 Temperatures = dict[str, float]
-"""By name: `one`, `t_g` (of training), `fitted` (of least NLL on validation)."""
+"""By name: `one` (T = 1), `t_g` (T_G of training), `fitted` (least NLL on val)."""
 
 
 class Result(NamedTuple):
-    """What one evaluation found."""
+    """The result of one evaluation, over all processes."""
 
     sums: Sums
     temperatures: Temperatures
-    examples: list[Example]
-    seconds: float
+    examples: list[Example]  # the first ones of this process
+    seconds: float  # wall-clock time
 
     @property
     def images_per_s(self) -> float:
-        """Decoding, the network and the counting together, on all processes."""
+        """Throughput of decoding, network and scoring together, over all processes."""
         return self.sums.images / self.seconds
 
     @property
     def scores(self) -> dict[str, float]:
-        """pacc, miou, macc and fwiou, 0 to 1."""
+        """`pacc`, `miou`, `macc` and `fwiou`, 0 to 1: see `metrics.scores`."""
         return metrics.scores(self.sums.confusion)
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
-        """The calibration at each temperature, by its name."""
+        """The calibration at each temperature, by the temperature's name."""
         values = tuple(self.temperatures.values())
-        found = calibration.calibrations(self.sums.tally, values)
-        return dict(zip(self.temperatures, found, strict=True))
+        results = calibration.calibrations(self.sums.tally, values)
+        return dict(zip(self.temperatures, results, strict=True))
 
     def named(self, *, prefix: str) -> dict[str, float]:
-        """Return the scores under the names of metrics.jsonl.
+        """Return the scores under their names in metrics.jsonl, after a prefix.
 
-        `nll` and `ece` are at T = 1, `nll_t_g` and `ece_t_g` at training's T_G.
+        `nll` and `ece` are at T = 1, `nll_t_g` and `ece_t_g` at the T_G of training.
         """
         named = dict(self.scores)
-        for name, found in self.calibrations.items():
+        for name, result in self.calibrations.items():
             suffix = "" if name == "one" else f"_{name}"
-            named |= {f"nll{suffix}": found.nll, f"ece{suffix}": found.ece}
+            named |= {f"nll{suffix}": result.nll, f"ece{suffix}": result.ece}
         named["images_per_s"] = self.images_per_s
         return {prefix + name: value for name, value in named.items()}
 
@@ -76,42 +74,49 @@ def score(
     num_examples: int,
     visit: Callable[[Example], None],
 ) -> Result:
-    """Score images at native resolution, each exactly once.
+    """Score the images of a split at native resolution, each exactly once.
 
-    Each process scores its own share on its own devices and shows it to its own
-    `visit`; the sums are then over all.
+    Args:
+        variables: of the segmenter, replicated over the devices of all processes.
+        split: the images and their labels.
+        segmenter: the network.
+        batch_size: images per forward pass and process.
+        num_workers: threads that decode images; 0 decodes in the calling thread.
+        settings: sliding windows and test-time augmentation.
+        temperatures: at which the calibration is measured, by name.
+        num_examples: number of images that this process keeps in `Result.examples`.
+        visit: called with every image of this process's share.
+
+    Returns:
+        Scores over all processes, of which each evaluates a share on its own devices.
+
+    Raises:
+        ValueError: If the segmenter's number of classes is not the split's.
     """
-    local, start = mesh.local_mesh(), time.perf_counter()
+    start = time.perf_counter()
     examples = []
-
-    def keep(example: Example) -> None:
-        if len(examples) < num_examples:
-            examples.append(example)
-        visit(example)
-
-    sums = evaluate(
-        mesh.to_local(variables, local),
-        pipeline.eval_batches(
-            split,
-            batch_size=mesh.divisible(batch_size, local),
-            num_workers=num_workers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ),
+    sums = Sums.zeros(
+        num_classes=len(split.class_names), num_temperatures=len(temperatures)
+    )
+    for scored in evaluate_split(
+        variables,
+        split,
         segmenter=segmenter,
-        num_classes=len(split.class_names),
+        batch_size=batch_size,
+        num_workers=num_workers,
         settings=settings,
         temperatures=tuple(temperatures.values()),
-        place=lambda batch: mesh.split_batch(batch, local),
-        devices=local.size,
-        visit=keep,
-    )
+    ):
+        sums = sums.add(scored)
+        if len(examples) < num_examples:
+            examples.append(scored.example)
+        visit(scored.example)
     sums = mesh.over_processes(sums)
     return Result(sums, temperatures, examples, time.perf_counter() - start)
 
 
 def table(result: Result, split: Split) -> str:
-    """Return per-class IoU in per cent, the four scores, and the calibration."""
+    """Return the lines to print: IoU by class, scores in percent, and calibration."""
     iou = metrics.iou_per_class(result.sums.confusion)
     width = max(map(len, split.class_names))
     rows = list(zip(split.class_names, iou, strict=True))
@@ -128,11 +133,10 @@ def table(result: Result, split: Split) -> str:
         "  " + "  ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
     )
     titles = {"one": "", "t_g": " (T_G)", "fitted": " (fitted)"}
-    for name, found in result.calibrations.items():
-        at = f"T = {found.temperature:.3g}{titles[name]}"
-        lines.append(
-            f"  nll {found.nll:.4f} nats  ece {100 * found.ece:.2f} %  at {at}"
-        )
+    for name, calibrated in result.calibrations.items():
+        at = f"T = {calibrated.temperature:.3g}{titles[name]}"
+        ece = 100 * calibrated.ece
+        lines.append(f"  nll {calibrated.nll:.4f} nats  ece {ece:.2f} %  at {at}")
     lines.append(
         f"  {result.sums.images} images in {result.seconds:.1f} s, "
         f"{result.images_per_s:.1f} images/s"
@@ -141,7 +145,7 @@ def table(result: Result, split: Split) -> str:
 
 
 def save_pictures(result: Result, split: Split, folder: str | Path) -> None:
-    """Write `predictions/*.png` and `curves.png` into a workdir."""
+    """Write `predictions/*.png` and, if there is a log, `curves.png` into a workdir."""
     for example in result.examples:
         plots.save_panel(example, Path(folder) / "predictions", palette=split.palette)
     lines = read_metrics(folder)

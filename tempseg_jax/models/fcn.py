@@ -14,10 +14,10 @@ from tempseg_jax.models.preprocessing import Preprocessing
 
 
 class FCN8s(nn.Module):
-    """Score strides 32, 16 and 8, add coarse to fine, enlarge eight times."""
+    """Score features at strides 32, 16 and 8, add coarse to fine, upsample by 8."""
 
     backbone: nn.Module  # image -> {stride: features}
-    num_classes: int  # the ignore label is not one
+    num_classes: int  # without the ignore label
     preprocessing: Preprocessing
     dtype: DTypeLike  # of the convolutions; parameters and logits are float32
 
@@ -25,7 +25,7 @@ class FCN8s(nn.Module):
     def __call__(
         self, image: UInt8[Array, "b h w 3"], *, train: bool
     ) -> Float[Array, "b h w {self.num_classes}"]:
-        """Return float32 logits, unscaled: temperature belongs to the losses."""
+        """Return float32 logits, not divided by a temperature: the losses do that."""
         h, w = image.shape[1:3]
         x = normalize_and_pad(image, self.preprocessing, dtype=self.dtype)
         features = self.backbone(x, train=train)
@@ -39,7 +39,7 @@ class FCN8s(nn.Module):
         return logits[:, :h, :w].astype(jnp.float32)
 
     def _score(self, x: Float[Array, "b h w c"], name: str) -> Float[Array, "b h w k"]:
-        """Score each position; from zero, as published: no class is preferred."""
+        """1x1 convolution to class scores, initialized to zero as in the paper."""
         return nn.Conv(
             self.num_classes,
             (1, 1),

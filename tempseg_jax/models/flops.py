@@ -1,6 +1,7 @@
-"""Multiplications and additions of a function, counted in its own program.
+"""Count parameters and floating-point operations.
 
-XLA's `cost_analysis` answers on a CPU alone, and leaves out what falls on padding.
+Operations are counted in the jaxpr: XLA's `cost_analysis` is available on a CPU only,
+and leaves out the products with zero padding.
 """
 
 import math
@@ -11,21 +12,30 @@ import jax
 from jaxtyping import PyTree
 
 
+def count_parameters(tree: PyTree) -> int:
+    """Return the number of scalars in a tree of arrays or of their shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
 def count_flops(function: Callable, *args: PyTree) -> int:
-    """Return 2 x the products of convolutions and matrix products.
+    """Return the FLOPs of convolutions and matrix products: two per multiply-add.
+
+    Where `jax.lax.platform_dependent` chooses by platform, the default form, which runs
+    on GPUs and TPUs, is counted. Of any other conditional the branch with most FLOPs is
+    counted, and the body of a while loop once.
 
     Args:
-        function: traced, not run.
-        *args: its arguments, or their shapes.
+        function: The function; it is traced but not run.
+        *args: Its arguments, or their shapes (`jax.ShapeDtypeStruct`).
     """
-    return 2 * _products(jax.make_jaxpr(function)(*args).jaxpr)
+    return 2 * _count_products(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _products(jaxpr: Any) -> int:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def _count_products(jaxpr: Any) -> int:
+    return sum(_products_of_equation(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: Any) -> int:
+def _products_of_equation(equation: Any) -> int:
     parameters = equation.params
     match equation.primitive.name:
         case "conv_general_dilated":
@@ -39,19 +49,18 @@ def _of_equation(equation: Any) -> int:
                 left[axis] for axis in contracted
             )
         case "scan":
-            return parameters["length"] * _products(parameters["jaxpr"].jaxpr)
-    return sum(map(_products, _inner(parameters)))
+            return parameters["length"] * _count_products(parameters["jaxpr"].jaxpr)
+        case "cond":
+            branches = [_count_products(x.jaxpr) for x in parameters["branches"]]
+            by_platform = parameters.get("branches_platforms")
+            return branches[-1] if by_platform else max(branches)
+    return sum(map(_count_products, _inner_jaxprs(parameters)))
 
 
-def _inner(parameters: dict[str, Any]) -> Iterator[Any]:
-    """Yield the programs that an equation calls, such as `jit` and `checkpoint`."""
+def _inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
+    """Yield the jaxprs that an equation calls, such as those of `jit` and `remat`."""
     for value in parameters.values():
         if hasattr(value, "eqns"):
             yield value
         elif hasattr(value, "jaxpr"):
             yield value.jaxpr
-
-
-def count_parameters(params: PyTree) -> int:
-    """Return the number of parameters in a tree of arrays or of their shapes."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

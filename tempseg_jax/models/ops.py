@@ -1,4 +1,14 @@
-"""Convolutions and pools in the form that is fastest on each platform."""
+"""Convolutions and pooling, each in the form that is fastest on the target platform.
+
+Two operations have one form for CPUs and another for all other platforms. Both forms
+are traced, by `jax.lax.platform_dependent`; the form is chosen when the program is
+lowered for a platform, so an export or an ahead-of-time compilation gets the form of
+its target and not that of the machine it was made on.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -6,21 +16,59 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+# A context variable that is part of the keys of JAX's tracing caches.
+_traced_platform = jax.make_user_context(default_value=None)
+
+
+def forms_of(platform: str) -> AbstractContextManager:
+    """Trace only one platform's form of each operation, within a `with` block.
+
+    The jaxpr then contains no `platform_index` and no `cond`, for converters that do
+    not know them. The block must surround the trace (the call of `jax.make_jaxpr`, of
+    `jax.export.export(...)(...)`, or the first call of a jitted function); it changes
+    nothing in a jaxpr that has already been traced. The program is then correct on
+    every platform, but fastest on this one.
+
+    Args:
+        platform: one of `PLATFORMS`.
+
+    Raises:
+        ValueError: If the platform is not one of `PLATFORMS`.
+    """
+    if platform not in PLATFORMS:
+        raise ValueError(
+            f"platform={platform!r} is not known; use one of {', '.join(PLATFORMS)}"
+        )
+    return _traced_platform(platform)
+
+
+def _by_platform(*args: Array, cpu: Callable, default: Callable) -> Array:
+    """Apply `cpu` on a CPU and `default` on every other platform."""
+    match _traced_platform.value:
+        case None:
+            return jax.lax.platform_dependent(*args, cpu=cpu, default=default)
+        case "cpu":
+            return cpu(*args)
+    return default(*args)
+
 
 def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out c"]:
-    """Halve even sides by the maximum of each 2x2 tile.
+    """Max pooling with a 2x2 window and stride 2, for even heights and widths.
 
-    As a reduction of a reshaped array its gradient is elementwise; that of XLA's
-    reduce-window (`nn.max_pool`) is a scatter, six times slower on a CPU.
+    It is a reduction of a reshaped array, whose gradient is elementwise. The gradient
+    of XLA's reduce-window (`nn.max_pool`) is a scatter, six times slower on a CPU.
     """
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
 
 def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out c"]:
-    """Halve even sides by the maximum of 3x3 windows of stride 2 around even pixels.
+    """Max pooling with a 3x3 window, stride 2, padding 1, for even heights and widths.
 
-    Maxima of shifted slices, rows then columns: as above, for the sake of the gradient.
+    It takes maxima of shifted slices, first over rows and then over columns, so that
+    the gradient contains no scatter (see `max_pool_2x2`).
     """
     h, w = x.shape[1:3]
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
@@ -32,12 +80,13 @@ def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out c"]:
 
 
 class SameConv(nn.Module):
-    """A convolution of odd kernel k inside a border of zeros, k // 2 wide.
+    """A convolution with an odd kernel size k and zero padding of k // 2.
 
-    With a kernel of 1 it is the matrix product that it is; on a CPU with fewer pixels
-    than channels or taps it is one over patches. XLA's convolution and its gradients
-    take 1.1 to 4 times as long there, and hundreds of times where the kernel is as
-    large as the image, as VGG-16's fc6 may be.
+    A 1x1 convolution is computed as a matrix product on every platform. On a CPU, a
+    larger kernel is computed as a matrix product over extracted patches if the image
+    has fewer pixels than channels or kernel positions: XLA's convolution and its
+    gradients take 1.1 to 4 times as long there, and hundreds of times as long if the
+    kernel is as large as the image, as can happen for fc6 of VGG-16.
     """
 
     channels: int
@@ -48,42 +97,55 @@ class SameConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
-        """Equal `nn.Conv` of the same parameters."""
-        k, s, (h, w, c) = self.kernel_size, self.stride, x.shape[1:]
+        """Compute the same as `nn.Conv` with the same parameters."""
+        k, (h, w, c) = self.kernel_size, x.shape[1:]
         shape = (k, k, c, self.channels)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        border = (k // 2, k // 2)
         if isinstance(h * w, int):
-            few = h * w < max(c, k * k)
-        else:  # symbols, in an export for all sizes: fc6 is where it matters most
-            few = k > 3 and s == 1
-        if k == 1 or (few and jax.default_backend() == "cpu"):
-            x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
-            taps = [
-                x[:, i : i + h : s, j : j + w : s] for i in range(k) for j in range(k)
-            ]
-            y = jnp.concatenate(taps, axis=-1) @ kernel.reshape(k * k * c, -1)
+            few_pixels = h * w < max(c, k * k)
+        else:  # symbolic, in an export for all sizes: fc6 is where it matters most
+            few_pixels = k > 3 and self.stride == 1
+        patches = partial(_conv_of_patches, stride=self.stride)
+        plain = partial(_conv, stride=self.stride)
+        if k == 1:
+            y = patches(x, kernel)
+        elif few_pixels:
+            y = _by_platform(x, kernel, cpu=patches, default=plain)
         else:
-            y = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(s, s),
-                padding=(border, border),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            y = plain(x, kernel)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         return y + bias.astype(y.dtype)[None, None, None]
 
 
+def _conv(x: Array, kernel: Array, *, stride: int) -> Array:
+    border = (kernel.shape[0] // 2, kernel.shape[0] // 2)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=(border, border),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _conv_of_patches(x: Array, kernel: Array, *, stride: int) -> Array:
+    """Extract the k x k patch around each output pixel; multiply by the kernel."""
+    k, (h, w, c), s = kernel.shape[0], x.shape[1:], stride
+    border = (k // 2, k // 2)
+    x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
+    taps = [x[:, i : i + h : s, j : j + w : s] for i in range(k) for j in range(k)]
+    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(k * k * c, -1)
+
+
 def transposed_conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "size size c d"]
 ) -> Float[Array, "b h_out w_out d"]:
-    """Enlarge s times by a transposed convolution of kernel 2s, in sub-pixel form."""
+    """Transposed convolution with kernel size 2s and stride s, in sub-pixel form."""
     s, (b, h, w, c), d = kernel.shape[0] // 2, x.shape, kernel.shape[-1]
-    # Row 2x2-position p of a window meets kernel rows (1 - p) * s ... + s - 1.
+    # Position p of a 2x2 window meets the kernel's rows (1 - p) * s ... + s - 1.
     taps = kernel.reshape(2, s, 2, s, c, d)[::-1, :, ::-1]
     taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c, s * s * d)
     windows = jax.lax.conv_general_dilated(
@@ -99,10 +161,11 @@ def transposed_conv(
 
 
 class HalvingConv(nn.Module):
-    """A "SAME" 4x4 convolution of stride 2.
+    """A 4x4 convolution with stride 2 and "SAME" padding.
 
-    On a CPU the gradient of an even input, which is a transposed convolution, is taken
-    in sub-pixel form: XLA's own takes three times as long for D's first layer.
+    On a CPU the gradient with respect to an input of even height and width, which is a
+    transposed convolution, is computed in sub-pixel form: XLA's own form takes three
+    times as long for the discriminator's first layer.
     """
 
     channels: int
@@ -110,13 +173,13 @@ class HalvingConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
-        """Equal `nn.Conv` of the same parameters."""
+        """Compute the same as `nn.Conv` with the same parameters."""
         shape = (4, 4, x.shape[-1], self.channels)
         kernel = self.param("kernel", nn.initializers.normal(0.02), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         even = x.shape[1] % 2 == x.shape[2] % 2 == 0
-        halve = _halve_on_cpu if even and jax.default_backend() == "cpu" else _halve
+        halve = _halve_even if even else _halve
         return halve(x, kernel) + bias[None, None, None]
 
 
@@ -130,17 +193,27 @@ def _halve(x: Array, kernel: Array) -> Array:
     )
 
 
-_halve_on_cpu = jax.custom_vjp(_halve)
+_halve_even = jax.custom_vjp(_halve)
 
 
-def _halve_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+def _halve_even_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return _halve(x, kernel), (x, kernel)
 
 
-def _halve_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    (of_kernel,) = jax.vjp(lambda kernel: _halve(x, kernel), kernel)[1](g)
-    return transposed_conv(g, kernel.swapaxes(2, 3)), of_kernel
+def _halve_even_backward(
+    residuals: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+
+    def by_sub_pixels(g: Array, kernel: Array) -> Array:
+        return transposed_conv(g, kernel.swapaxes(2, 3))
+
+    def by_transposition(g: Array, kernel: Array) -> Array:
+        return jax.linear_transpose(lambda x: _halve(x, kernel), x)(g)[0]
+
+    (kernel_gradient,) = jax.linear_transpose(lambda k: _halve(x, k), kernel)(g)
+    x_gradient = _by_platform(g, kernel, cpu=by_sub_pixels, default=by_transposition)
+    return x_gradient, kernel_gradient
 
 
-_halve_on_cpu.defvjp(_halve_forward, _halve_backward)
+_halve_even.defvjp(_halve_even_forward, _halve_even_backward)

@@ -1,4 +1,4 @@
-"""What a network expects of its input: a part of the network, never of the data."""
+"""Input preprocessing: part of the network, not of the data pipeline."""
 
 from typing import Any, NamedTuple
 
@@ -7,27 +7,31 @@ from jaxtyping import Array, Float, UInt8
 
 
 class Preprocessing(NamedTuple):
-    """The conventions that one set of ImageNet weights was trained under.
+    """The preprocessing that one set of ImageNet weights was trained with.
 
-    They travel together because mixing two sets costs several mIoU without an error:
-    `PRETRAINED` (pretrained.py) binds one to each source, the segmenter applies it, and
-    the checkpoint keeps it.
+    These values are kept together because a mixture of two sets costs several points of
+    mIoU without raising an error. `PRETRAINED` (weights/pretrained.py) assigns one
+    preprocessing to each source of weights, the segmenter applies it, and the
+    checkpoint stores it.
     """
 
     channel_order: str  # "RGB" or "BGR"
-    mean: tuple[float, float, float]  # in `channel_order`, gray levels 0 to 255
-    std: tuple[float, float, float]  # in `channel_order`, gray levels 0 to 255
+    mean: tuple[float, float, float]  # in `channel_order`, for values 0 to 255
+    std: tuple[float, float, float]  # in `channel_order`, for values 0 to 255
     batch_norm_epsilon: float
 
     @classmethod
     def restored(cls, fields: dict[str, Any]) -> "Preprocessing":
-        """Return it from JSON, which has no tuples: a module must be hashable."""
+        """Return a preprocessing from JSON fields, with lists converted to tuples.
+
+        JSON has no tuples, and a Flax module's fields must be hashable.
+        """
         return cls(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         )
 
     def __call__(self, image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-        """Return the float32 input of the first convolution for RGB gray levels."""
+        """Convert RGB images (0 to 255) to the input of the first convolution."""
         if self.channel_order == "BGR":
             image = image[..., ::-1]
         mean, std = jnp.array([self.mean, self.std])[:, None, None, None]
@@ -37,7 +41,7 @@ class Preprocessing(NamedTuple):
 CAFFE = Preprocessing(
     "BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0), batch_norm_epsilon=1.001e-5
 )
-"""Keras' VGG-16 and ResNet-50, after the Caffe models they were converted from."""
+"""For Keras' VGG-16 and ResNet-50; the convention of the original Caffe models."""
 
 TORCHVISION = Preprocessing(
     "RGB",
@@ -45,4 +49,4 @@ TORCHVISION = Preprocessing(
     (255 * 0.229, 255 * 0.224, 255 * 0.225),
     batch_norm_epsilon=1e-5,
 )
-"""torchvision and timm (`tv_in1k`); also what a network from scratch is given."""
+"""For torchvision and timm (`tv_in1k`); also for a network trained from scratch."""

@@ -1,4 +1,4 @@
-"""ResNet-50 (He et al. 2016) with a 1x1 score, enlarged 32 times."""
+"""ResNet-50 (He et al. 2016) with 1x1 class scores, upsampled by 32."""
 
 from functools import partial
 
@@ -16,16 +16,16 @@ from tempseg_jax.models.ops import SameConv, max_pool_3x3
 from tempseg_jax.models.preprocessing import Preprocessing
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
-"""Blocks and inner channels of each stage; a stage's output has four times as many."""
+"""Blocks and inner channels of each stage; its output has four times the channels."""
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut, BatchNorm after each."""
+    """Residual block of 1x1, 3x3 and 1x1 convolutions, each followed by BatchNorm."""
 
     channels: int
     stride: int
-    stride_in_3x3: bool  # False: in the first 1x1 (v1); True: in the 3x3 (v1.5)
-    project: bool  # a stage's first block has a 1x1 convolution as its shortcut
+    stride_in_3x3: bool  # True: stride in the 3x3 (v1.5); False: in the first 1x1 (v1)
+    project: bool  # whether the shortcut is a 1x1 convolution, as in a first block
     conv_bias: bool
     batch_norm_epsilon: float
     dtype: DTypeLike
@@ -34,7 +34,10 @@ class Bottleneck(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w c"], train: bool
     ) -> Float[Array, "b h_out w_out d"]:
-        """Return ReLU(shortcut + residual). `train` is positional for `nn.remat`."""
+        """Return ReLU(shortcut + residual).
+
+        `train` is positional because `nn.remat` takes static arguments by position.
+        """
         norm = partial(
             nn.BatchNorm,
             use_running_average=not train,
@@ -56,20 +59,24 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Keras' v1 (biased convolutions, stride in the first 1x1) or v1.5."""
+    """ResNet-50 v1 as in Keras, or v1.5 as in torchvision and timm.
 
-    num_classes: int  # the ignore label is not one
+    In v1 the convolutions have biases and the stride is in the first 1x1 of a block; in
+    v1.5 they have no biases and the stride is in the 3x3.
+    """
+
+    num_classes: int  # without the ignore label
     preprocessing: Preprocessing
-    v15: bool  # no convolution biases, stride in the 3x3, as in torchvision and timm
+    v15: bool  # v1.5 (True) or v1 (False)
     width: float  # multiplies every channel count; 1 is the published network
-    dtype: DTypeLike  # of the convolutions; parameters, statistics, logits are float32
-    remat: bool  # recompute each block in the backward pass instead of storing it
+    dtype: DTypeLike  # of the convolutions; parameters, statistics, logits: float32
+    remat: bool  # recompute each block's activations in the backward pass
 
     @nn.compact
     def __call__(
         self, image: UInt8[Array, "b h w 3"], *, train: bool
     ) -> Float[Array, "b h w {self.num_classes}"]:
-        """Return float32 logits, unscaled: temperature belongs to the losses."""
+        """Return float32 logits, not divided by a temperature: the losses do that."""
         h, w = image.shape[1:3]
         epsilon = self.preprocessing.batch_norm_epsilon
         x = normalize_and_pad(image, self.preprocessing, dtype=self.dtype)
@@ -106,7 +113,7 @@ class ResNet50(nn.Module):
             self.num_classes,
             (1, 1),
             dtype=self.dtype,
-            kernel_init=nn.initializers.zeros,  # no class is preferred at first
+            kernel_init=nn.initializers.zeros,  # all classes equal at the start
             name="score",
         )(x)
         logits = upsample_bilinear(logits.astype(jnp.float32), factor=OUTPUT_STRIDE)

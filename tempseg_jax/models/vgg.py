@@ -1,4 +1,4 @@
-"""VGG-16, fully connected layers as convolutions (Simonyan & Zisserman 2014)."""
+"""VGG-16 (Simonyan & Zisserman 2014) with fully connected layers as convolutions."""
 
 import flax.linen as nn
 from jax.typing import DTypeLike
@@ -7,11 +7,11 @@ from jaxtyping import Array, Float
 from tempseg_jax.models.ops import SameConv, max_pool_2x2
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-"""Convolutions and channels of each block."""
+"""Number of convolutions and of channels in each block."""
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolutions with ReLU, then a 2x2 maximum."""
+    """3x3 convolutions with ReLU, then 2x2 max pooling."""
 
     convolutions: int
     channels: int
@@ -19,7 +19,7 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out d"]:
-        """Halve the sides."""
+        """Return features of half the height and width."""
         for i in range(self.convolutions):
             conv = SameConv(self.channels, 3, self.dtype, name=f"conv{i + 1}")
             x = nn.relu(conv(x))
@@ -27,17 +27,17 @@ class ConvBlock(nn.Module):
 
 
 class VGG16(nn.Module):
-    """Image to features at strides 8, 16 and 32; the last has passed fc6 and fc7."""
+    """Compute features at strides 8 (pool3), 16 (pool4) and 32 (fc7)."""
 
     width: float  # multiplies every channel count; 1 is the published network
-    dtype: DTypeLike
-    remat: bool  # recompute each block in the backward pass instead of storing it
+    dtype: DTypeLike  # of the convolutions; parameters are float32
+    remat: bool  # recompute each block's activations in the backward pass
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w 3"], *, train: bool
     ) -> dict[int, Float[Array, "b _ _ _"]]:
-        """Return {stride: features}; training needs a `dropout` generator."""
+        """Return {stride: features}; training needs an rng named "dropout"."""
         block = nn.remat(ConvBlock) if self.remat else ConvBlock
         features = {}
         for i, (convolutions, channels) in enumerate(BLOCKS, start=1):

@@ -1,1 +1,1 @@
-"""Training every setting of the paper's tables with several seeds, and its report."""
+"""The ablation study: the cells of the paper's tables, with seeds, and the report."""

@@ -1,4 +1,8 @@
-"""What a sweep trains: every cell of the paper's tables, and the controls."""
+"""The ablation study: the cells of the paper's tables, and control experiments.
+
+A cell is one setting, that is one row of a table; a contrast is a paired comparison of
+two cells. All cells are overrides of one config.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,28 +11,31 @@ from ml_collections import ConfigDict
 
 
 class Times(NamedTuple):
-    """An override that multiplies the config's own value."""
+    """An override that multiplies the value of the config."""
 
     factor: float
 
 
 class Cell(NamedTuple):
-    """One setting: a line of a table, trained once for each seed."""
+    """One setting of the ablation study, trained once with each seed."""
 
-    title: str
-    overrides: dict[str, float | bool | Times | None]
+    title: str  # in the rows of the report's tables
+    overrides: dict[str, float | bool | Times | None]  # values of fields of the config
 
 
 class Contrast(NamedTuple):
-    """Two cells that differ in one thing, and what their difference answers."""
+    """A paired comparison of two cells that differ in one setting.
 
-    question: str
+    The report gives the mean difference `cell` minus `against` over common seeds.
+    """
+
+    question: str  # answered by the difference
     cell: str
     against: str
 
 
 class Table(NamedTuple):
-    """Cells that are read together; the first is what the others differ from."""
+    """One ablation: cells that are compared with the first one, the reference."""
 
     title: str
     cells: tuple[str, ...]
@@ -58,7 +65,7 @@ CELLS = {
     "lambda1e-4": Cell("λ = 1e-4", _decay(1e-4)),
     "lambda2e-4": Cell("λ = 2e-4", _decay(2e-4)),
     "lambda5e-4": Cell("λ = 5e-4", _decay(5e-4)),
-    # Is it the adversary, or the temperature of the cross-entropy by itself?
+    # Separates the effect of T_G on the cross-entropy from that of the adversary.
     "seg_only": Cell(
         "T_G = 0.5 on L_seg, no D",
         _SUPERVISED | {"objective.temperature_seg": 0.5},
@@ -67,7 +74,7 @@ CELLS = {
         "T_G = 0.5 on L_adv alone",
         _T1 | {"objective.temperature_adv": 0.5},
     ),
-    # At equal probabilities the gradient of a loss of z / T is 1 / T times as large.
+    # The gradient of a loss of z / T is 1 / T times as large at equal probabilities.
     "rate_matched": Cell(
         "T = 1, learning rate × 2",
         _T1 | {"optimizer.learning_rate_g": Times(2.0)},
@@ -120,11 +127,17 @@ CONTRASTS = (
     Contrast("Does a D that really learns do more?", "learning_d", "adversarial"),
     Contrast("Does it matter if D sees p at void?", "void_shown", "adversarial"),
 )
-"""What the controls are for."""
+"""The planned comparisons, which the table of controls is for."""
 
 
 def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
-    """Return the config of one run: the sweep's, the cell's overrides, the seed."""
+    """Return the config of one run: the sweep's, with overrides of the cell and seed.
+
+    Args:
+        config: of the sweep.
+        cell: key of `CELLS`.
+        seed: of the run.
+    """
     result = config.copy_and_resolve_references()
     flat = {
         name: _get(config, name) * value.factor if isinstance(value, Times) else value
@@ -136,32 +149,32 @@ def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
 
 
 def trained_as(config: ConfigDict, cell: str) -> str:
-    """Return the first cell with the same config: those that agree are trained once.
+    """Return the first cell whose config is the same, so that it is trained only once.
 
-    With the config's own λ = 0, for example, `lambda0` is the baseline.
+    If the weight decay of the config is 0, for example, `lambda0` is the baseline.
     """
-    wanted = configure(config, cell, seed=0).to_dict()
-    same = (c for c in CELLS if configure(config, c, seed=0).to_dict() == wanted)
+    own = configure(config, cell, seed=0).to_dict()
+    same = (c for c in CELLS if configure(config, c, seed=0).to_dict() == own)
     return next(same)
 
 
 def choose(config: ConfigDict, tables: Sequence[str]) -> tuple[str, ...]:
-    """Return the cells that these tables need, each once, in their order.
+    """Return the cells to train for these tables, each once, in the tables' order.
 
     Raises:
-        ValueError: there is no such table, or the config has no adversary.
+        ValueError: If a table does not exist, or `objective.alpha` of the config is 0.
     """
     for table in tables:
         if table not in TABLES:
             raise ValueError(
-                f"--table: {table!r} is not one of {', '.join(TABLES)}; several are "
-                "separated by commas"
+                f"--table: {table!r} is not one of {', '.join(TABLES)}; separate "
+                "several tables by commas"
             )
     if not config.objective.alpha:
         raise ValueError(
-            "objective.alpha: 0 in the sweep's config, so that its adversarial cells "
-            "would have no adversary; give the α that they shall use (the baseline "
-            "sets 0 by itself)"
+            "objective.alpha: 0 in the config of the sweep would leave the adversarial "
+            "cells without an adversary; set the α of these cells (the baseline always "
+            "has 0)"
         )
     cells = (cell for table in tables for cell in TABLES[table].cells)
     return tuple(dict.fromkeys(trained_as(config, cell) for cell in cells))

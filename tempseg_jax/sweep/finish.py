@@ -1,7 +1,6 @@
-"""The end of one run: measure its last model on every split."""
+"""The end of one run: measure its last checkpoint on every split."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,32 +11,43 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from tempseg_jax import builders, mesh
-from tempseg_jax.data import pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.sources.base import Record
 from tempseg_jax.evaluation import metrics
-from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.evaluation.evaluator import Example, evaluate_split
+from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.losses import Objective
+from tempseg_jax.models.flops import count_parameters
 from tempseg_jax.sweep import store
-from tempseg_jax.sweep.measure import Measurement, measure
+from tempseg_jax.sweep.measurement import Measurement, collect
 from tempseg_jax.workdir.checkpoint import Checkpoints
 
 EXAMPLES = 128
-"""Validation images, evenly spaced, whose predictions are kept to look at."""
+"""Number of evenly spaced validation images whose predictions are stored."""
 
 
 class Splits(dict[str, Split]):
-    """The splits that a finished run is measured on: train (a part), val, test."""
+    """The splits that a finished run is measured on: part of train, val, and test."""
+
+    images_per_epoch: int  # all of train
 
     @classmethod
     def load(
         cls, config: ConfigDict, *, test_split: str, train_images: int | None
     ) -> "Splits":
-        """Read them; of train evenly spaced images, by default as many as val has.
+        """Read the splits.
 
-        Not its first ones: frames of one drive, say, that all look alike.
+        The images of train are evenly spaced over it, because its first ones may be
+        similar, such as the frames of one video.
+
+        Args:
+            config: of the sweep.
+            test_split: name of the split that is reported as test; "" for none.
+            train_images: number of images of train; None for as many as val has.
 
         Raises:
-            ValueError, FileNotFoundError: the dataset has no such split.
+            ValueError: If the data set has no such split.
+            FileNotFoundError: If the files of the data set are missing.
         """
         val = builders.load_split(config, config.data.val_split)
         train = builders.load_split(config, config.data.train_split)
@@ -51,8 +61,6 @@ class Splits(dict[str, Split]):
             splits["test"] = builders.load_split(config, test_split)
         return splits
 
-    images_per_epoch: int
-
 
 def finish(
     config: ConfigDict,
@@ -61,47 +69,56 @@ def finish(
     *,
     examples: Path,
 ) -> dict[str, Any]:
-    """Measure the last checkpoint of a run; return what `final.json` says of it."""
-    objective = builders.build_objective(
-        config, num_classes=len(splits["val"].class_names)
-    )
+    """Measure the last checkpoint of a run and store the measurements.
+
+    Args:
+        config: of the run.
+        folder: the workdir of the run.
+        splits: the splits to measure.
+        examples: file of the validation images; written if it does not exist.
+
+    Returns:
+        The contents of `final.json`, without its duration and provenance.
+
+    Raises:
+        FileNotFoundError: If the run has no checkpoint.
+        ValueError: If the checkpoint holds another network than the config's.
+        OSError: If a measurement cannot be written.
+    """
     checkpoints = Checkpoints(folder)
     step = checkpoints.resolve("latest")
-    devices = mesh.local_mesh()
-    state = checkpoints.restore(
-        mesh.replicated_shapes(builders.abstract_state(config, objective), devices),
-        builders.describe_model(config, objective, splits["val"]),
-        step=step,
+    objective, state, _ = builders.restore_state(
+        config, checkpoints, splits["val"], step=step, devices=mesh.local_mesh()
     )
     temperatures = (1.0, builders.training_temperature(config))
     final = {
         "step": step,
         "temperatures": temperatures,
         "images_per_epoch": splits.images_per_epoch,
-        "parameters": {"segmenter": _count(state.segmenter.params)},
+        "parameters": {"segmenter": count_parameters(state.segmenter.params)},
         "splits": {},
     }
     for name, split in splits.items():
-        found, pictures = measure(
+        images = evaluate_split(
             state.segmenter.variables,
-            pipeline.eval_batches(
-                split,
-                batch_size=mesh.divisible(config.eval_batch_size, devices),
-                num_workers=config.data.num_workers,
-                process_index=0,
-                process_count=1,
-            ),
+            split,
             segmenter=objective.segmenter,
-            num_classes=len(split.class_names),
+            batch_size=config.eval_batch_size,
+            num_workers=config.data.num_workers,
+            settings=WHOLE_IMAGE,
             temperatures=temperatures,
-            pictures_of=_spaced_ids(split) if name == "val" else frozenset(),
         )
-        store.save_measurement(folder / f"{name}.npz", found)
-        final["splits"][name] = _summary(found)
+        measurement, kept = collect(
+            images, keep=_spaced_ids(split) if name == "val" else frozenset()
+        )
+        store.save_measurement(folder / f"{name}.npz", measurement)
+        final["splits"][name] = _summary(measurement)
         if name == "val":
-            _save_pictures(pictures, examples=examples, folder=folder)
+            _save_pictures(kept, examples=examples, folder=folder)
     if state.discriminator is not None:
-        final["parameters"]["discriminator"] = _count(state.discriminator.params)
+        final["parameters"]["discriminator"] = count_parameters(
+            state.discriminator.params
+        )
         final["discriminator_change"] = _change(
             state.discriminator.params, _initial_discriminator(config, objective)
         )
@@ -110,7 +127,7 @@ def finish(
 
 
 class _Spaced(Sequence[Record]):
-    """So many examples of a split, from its first to its last, still undecoded."""
+    """`count` evenly spaced records of a split, its first and last among them."""
 
     def __init__(self, examples: Sequence[Record], count: int):
         self._examples = examples
@@ -133,42 +150,41 @@ def _spaced_ids(split: Split) -> frozenset[str]:
     return frozenset(split.examples[i]["id"] for i in indices)
 
 
-def _summary(found: Measurement) -> dict[str, Any]:
-    scores = metrics.scores(found.confusion.sum(axis=0))
-    named = {k: v if math.isfinite(v) else None for k, v in scores.items()}
+def _summary(measurement: Measurement) -> dict[str, Any]:
     return {
-        "images": len(found.ids),
-        **named,
-        "nll": found.nll.tolist(),
-        "ece": found.ece.tolist(),
+        "images": len(measurement.ids),
+        **metrics.scores(measurement.confusion.sum(axis=0)),
+        "nll": measurement.nll.tolist(),
+        "ece": measurement.ece.tolist(),
     }
 
 
-def _save_pictures(pictures: list[Example], *, examples: Path, folder: Path) -> None:
-    pictures = sorted(pictures, key=lambda picture: picture.id)
-    store.save_pictures(folder / "predictions.npz", pictures, fields=("prediction",))
-    if not examples.exists():  # the same for all runs
-        store.save_pictures(examples, pictures, fields=("image", "label"))
+def _save_pictures(kept: list[Example], *, examples: Path, folder: Path) -> None:
+    kept = sorted(kept, key=lambda example: example.id)
+    store.save_pictures(folder / "predictions.npz", kept, fields=("prediction",))
+    if not examples.exists():  # images and labels are the same for all runs
+        store.save_pictures(examples, kept, fields=("image", "label"))
 
 
-def _initial_discriminator(config: ConfigDict, objective: builders.Networks) -> PyTree:
-    """Draw D again from the seed; what the segmenter starts from does not matter."""
+def _initial_discriminator(config: ConfigDict, objective: Objective) -> PyTree:
+    """Draw the discriminator's first parameters again from the seed of the run."""
     scratch = config.copy_and_resolve_references()
-    scratch.model.pretrained = ""
+    scratch.model.pretrained = ""  # the discriminator does not depend on it
     return builders.initial_state(scratch, objective).discriminator.params
 
 
 def _change(params: PyTree, initial: PyTree) -> dict[str, float]:
-    """How far D has come: Euclidean, relative to its start, and the largest."""
+    """Return how far the parameters are from their initial values.
+
+    Returns:
+        `distance`, the Euclidean distance; `relative`, that divided by the norm of the
+        initial parameters; `largest`, the largest change of one parameter.
+    """
     start = np.concatenate([np.ravel(x) for x in jax.tree.leaves(initial)])
-    moved = np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)]) - start
-    distance = float(np.linalg.norm(moved))
+    end = np.concatenate([np.ravel(x) for x in jax.tree.leaves(params)])
+    distance = float(np.linalg.norm(end - start))
     return {
         "distance": distance,
         "relative": distance / float(np.linalg.norm(start)),
-        "largest": float(np.max(np.abs(moved))),
+        "largest": float(np.max(np.abs(end - start))),
     }
-
-
-def _count(params: PyTree) -> int:
-    return sum(x.size for x in jax.tree.leaves(params))

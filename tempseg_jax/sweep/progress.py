@@ -1,4 +1,4 @@
-"""How far a sweep is: finished, running and left, and the time left."""
+"""The progress of a sweep: the state of each run, and the time left."""
 
 import contextlib
 import json
@@ -14,11 +14,14 @@ from tempseg_jax.workdir.metrics_writer import read_metrics
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Hold a run's workdir; false where another process does. A kill lets it go."""
+    """Lock the workdir of a run; yields False if another process has locked it.
+
+    The operating system releases the lock if the process is killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=2)  # `view` holds it for an instant
+        lock.acquire(timeout=2)  # `state` holds it for an instant
     except filelock.Timeout:
         yield False
         return
@@ -31,12 +34,12 @@ def claimed(folder: Path) -> Iterator[bool]:
 def view(
     sweep: Path, runs: Sequence[Run], *, mine: Sequence[Run], steps: int | None
 ) -> str:
-    """Return the table of all runs, and the time that this process's share will take.
+    """Return the table of all runs, their counts, and the time left.
 
     Args:
-        sweep: the folder.
-        runs: all of them.
-        mine: those whose time counts.
+        sweep: folder of the sweep.
+        runs: all runs of the sweep.
+        mine: the runs of this process, whose time left is estimated.
         steps: of one run; None if not known.
     """
     states = {x: state(sweep, x) for x in runs}
@@ -64,12 +67,12 @@ def view(
 def seconds_left(
     sweep: Path, runs: Sequence[Run], *, steps: int | None
 ) -> float | None:
-    """Estimate from finished runs of the same kind, with or without a discriminator.
+    """Estimate the time left from the finished runs; None if no run has finished.
 
-    None before any run has finished.
+    Runs with and without a discriminator are estimated separately.
     """
-    finals = {x: _final(sweep, x) for x in _siblings(sweep)}
-    known: dict[bool, list[float]] = {True: [], False: []}
+    finals = {x: _final(sweep, x) for x in _ended_runs(sweep)}
+    known: dict[bool, list[float]] = {True: [], False: []}  # by: has a discriminator
     for finished, final in finals.items():
         if final and "seconds" in final:
             known[_adversarial(finished.cell)].append(final["seconds"])
@@ -86,13 +89,14 @@ def seconds_left(
     return total
 
 
-def _siblings(sweep: Path) -> list[Run]:
-    found = []
+def _ended_runs(sweep: Path) -> list[Run]:
+    """Return all runs of the folder with a `final.json`, of any table."""
+    runs = []
     for path in sweep.glob("*/seed*/final.json"):
         if path.parent.parent.name in CELLS:
             seed = int(path.parent.name.removeprefix("seed"))
-            found.append(Run(path.parent.parent.name, seed))
-    return found
+            runs.append(Run(path.parent.parent.name, seed))
+    return runs
 
 
 def _adversarial(cell: str) -> bool:
@@ -100,7 +104,10 @@ def _adversarial(cell: str) -> bool:
 
 
 def state(sweep: Path, run: Run) -> str:
-    """Return done, diverged, `running <step>`, `stopped <step>`, or – if not begun."""
+    """Return `done`, `diverged`, `running <step>`, `stopped <step>`, or `–`.
+
+    The last means that the run has not started.
+    """
     final = _final(sweep, run)
     if final is not None:
         return "diverged" if "diverged" in final else "done"
@@ -118,7 +125,7 @@ def state(sweep: Path, run: Run) -> str:
 
 
 def _saved_step(folder: Path) -> int:
-    """From where a run would go on."""
+    """Return the step of the latest checkpoint, 0 if there is none."""
     names = [path.name for path in folder.glob("checkpoints/*")]
     return max((int(name) for name in names if name.isdigit()), default=0)
 
@@ -129,6 +136,6 @@ def _final(sweep: Path, run: Run) -> dict | None:
 
 
 def hours(seconds: float) -> str:
-    """Return a length of time, to the minute."""
+    """Return a duration as text, rounded to the minute."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes else "seconds"

@@ -1,6 +1,7 @@
-"""Where and with what a sweep was run, for whoever reads its numbers."""
+"""Provenance of a run: commit, hardware, versions of the libraries, and date."""
 
 import datetime
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -8,26 +9,39 @@ from pathlib import Path
 
 import jax
 
+LIBRARIES = ("jax", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
+"""Distributions whose installed versions are recorded."""
+
 
 def provenance() -> dict[str, str]:
-    """Return commit, machine and versions; what cannot be told is left out."""
+    """Return commit, hardware and versions, without those that are not known."""
     devices = jax.devices()
-    found = {
+    facts = {
         "commit": _commit(),
         "device": f"{len(devices)} × {devices[0].device_kind}",
         "processor": f"{_processor()}, {os.cpu_count()} threads",
         "python": platform.python_version(),
-        "jax": jax.__version__,
+        **{name: _version(name) for name in LIBRARIES},
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
 def now() -> str:
-    """Return date and time, to the minute."""
+    """Return date and time in UTC, to the minute."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def _version(distribution: str) -> str:
+    """Return the installed version; empty if the distribution has no metadata."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def _commit() -> str:
+    """Return the commit of this package; empty if it is not in a git repository."""
+
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""Train every cell with every seed, in one process, going on where it was stopped."""
+"""Run a sweep: train and measure every cell with every seed, resuming if stopped."""
 
 import shutil
 import time
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from tempseg_jax import train
+from tempseg_jax import config_fields, train
+from tempseg_jax.io.json_files import write_json
 from tempseg_jax.plan import Plan
-from tempseg_jax.sweep import cells, progress, store
+from tempseg_jax.sweep import cells, progress
 from tempseg_jax.sweep.finish import Splits, finish
 from tempseg_jax.sweep.provenance import now, provenance
 from tempseg_jax.sweep.scope import Scope, claim
@@ -19,14 +20,16 @@ from tempseg_jax.workdir.checkpoint import Checkpoints
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Return (i, n) of `i/n`.
+    """Return (i, n) of the text `i/n`.
 
     Raises:
-        ValueError: it is not that, with i from 1 to n.
+        ValueError: If the text is not of this form with 1 <= i <= n.
     """
     index, _, count = text.partition("/")
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise ValueError(f"--shard: {text!r} is not i/n with 1 <= i <= n, as in 1/4")
+        raise ValueError(
+            f"--shard: {text!r} is not i/n with 1 <= i <= n, for example 1/4"
+        )
     return int(index), int(count)
 
 
@@ -39,23 +42,30 @@ def run_sweep(
     shard: tuple[int, int],
     keep_checkpoints: bool,
 ) -> bool:
-    """Train what is not finished; return whether it all is, or a signal came.
+    """Train and measure the runs of this process that are not finished.
 
-    Seeds are in the outer loop, so that a sweep cut short has whole comparisons. All
-    runs share the compiled step: cells differ in numbers, which it traces. A run that
-    another process works on is left to it.
+    Each seed is trained for all cells before the next seed, so that an interrupted
+    sweep can be compared in pairs. All runs share the compiled train step, because
+    cells differ only in numbers that it traces. A run that another process is training
+    is skipped.
 
     Args:
-        config: what every cell starts from.
-        folder: where the sweep lives.
-        scope: what to train.
-        only: cells to train now; all if empty.
-        shard: (i, n): train the i-th part of n, from 1.
-        keep_checkpoints: keep those of finished runs.
+        config: the config that every cell overrides.
+        folder: of the sweep; a sweep in it is resumed.
+        scope: the runs of the sweep.
+        only: cells to train in this process; all if empty.
+        shard: (i, n) trains every n-th run from the i-th, counted from 1.
+        keep_checkpoints: whether to keep the checkpoints of finished runs.
+
+    Returns:
+        Whether all runs of this process are finished.
 
     Raises:
-        ValueError, OSError: the config, the data, or what is in the folder is bad.
+        ValueError: If an argument, the config or the data is invalid, or the folder
+            belongs to another config or scope.
+        OSError: If the data cannot be read or the folder cannot be written.
     """
+    config_fields.check_fields(config)
     folder, runs = Path(folder), scope.runs(config)
     _check_cells(only, runs)
     splits = Splits.load(
@@ -64,7 +74,7 @@ def run_sweep(
     plan = Plan.of(config, images=splits.images_per_epoch)
     saved_config.claim(folder, config, allow_change=False)
     claim(folder, scope, val=splits["val"], steps=plan.steps)
-    made = provenance()  # now: the files may change while the program runs
+    origin = provenance()  # before training, during which the files may change
     index, count = shard
     mine = [x for x in runs[index - 1 :: count] if not only or x.cell in only]
     for current in mine:
@@ -74,7 +84,9 @@ def run_sweep(
         with progress.claimed(current.folder(folder)) as free:
             if free and not current.finished(folder):
                 print(f"\n{current.cell}, seed {current.seed}", flush=True)
-                if not _train(config, folder, current, splits, plan.steps, made=made):
+                if not _train(
+                    config, folder, current, splits, plan.steps, origin=origin
+                ):
                     return False
                 if not keep_checkpoints:
                     checkpoints = current.folder(folder) / "checkpoints"
@@ -90,28 +102,28 @@ def _train(
     splits: Splits,
     steps: int,
     *,
-    made: dict[str, str],
+    origin: dict[str, str],
 ) -> bool:
-    """Train and measure one run; return whether it was not interrupted."""
+    """Train and measure one run; return False if training was interrupted."""
     own = cells.configure(config, current.cell, seed=current.seed)
     folder, start = current.folder(sweep), time.perf_counter()
     first = _last_checkpoint(folder)
     try:
         interrupted = train.train(own, str(folder), allow_change=False)
     except train.Diverged as error:
-        # A result as well: the same again would diverge again.
+        # This is a result as well, because a repetition would diverge again.
         final = {"diverged": str(error)}
     else:
         if interrupted:
-            print("Stopped; the same command goes on from here.", flush=True)
+            print("Stopped; the same command resumes the sweep.", flush=True)
             return False
         trained = time.perf_counter()
         final = finish(own, folder, splits, examples=sweep / "examples.npz")
         final["seconds"] = time.perf_counter() - trained
         if first < steps:
             final["seconds"] += (trained - start) * steps / (steps - first)
-    final["provenance"] = made | {"date": now()}
-    store.write_json(folder / "final.json", final)
+    final["provenance"] = origin | {"date": now()}
+    write_json(folder / "final.json", final)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What a sweep consists of, as its folder's sweep.json says."""
+"""The scope of a sweep, stored in `sweep.json`: which tables, seeds and splits."""
 
 import json
 from pathlib import Path
@@ -7,35 +7,43 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.sweep import cells, store
+from tempseg_jax.io.json_files import write_json
+from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.store import Run
 
 
 class Scope(NamedTuple):
-    """What a sweep consists of; a later start may add tables and seeds."""
+    """The runs of a sweep and the splits they are evaluated on.
 
-    tables: tuple[str, ...]
-    seeds: int
-    test_split: str  # scored once, at the end of each run; "" for none
-    train_images: int | None  # for the train-val gap; None for as many as val has
+    A later start in the same folder may add tables and seeds, but not change the
+    evaluated splits.
+    """
+
+    tables: tuple[str, ...]  # keys of `cells.TABLES`
+    seeds: int  # runs of each cell, with seeds 0 to seeds - 1
+    test_split: str  # evaluated once, at the end of each run; "" for none
+    train_images: int | None  # for the train-val gap; None: as many as val has
 
     def runs(self, config: ConfigDict) -> list[Run]:
-        """List the runs, seed by seed, so that what is done can be compared."""
+        """List the runs, all cells with one seed before the next seed.
+
+        The finished part of a sweep can then be compared in pairs.
+        """
         chosen = cells.choose(config, self.tables)
         return [Run(cell, seed) for seed in range(self.seeds) for cell in chosen]
 
 
 def read_scope(folder: str | Path) -> tuple[Scope, dict]:
-    """Return what a sweep's folder consists of, and how it was run.
+    """Return the scope of a sweep, and the other fields of its `sweep.json`.
 
     Raises:
-        FileNotFoundError: it is not the folder of a sweep.
+        FileNotFoundError: If the folder holds no sweep.
     """
     path = Path(folder) / "sweep.json"
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: no such file, so {folder} is not the folder of a sweep; run "
-            "scripts/sweep.py with --workdir first, or name another folder"
+            "scripts/sweep.py with --workdir first, or give another folder"
         )
     saved = json.loads(path.read_text())
     scope = saved.pop("scope")
@@ -43,16 +51,27 @@ def read_scope(folder: str | Path) -> tuple[Scope, dict]:
 
 
 def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
-    """Add this scope to the folder's; what finished runs were scored on stays."""
+    """Write `sweep.json`, or add the tables and seeds of this scope to it.
+
+    Args:
+        folder: of the sweep.
+        scope: of this start.
+        val: the validation split, which names the data set and its classes.
+        steps: of one run.
+
+    Raises:
+        ValueError: If runs in this folder are evaluated on other splits.
+    """
     path = folder / "sweep.json"
     if path.exists():
         before, _ = read_scope(folder)
         for field in ("test_split", "train_images"):
-            there, now = getattr(before, field), getattr(scope, field)
-            if there != now:
+            saved_value, value = getattr(before, field), getattr(scope, field)
+            if saved_value != value:
                 raise ValueError(
-                    f"{path}: runs here are scored with --{field}={there!r}, not "
-                    f"{now!r}; give the same, or choose another --workdir"
+                    f"{path}: the runs of this sweep are evaluated with "
+                    f"--{field}={saved_value!r}, not {value!r}; give the same value, "
+                    "or another --workdir"
                 )
         tables = tuple(dict.fromkeys(before.tables + scope.tables))
         seeds = max(before.seeds, scope.seeds)
@@ -64,4 +83,4 @@ def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
         "class_names": val.class_names,
         "palette": val.palette.tolist(),
     }
-    store.write_json(path, saved)
+    write_json(path, saved)

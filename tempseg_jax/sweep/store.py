@@ -1,63 +1,61 @@
-"""What a sweep leaves on disk, and how it is written: whole files or none.
+"""The files of a sweep, each written atomically.
 
-sweep.json                  tables, seeds and what was scored; how it was run
+sweep.json                  tables, seeds, evaluated splits, steps of a run
 config.json                 the config that every cell starts from
-examples.npz                validation images and their labels, to look at
+examples.npz                validation images and their labels, for the report
 <cell>/seed<n>/             the workdir of one run: config, metrics.jsonl, pictures
-    val.npz, train.npz, …   one confusion matrix an image, calibration
-    predictions.npz         of the images in examples.npz
-    final.json              the last file to be written: the run is finished
+    val.npz, train.npz, …   confusion matrix of each image, and calibration
+    predictions.npz         predictions for the images in examples.npz
+    final.json              written last: the run is finished
 """
 
-import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from tempseg_jax.evaluation.evaluator import Example
-from tempseg_jax.sweep.measure import Measurement
+from tempseg_jax.io.atomic import replacing
+from tempseg_jax.sweep.measurement import Measurement
 
 LONGEST_SIDE = 512
-"""Of the stored examples, in pixels."""
+"""Longest side of a stored example, in pixels."""
 
 
 class Run(NamedTuple):
-    """One cell with one seed."""
+    """One cell trained with one seed."""
 
     cell: str
     seed: int
 
     def folder(self, sweep: Path) -> Path:
-        """Return its workdir."""
+        """Return the workdir of this run."""
         return sweep / self.cell / f"seed{self.seed}"
 
     def finished(self, sweep: Path) -> bool:
-        """Whether all that the report needs of it has been written."""
+        """Whether the run is trained and measured, or has diverged."""
         return (self.folder(sweep) / "final.json").exists()
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a file by this content, at once."""
-    text = json.dumps(content, indent=2) + "\n"
-    _replace(path, lambda file: file.write(text.encode()))
+def save_measurement(path: Path, measurement: Measurement) -> None:
+    """Write the measurement of one split.
 
-
-def save_measurement(path: Path, found: Measurement) -> None:
-    """Write one split's measurement."""
-    arrays = found._asdict() | {
-        "ids": np.array(found.ids),
-        "confusion": found.confusion.astype(np.uint32),
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    arrays = measurement._asdict() | {
+        "ids": np.array(measurement.ids),
+        "confusion": measurement.confusion.astype(np.uint32),
     }
-    _replace(path, lambda file: np.savez_compressed(file, **arrays))
+    with replacing(path) as partial:
+        np.savez_compressed(partial, **arrays)
 
 
 def load_measurement(path: Path) -> Measurement:
-    """Read what `save_measurement` wrote."""
+    """Read a file of `save_measurement`."""
     with np.load(path) as arrays:
         return Measurement(
             arrays["ids"].tolist(),
@@ -68,18 +66,28 @@ def load_measurement(path: Path) -> Measurement:
 
 
 def save_pictures(
-    path: Path, pictures: Sequence[Example], *, fields: tuple[str, ...]
+    path: Path, examples: Sequence[Example], *, fields: tuple[str, ...]
 ) -> None:
-    """Write some fields of pictures, reduced to `LONGEST_SIDE`: JPEG, else PNG."""
-    arrays = {"ids": np.array([picture.id for picture in pictures])}
-    for i, picture in enumerate(pictures):
+    """Write fields of examples, resized to at most `LONGEST_SIDE` pixels.
+
+    Args:
+        path: of the .npz file.
+        examples: the images.
+        fields: of `image` (stored as JPEG), `label` and `prediction` (as PNG).
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    arrays = {"ids": np.array([example.id for example in examples])}
+    for i, example in enumerate(examples):
         for field in fields:
-            arrays[f"{field}{i}"] = _encode(getattr(picture, field))
-    _replace(path, lambda file: np.savez(file, **arrays))
+            arrays[f"{field}{i}"] = _encode(getattr(example, field))
+    with replacing(path) as partial:
+        np.savez(partial, **arrays)
 
 
 def load_pictures(path: Path, *, field: str) -> dict[str, UInt8[np.ndarray, "..."]]:
-    """Read one field of what `save_pictures` wrote, by id."""
+    """Read one field from a file of `save_pictures`, by image id."""
     with np.load(path) as arrays:
         ids = arrays["ids"].tolist()
         return {id_: _decode(arrays[f"{field}{i}"]) for i, id_ in enumerate(ids)}
@@ -99,11 +107,3 @@ def _encode(pixels: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "n"]:
 def _decode(data: UInt8[np.ndarray, "n"]) -> UInt8[np.ndarray, "..."]:
     pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     return pixels[..., ::-1] if pixels.ndim == 3 else pixels
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        write(file)
-    partial.replace(path)

@@ -1,14 +1,21 @@
 import numpy as np
 import pytest
 
-from tempseg_jax.evaluation.boundary_iou import BoundaryIoU, boundary_iou, rim
+from tempseg_jax.evaluation.boundary_iou import (
+    BoundaryIoU,
+    boundary_iou,
+    boundary_region,
+)
 from tempseg_jax.types import IGNORE_LABEL
 
 
-def slow_rim(mask, distance):
-    """Pixels of the mask with something else within `distance` rows and columns."""
+def slow_region(mask, distance):
+    """Return the mask's pixels with another value within `distance` rows and columns.
+
+    Everything outside the image counts as another value.
+    """
     h, w = mask.shape
-    found = np.zeros_like(mask)
+    region = np.zeros_like(mask)
     for y in range(h):
         for x in range(w):
             around = range(-distance, distance + 1)
@@ -17,8 +24,8 @@ def slow_rim(mask, distance):
                 for i in around
                 for j in around
             )
-            found[y, x] = mask[y, x] and leaves
-    return found
+            region[y, x] = mask[y, x] and leaves
+    return region
 
 
 def slow_boundary_iou(pairs, num_classes):
@@ -29,10 +36,10 @@ def slow_boundary_iou(pairs, num_classes):
             distance = max(1, round(0.02 * np.sqrt(sum(n * n for n in label.shape))))
             prediction = prediction.copy()
             prediction[label == IGNORE_LABEL] = IGNORE_LABEL
-            truth = slow_rim((label == k).astype(np.uint8), distance)
-            found = slow_rim((prediction == k).astype(np.uint8), distance)
-            intersection += (truth & found).sum()
-            union += (truth | found).sum()
+            truth = slow_region((label == k).astype(np.uint8), distance)
+            predicted = slow_region((prediction == k).astype(np.uint8), distance)
+            intersection += (truth & predicted).sum()
+            union += (truth | predicted).sum()
         if union:
             iou[k] = intersection / union
     return iou
@@ -46,7 +53,7 @@ def scored(pairs, num_classes):
 
 
 def blobs(seed, shape):
-    """Squares of classes on class 0, some of them void."""
+    """Return squares of several classes and of ignored pixels on class 0."""
     rng = np.random.default_rng(seed)
     label = np.zeros(shape, np.uint8)
     for k in (1, 2, 3, IGNORE_LABEL, 2):
@@ -57,47 +64,47 @@ def blobs(seed, shape):
 
 
 @pytest.mark.parametrize("distance", [1, 2, 4])
-def test_the_rim_is_the_slow_references(distance):
+def test_the_boundary_region_is_that_of_the_slow_reference(distance):
     rng = np.random.default_rng(distance)
     mask = (rng.random((21, 17)) < 0.9).astype(np.uint8)
     np.testing.assert_array_equal(
-        rim(mask, distance=distance), slow_rim(mask, distance)
+        boundary_region(mask, distance=distance), slow_region(mask, distance)
     )
 
 
-def test_boundary_iou_is_the_slow_references_over_several_images():
+def test_boundary_iou_is_that_of_the_slow_reference_over_several_images():
     pairs = []
     for seed in range(3):
         label, prediction = blobs(seed, (60, 70)), blobs(seed + 10, (60, 70))
         prediction[prediction == IGNORE_LABEL] = 0
         pairs.append((label, prediction))
     np.testing.assert_allclose(scored(pairs, 5), slow_boundary_iou(pairs, 5))
-    assert np.isnan(scored(pairs, 5)[4])  # never there
+    assert np.isnan(scored(pairs, 5)[4])  # class 4 does not occur
 
 
-def test_a_right_prediction_scores_one_whatever_it_says_of_void():
+def test_a_correct_prediction_scores_one_with_any_values_at_ignored_pixels():
     label = blobs(4, (50, 50))
     label[20:24] = IGNORE_LABEL
     prediction = np.where(label == IGNORE_LABEL, 1, label).astype(np.uint8)
-    found = scored([(label, prediction)], 4)
-    np.testing.assert_array_equal(found[~np.isnan(found)], 1)
+    iou = scored([(label, prediction)], 4)
+    np.testing.assert_array_equal(iou[:4], 1)
 
 
-def test_nothing_is_scored_where_all_is_void():
+def test_an_image_of_ignored_pixels_has_no_score():
     label = np.full((8, 8), IGNORE_LABEL, np.uint8)
     assert np.isnan(scored([(label, np.zeros_like(label))], 2)).all()
 
 
-def test_one_pixel_is_its_own_rim():
+def test_a_single_pixel_is_its_own_boundary_region():
     one = np.zeros((1, 1), np.uint8)
     assert scored([(one, one)], 2)[0] == 1
     assert scored([(one, one + 1)], 2).tolist() == [0, 0]
 
 
-def test_an_outline_counts_where_the_inside_does_not():
+def test_an_error_far_from_the_contour_adds_a_contour():
     label = np.zeros((100, 100), np.uint8)
     label[20:80, 20:80] = 1
     prediction = label.copy()
-    prediction[45:55, 45:55] = 0  # a hole far from the outline
+    prediction[45:55, 45:55] = 0  # a hole far from the contour
     whole = (label & prediction).sum() / (label | prediction).sum()
     assert scored([(label, prediction)], 2)[1] < whole < 1

@@ -11,24 +11,25 @@ from tempseg_jax.types import IGNORE_LABEL
 
 
 def totals(log_p, labels, temperatures):
-    found = calibration.tally(
+    """Return the sums over all images, in float64."""
+    tally = calibration.tally(
         jnp.asarray(log_p, jnp.float32),
         jnp.asarray(labels, jnp.uint8),
         temperatures=jnp.array(temperatures, jnp.float32),
     )
-    return jax.tree.map(lambda x: np.asarray(x).sum(axis=0, dtype=float), found)
+    return jax.tree.map(lambda x: np.asarray(x).sum(axis=0, dtype=float), tally)
 
 
 def measured(log_p, labels, temperatures=(1.0,)):
-    found = totals(log_p, labels, temperatures)
-    found = found._replace(
-        count=found.count.astype(int), correct=found.correct.astype(int)
+    total = totals(log_p, labels, temperatures)
+    total = total._replace(
+        count=total.count.astype(int), correct=total.correct.astype(int)
     )
-    return calibration.calibrations(found, temperatures)
+    return calibration.calibrations(total, temperatures)
 
 
 def slow_reference(log_p, labels, temperature):
-    """Guo et al. 2017, pixel by pixel."""
+    """Return NLL and ECE as in Guo et al. 2017, pixel by pixel."""
     bins = [[] for _ in range(BINS)]
     nll = []
     for row, label in zip(
@@ -59,25 +60,25 @@ def random_case(seed, shape=(2, 9, 11), k=5):
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
-def test_nll_and_ece_are_those_of_the_slow_reference(temperature):
+def test_nll_and_ece_are_those_of_a_loop_over_pixels(temperature):
     log_p, labels = random_case(0)
-    (found,) = measured(log_p, labels, (temperature,))
+    (result,) = measured(log_p, labels, (temperature,))
     nll, ece = slow_reference(log_p, labels, temperature)
-    assert found.nll == pytest.approx(nll, rel=1e-5)
-    assert found.ece == pytest.approx(ece, rel=1e-4)
-    assert found.count.sum() == (labels != IGNORE_LABEL).sum()
+    assert result.nll == pytest.approx(nll, rel=1e-5)
+    assert result.ece == pytest.approx(ece, rel=1e-4)
+    assert result.count.sum() == (labels != IGNORE_LABEL).sum()
 
 
-def test_one_pixel_and_no_pixel():
+def test_one_scored_pixel_and_no_scored_pixel():
     log_p = np.log(np.array([0.8, 0.2], np.float32)).reshape(1, 1, 1, 2)
-    (found,) = measured(log_p, np.full((1, 1, 1), 1, np.uint8))
-    assert found.ece == pytest.approx(0.8, rel=1e-6)
-    assert found.nll == pytest.approx(-np.log(0.2), rel=1e-6)
-    (found,) = measured(log_p, np.full((1, 1, 1), IGNORE_LABEL, np.uint8))
-    assert np.isnan(found.ece) and np.isnan(found.nll)
+    (result,) = measured(log_p, np.full((1, 1, 1), 1, np.uint8))
+    assert result.ece == pytest.approx(0.8, rel=1e-6)
+    assert result.nll == pytest.approx(-np.log(0.2), rel=1e-6)
+    (result,) = measured(log_p, np.full((1, 1, 1), IGNORE_LABEL, np.uint8))
+    assert np.isnan(result.ece) and np.isnan(result.nll)
 
 
-def test_certain_and_right_is_calibrated_certain_and_wrong_is_not():
+def test_certain_predictions_are_calibrated_if_correct_and_not_if_wrong():
     log_p = np.full((1, 4, 4, 2), [0.0, -200.0], np.float32)
     assert measured(log_p, np.zeros((1, 4, 4), np.uint8))[0].ece == 0
     assert measured(log_p, np.ones((1, 4, 4), np.uint8))[0].ece == 1
@@ -92,15 +93,15 @@ def test_sums_do_not_depend_on_how_images_are_batched():
 
 
 def test_millions_of_pixels_do_not_drift():
-    """float32 added up one by one would be wrong in the second digit."""
+    """A sequential sum in float32 would be wrong in the second digit."""
     log_p = jnp.full((1, 2048, 2048, 2), jnp.log(jnp.array([0.95, 0.05])))
-    (found,) = measured(log_p, np.zeros((1, 2048, 2048), np.uint8))
-    assert found.count.sum() == 2048**2
-    assert found.confidence[-1] == pytest.approx(0.95, rel=1e-5)
-    assert found.nll == pytest.approx(-np.log(0.95), rel=1e-5)
+    (result,) = measured(log_p, np.zeros((1, 2048, 2048), np.uint8))
+    assert result.count.sum() == 2048**2
+    assert result.confidence[-1] == pytest.approx(0.95, rel=1e-5)
+    assert result.nll == pytest.approx(-np.log(0.95), rel=1e-5)
 
 
-def test_the_slope_is_the_derivative_by_one_over_t():
+def test_the_slope_is_the_derivative_with_respect_to_one_over_t():
     log_p, labels = random_case(2)
     beta, step = 0.8, 1e-2
     lower, middle, upper = (
@@ -111,7 +112,7 @@ def test_the_slope_is_the_derivative_by_one_over_t():
 
 
 @pytest.mark.parametrize("true_temperature", [0.37, 1.0, 2.9])
-def test_the_fitted_temperature_is_where_the_nll_is_least(true_temperature):
+def test_the_fitted_temperature_minimizes_the_nll(true_temperature):
     rng = np.random.default_rng(3)
     logits = 2 * rng.normal(size=(1, 60, 60, 4))
     p = np.exp(log_softmax(logits / true_temperature, axis=-1))
@@ -124,11 +125,11 @@ def test_the_fitted_temperature_is_where_the_nll_is_least(true_temperature):
         return -np.take_along_axis(log_q, labels[..., None].astype(int), -1).mean()
 
     exact = np.exp(minimize_scalar(nll, bounds=(-2, 2), options={"xatol": 1e-8}).x)
-    found = calibration.fit_temperature(
+    fitted = calibration.fit_temperature(
         totals(log_p, labels, TEMPERATURE_GRID), TEMPERATURE_GRID
     )
-    assert found == pytest.approx(exact, rel=1e-3)
-    assert found == pytest.approx(true_temperature, rel=0.15)
+    assert fitted == pytest.approx(exact, rel=1e-3)
+    assert fitted == pytest.approx(true_temperature, rel=0.15)
 
 
 def test_the_fitted_temperature_stays_on_the_grid():

@@ -6,10 +6,10 @@ from tempseg_jax.evaluation import cityscapes_iou, metrics
 
 
 def slow_official(truth, prediction):
-    """What evalPixelLevelSemanticLabeling.py says, in words, pixel by pixel.
+    """Return the IoUs of evalPixelLevelSemanticLabeling.py, pixel by pixel.
 
-    A class's false negatives: its pixels predicted as anything else. Its false
-    positives: pixels predicted as it whose true id is another class that is scored.
+    The false negatives of a class are its pixels predicted as any other id. Its false
+    positives are the pixels predicted as it whose true id is another scored class.
     """
     pairs = list(zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True))
     iou = []
@@ -46,7 +46,7 @@ def case(name):
         "absent_classes",
     ],
 )
-def test_the_official_score_is_the_slow_references(name):
+def test_the_official_iou_is_that_of_a_loop_over_pixels(name):
     truth, prediction = (x.astype(np.uint8) for x in case(name))
     confusion = cityscapes_iou.label_id_confusion(truth, prediction)
     expected = slow_official(truth, prediction)
@@ -55,16 +55,16 @@ def test_the_official_score_is_the_slow_references(name):
     np.testing.assert_allclose(cityscapes_iou.official_miou(confusion), mean)
 
 
-def test_predicting_an_ignored_id_is_an_error_officially_and_unseen_plainly():
+def test_predicting_an_ignored_id_lowers_the_official_iou_but_not_that_of_train_ids():
     truth = np.full((1, 4), 7, np.uint8)
-    prediction = np.array([[7, 7, 7, 0]], np.uint8)  # road, and once unlabelled
+    prediction = np.array([[7, 7, 7, 0]], np.uint8)  # road, and one unlabeled pixel
     confusion = cityscapes_iou.label_id_confusion(truth, prediction)
     assert cityscapes_iou.official_iou(confusion)[0] == 3 / 4
-    plain = confusion[np.ix_(CITYSCAPES_LABEL_IDS, CITYSCAPES_LABEL_IDS)]
-    assert metrics.iou_per_class(plain)[0] == 1
+    over_train_ids = confusion[np.ix_(CITYSCAPES_LABEL_IDS, CITYSCAPES_LABEL_IDS)]
+    assert metrics.iou_per_class(over_train_ids)[0] == 1
 
 
-def test_over_train_ids_both_scores_agree():
+def test_both_ious_agree_if_no_id_is_ignored():
     confusion = np.random.default_rng(0).integers(0, 50, (19, 19))
     full = cityscapes_iou.from_train_ids(confusion)
     np.testing.assert_allclose(
@@ -72,7 +72,7 @@ def test_over_train_ids_both_scores_agree():
     )
 
 
-def test_what_are_no_label_ids_is_refused():
+def test_invalid_label_ids_and_different_sizes_are_refused():
     ids = np.zeros((2, 2), np.uint8)
     with pytest.raises(ValueError, match="labelId 255"):
         cityscapes_iou.label_id_confusion(ids, ids + 255)

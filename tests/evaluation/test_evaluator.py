@@ -1,16 +1,21 @@
-"""Scores of a whole split, by a network that says the red value of each pixel."""
+"""Scores of a whole split, by a network that predicts each pixel's red value."""
+
+import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import TypeCheckError
 
 from tempseg_jax import mesh
 from tempseg_jax.data import codec, pipeline
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.evaluation.evaluator import evaluate
+from tempseg_jax.evaluation.evaluator import (
+    Sums,
+    evaluate_batches,
+    evaluate_split,
+)
 from tempseg_jax.inference import sliding_window
 from tempseg_jax.types import IGNORE_LABEL
 
@@ -38,11 +43,11 @@ class RedIsTheClass(nn.Module):
 
 
 def make_images():
-    """Images whose red values are right at two thirds of the scored pixels."""
+    """Yield images whose red values are correct at two thirds of the pixels."""
     rng = np.random.default_rng(0)
     for height, width in SIZES:
         label = rng.integers(0, CLASSES, (height, width)).astype(np.uint8)
-        label[label == 4] = 5  # class 4 is nowhere
+        label[label == 4] = 5  # class 4 does not occur
         red = np.where(rng.random(label.shape) < 0.67, label, 5)
         label[rng.random(label.shape) < 0.2] = IGNORE_LABEL
         image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -71,10 +76,12 @@ def split():
     return make_split()
 
 
-def run(split, *, batch_size, process=(0, 1), settings=sliding_window.WHOLE_IMAGE):
-    """Return the sums and the examples of one process."""
-    local, seen = mesh.local_mesh(), []
-    sums = evaluate(
+def score_images(
+    split, *, batch_size, process=(0, 1), settings=sliding_window.WHOLE_IMAGE
+):
+    """Return the scored images of one process."""
+    local = mesh.local_mesh()
+    images = evaluate_batches(
         {},
         pipeline.eval_batches(
             split,
@@ -89,19 +96,30 @@ def run(split, *, batch_size, process=(0, 1), settings=sliding_window.WHOLE_IMAG
         temperatures=(1.0,),
         place=lambda batch: mesh.split_batch(batch, local),
         devices=local.size,
-        visit=seen.append,
     )
-    return sums, seen
+    return list(images)
+
+
+def run(split, **options):
+    """Return the sums and the examples of one process."""
+    sums, examples = Sums.zeros(num_classes=CLASSES, num_temperatures=1), []
+    for scored in score_images(split, **options):
+        sums = sums.add(scored)
+        examples.append(scored.example)
+    return sums, examples
+
+
+def count_image(image, label):
+    """Count one pixel at a time."""
+    confusion = np.zeros((CLASSES, CLASSES), np.int64)
+    for truth, guess in zip(label.ravel(), image[..., 0].ravel(), strict=True):
+        if truth != IGNORE_LABEL:
+            confusion[truth, guess] += 1
+    return confusion
 
 
 def count():
-    """Count one pixel at a time."""
-    confusion = np.zeros((CLASSES, CLASSES), np.int64)
-    for image, label in IMAGES:
-        for truth, guess in zip(label.ravel(), image[..., 0].ravel(), strict=True):
-            if truth != IGNORE_LABEL:
-                confusion[truth, guess] += 1
-    return confusion
+    return sum(count_image(image, label) for image, label in IMAGES)
 
 
 @pytest.fixture(scope="module")
@@ -111,21 +129,94 @@ def expected():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_each_image_counts_once_whatever_the_batch_size(split, expected, batch_size):
-    sums, seen = run(split, batch_size=batch_size)
+    sums, examples = run(split, batch_size=batch_size)
     np.testing.assert_array_equal(sums.confusion, expected)
     assert sums.images == len(IMAGES)
-    assert sorted(example.id for example in seen) == [
+    assert sorted(example.id for example in examples) == [
         f"image_{i}" for i in range(len(IMAGES))
     ]
 
 
 def test_examples_are_the_images_at_their_native_size(split):
-    _, seen = run(split, batch_size=3)
-    for example in seen:
+    _, examples = run(split, batch_size=3)
+    assert len(examples) == len(IMAGES)
+    for example in examples:
         image, label = IMAGES[int(example.id.removeprefix("image_"))]
         np.testing.assert_array_equal(example.image, image)
         np.testing.assert_array_equal(example.label, label)
         np.testing.assert_array_equal(example.prediction, image[..., 0])
+
+
+WINDOWS = sliding_window.InferenceSettings(
+    window=32, stride=20, scales=(1.0,), flip=True
+)
+
+
+@pytest.mark.parametrize(
+    "settings", [sliding_window.WHOLE_IMAGE, WINDOWS], ids=["whole", "windows"]
+)
+def test_each_image_has_its_own_confusion_matrix_and_tally(split, settings):
+    log_sum = np.log(np.exp(3) + CLASSES - 1)
+    for example, confusion, tally in score_images(
+        split, batch_size=3, settings=settings
+    ):
+        image, label = IMAGES[int(example.id.removeprefix("image_"))]
+        np.testing.assert_array_equal(confusion, count_image(image, label))
+        assert confusion.dtype == np.int64
+        pixels, correct = confusion.sum(), np.trace(confusion)
+        np.testing.assert_allclose(
+            tally.nll, [pixels * log_sum - 3 * correct], rtol=1e-5
+        )
+        assert tally.nll.dtype == np.float64
+        assert (tally.count.sum(), tally.correct.sum()) == (pixels, correct)
+        assert tally.count.dtype == np.int64
+
+
+def test_a_split_is_scored_like_its_batches(split):
+    images = evaluate_split(
+        {},
+        split,
+        segmenter=RedIsTheClass(),
+        batch_size=3,
+        num_workers=0,
+        settings=sliding_window.WHOLE_IMAGE,
+        temperatures=(1.0,),
+    )
+    expected = score_images(split, batch_size=mesh.divisible(3, mesh.local_mesh()))
+    for scored, like in zip(images, expected, strict=True):
+        assert scored.example.id == like.example.id
+        np.testing.assert_array_equal(scored.confusion, like.confusion)
+
+
+def test_the_images_of_a_batch_are_yielded_after_the_next_batch_is_sent(split):
+    """Otherwise the device would wait while the host handles the images."""
+    events = []
+
+    def place(batch):
+        events.append("sent")
+        return batch
+
+    one_size = [i for i, size in enumerate(SIZES) if size == (40, 30)]
+    records = [split.examples[i] for i in one_size]
+    images = evaluate_batches(
+        {},
+        pipeline.eval_batches(
+            dataclasses.replace(split, examples=records),
+            batch_size=1,
+            num_workers=0,
+            process_index=0,
+            process_count=1,
+        ),
+        segmenter=RedIsTheClass(),
+        num_classes=CLASSES,
+        settings=sliding_window.WHOLE_IMAGE,
+        temperatures=(1.0,),
+        place=place,
+        devices=1,
+    )
+    for _ in images:
+        events.append("yielded")
+    assert events == ["sent", "sent", "yielded", "sent", "yielded", "yielded"]
 
 
 def test_the_shares_of_the_processes_add_up(split, expected):
@@ -143,16 +234,13 @@ def test_the_likelihood_is_the_mean_over_scored_pixels(split):
     assert sums.tally.count.sum() == scored
 
 
-def test_windows_and_mirror_images_see_each_pixel_once_too(split, expected):
-    settings = sliding_window.InferenceSettings(
-        window=32, stride=20, scales=(1.0,), flip=True
-    )
-    sums, seen = run(split, batch_size=3, settings=settings)
+def test_windows_and_flips_count_each_pixel_once(split, expected):
+    sums, examples = run(split, batch_size=3, settings=WINDOWS)
     np.testing.assert_array_equal(sums.confusion, expected)
-    assert len(seen) == len(IMAGES)
+    assert len(examples) == len(IMAGES)
 
 
-def test_a_network_of_other_classes_than_the_data_is_refused(split):
+def test_a_network_with_another_number_of_classes_is_refused(split):
     class TwoClasses(nn.Module):
         @nn.compact
         def __call__(self, image, *, train):
@@ -161,15 +249,15 @@ def test_a_network_of_other_classes_than_the_data_is_refused(split):
     batches = pipeline.eval_batches(
         split, batch_size=1, num_workers=0, process_index=0, process_count=1
     )
-    with pytest.raises((TypeCheckError, ValueError)):
-        evaluate(
-            {},
-            batches,
-            segmenter=TwoClasses(),
-            num_classes=CLASSES,
-            settings=sliding_window.WHOLE_IMAGE,
-            temperatures=(1.0,),
-            place=lambda batch: batch,
-            devices=1,
-            visit=lambda example: None,
-        )
+    images = evaluate_batches(
+        {},
+        batches,
+        segmenter=TwoClasses(),
+        num_classes=CLASSES,
+        settings=sliding_window.WHOLE_IMAGE,
+        temperatures=(1.0,),
+        place=lambda batch: batch,
+        devices=1,
+    )
+    with pytest.raises(ValueError, match="predicts 2 classes, but the data set has 21"):
+        next(images)

@@ -11,7 +11,7 @@ CONFUSION = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]], np.int64)
 
 @pytest.mark.parametrize("num_classes", [2, 11, 19, 21, 150])
 @pytest.mark.parametrize("label_type", [np.uint8, np.int32])
-def test_confusion_matrix_counts_what_a_loop_counts(num_classes, label_type):
+def test_confusion_matrix_counts_like_a_loop_over_pixels(num_classes, label_type):
     rng = np.random.default_rng(num_classes)
     labels = rng.integers(0, num_classes, (3, 20, 20)).astype(label_type)
     labels[rng.random(labels.shape) < 0.3] = IGNORE_LABEL
@@ -39,7 +39,7 @@ def test_perfect_predictions_score_one():
     assert scores == {"pacc": 1.0, "miou": 1.0, "macc": 1.0, "fwiou": 1.0}
 
 
-def test_scores_are_their_definitions_and_absent_classes_are_left_out():
+def test_scores_follow_their_definitions_without_absent_classes():
     scores = metrics.scores(CONFUSION)
     np.testing.assert_allclose(scores["pacc"], 9 / 12)
     np.testing.assert_allclose(scores["miou"], (6 / 9 + 3 / 6) / 2)
@@ -47,20 +47,20 @@ def test_scores_are_their_definitions_and_absent_classes_are_left_out():
     np.testing.assert_allclose(scores["fwiou"], (8 * 6 / 9 + 4 * 3 / 6) / 12)
 
 
-def test_iou_is_nan_only_where_a_class_is_neither_there_nor_predicted():
+def test_iou_is_nan_only_for_a_class_in_neither_labels_nor_predictions():
     np.testing.assert_allclose(
         metrics.iou_per_class(CONFUSION), [6 / 9, 3 / 6, np.nan], equal_nan=True
     )
     predicted_only = CONFUSION.copy()
     predicted_only[0, 2] = 1
     assert metrics.iou_per_class(predicted_only)[2] == 0
-    # Its accuracy has no pixels to be a share of; its IoU counts.
+    # The class has no ground truth, so it has an IoU but no class accuracy.
     scores = metrics.scores(predicted_only)
     np.testing.assert_allclose(scores["miou"], (6 / 10 + 3 / 6 + 0) / 3)
     np.testing.assert_allclose(scores["macc"], (6 / 9 + 3 / 4) / 2)
 
 
-def test_scores_of_nothing_are_nan_without_a_warning():
+def test_scores_of_an_empty_confusion_matrix_are_nan_without_a_warning():
     scores = metrics.scores(np.zeros((3, 3), np.int64))
     assert set(scores) == {"pacc", "miou", "macc", "fwiou"}
     assert all(np.isnan(value) for value in scores.values())

@@ -22,14 +22,14 @@ def read_rgb(path):
     return cv2.imread(str(path))[..., ::-1]
 
 
-def test_classes_are_painted_in_their_colors_and_void_in_none_of_them():
+def test_classes_have_the_palettes_colors_and_ignored_pixels_another():
     labels = np.array([[0, 1, IGNORE_LABEL]], np.uint8)
     colors = color_labels(labels, PALETTE)
     np.testing.assert_array_equal(colors[0, :2], PALETTE)
     assert tuple(colors[0, 2]) not in {tuple(color) for color in PALETTE}
 
 
-def test_a_panel_is_image_truth_and_prediction_side_by_side(tmp_path):
+def test_a_panel_is_image_label_and_prediction_side_by_side(tmp_path):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)
     label, prediction = rng.integers(0, 2, (2, 5, 7)).astype(np.uint8)
@@ -45,7 +45,7 @@ def test_a_panel_is_image_truth_and_prediction_side_by_side(tmp_path):
     np.testing.assert_array_equal(panel[:, middle : middle + 7], PALETTE[label])
 
 
-def test_curves_are_drawn_from_whatever_there_is(tmp_path):
+def test_curves_have_a_panel_only_for_names_that_are_logged(tmp_path):
     lines = [
         {"step": 1, "train/loss_seg": 2.0},
         {"step": 2, "train/loss_seg": 1.0},
@@ -56,7 +56,7 @@ def test_curves_are_drawn_from_whatever_there_is(tmp_path):
     plots.save_curves(adversarial, tmp_path / "wide.png")
     narrow, wide = (read_rgb(tmp_path / f"{x}.png") for x in ("narrow", "wide"))
     assert np.ptp(narrow) > 0
-    assert wide.shape[1] == 2 * narrow.shape[1]  # D has its panels where there is a D
+    assert wide.shape[1] == 2 * narrow.shape[1]  # with two panels of D
 
 
 def drawn(monkeypatch, runs, path):
@@ -74,7 +74,7 @@ def drawn(monkeypatch, runs, path):
     }
 
 
-def test_a_comparison_has_the_panels_that_there_is_something_for(tmp_path, monkeypatch):
+def test_a_comparison_has_a_panel_only_for_names_that_are_logged(tmp_path, monkeypatch):
     loss, score = {"step": 1, "train/loss_seg": 2.0}, {"step": 1, "val/miou": 0.5}
     both = drawn(monkeypatch, {"a": [loss, score], "b": [loss]}, tmp_path / "x.png")
     assert both == {"Segmentation loss (nats)": ["a", "b"], "Validation mIoU": ["a"]}
@@ -93,7 +93,7 @@ def compare(*folders, out):
     )
 
 
-def test_runs_are_named_by_what_tells_their_folders_apart():
+def test_runs_are_named_by_the_shortest_distinct_end_of_their_paths():
     script = runpy.run_path(str(ROOT / "scripts" / "compare.py"), run_name="script")
     folders = [
         Path(x) for x in ("/r/a/run", "/r/b/run", "/r/other", "/s/b/run", "/run")
@@ -108,6 +108,6 @@ def test_a_run_given_twice_is_refused_in_one_line(tmp_path):
     line = {"step": 1, "train/loss_seg": 2.0}
     (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     out = tmp_path / "x.png"
-    found = compare(folder, folder / ".." / "run", out=out)
-    assert found.returncode == 1 and not out.exists()
-    assert found.stderr.strip().endswith("given twice; name each workdir once")
+    process = compare(folder, folder / ".." / "run", out=out)
+    assert process.returncode == 1 and not out.exists()
+    assert process.stderr.strip().endswith("given twice; give each workdir once")

@@ -32,7 +32,7 @@ def make_result(*, confusion=CONFUSION, examples=()):
     return result.Result(sums, {"one": 1.0, "t_g": 0.5}, list(examples), 0.5)
 
 
-def test_scores_have_the_names_of_the_log():
+def test_scores_have_the_names_of_metrics_jsonl():
     named = make_result().named(prefix="val/")
     assert set(named) == {
         *("val/pacc", "val/miou", "val/macc", "val/fwiou"),
@@ -46,7 +46,7 @@ def test_scores_have_the_names_of_the_log():
     np.testing.assert_allclose(named["val/ece"], 0.25)
 
 
-def test_the_table_lists_each_class_and_names_the_absent():
+def test_the_table_lists_each_class_and_names_absent_classes():
     lines = result.table(make_result(), SPLIT).splitlines()
     assert lines[:5] == [
         "IoU on tiny val (%)",
@@ -58,19 +58,19 @@ def test_the_table_lists_each_class_and_names_the_absent():
     assert lines[-1] == "  1 images in 0.5 s, 2.0 images/s"
 
 
-def test_the_table_of_a_split_with_every_class_names_none():
-    result = make_result(confusion=CONFUSION + 1)
-    assert "absent" not in result.table(result, SPLIT)
+def test_the_table_of_a_split_with_all_classes_names_no_absent_one():
+    complete = make_result(confusion=CONFUSION + 1)
+    assert "absent" not in result.table(complete, SPLIT)
 
 
-def test_a_split_of_void_alone_is_scored_nan_and_shown():
-    result = make_result(confusion=np.zeros((3, 3), np.int64))
-    assert np.isnan(result.scores["miou"])
-    assert "miou nan" in result.table(result, SPLIT)
+def test_a_split_of_ignored_pixels_has_nan_scores_in_the_table():
+    empty = make_result(confusion=np.zeros((3, 3), np.int64))
+    assert np.isnan(empty.scores["miou"])
+    assert "miou nan" in result.table(empty, SPLIT)
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_pictures_are_panels_and_where_there_is_a_log_curves(tmp_path, trained):
+def test_pictures_are_panels_and_curves_if_there_is_a_log(tmp_path, trained):
     if trained:
         with Writer(tmp_path, first_step=0, last_step=1) as writer:
             writer.write(1, {"train/loss_seg": 1.0})

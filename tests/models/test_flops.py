@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tempseg_jax.models.flops import count_flops
+from tempseg_jax.models import ops
+from tempseg_jax.models.flops import count_flops, count_parameters
 from tests.support import make_segmenter
 
 
@@ -12,14 +13,20 @@ def shape(*sides):
     return jax.ShapeDtypeStruct(sides, jnp.float32)
 
 
-def test_a_matrix_product_is_two_for_each_triple():
+def test_parameters_are_the_scalars_of_all_arrays_or_shapes_in_a_tree():
+    tree = {"a": jnp.zeros((2, 3)), "b": [shape(5), shape()]}
+    assert count_parameters(tree) == 2 * 3 + 5 + 1
+    assert count_parameters({}) == 0
+
+
+def test_a_matrix_product_has_two_flops_per_multiply_add():
     assert count_flops(jnp.matmul, shape(3, 5), shape(5, 7)) == 2 * 3 * 5 * 7
     batched = count_flops(jnp.matmul, shape(4, 3, 5), shape(4, 5, 7))
     assert batched == 4 * 2 * 3 * 5 * 7
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_a_convolution_is_its_kernel_at_every_output_padding_included(groups):
+def test_a_convolution_applies_its_kernel_at_every_output_including_padding(groups):
     conv = functools.partial(
         jax.lax.conv_general_dilated,
         window_strides=(2, 2),
@@ -27,11 +34,11 @@ def test_a_convolution_is_its_kernel_at_every_output_padding_included(groups):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
-    found = count_flops(conv, shape(2, 8, 8, 6), shape(3, 3, 6 // groups, 4))
-    assert found == 2 * (2 * 4 * 4 * 4) * (3 * 3 * 6 // groups)
+    flops = count_flops(conv, shape(2, 8, 8, 6), shape(3, 3, 6 // groups, 4))
+    assert flops == 2 * (2 * 4 * 4 * 4) * (3 * 3 * 6 // groups)
 
 
-def test_what_is_inside_other_functions_counts_as_often_as_it_runs():
+def test_functions_inside_jit_remat_and_scan_count_each_time_they_run():
     def product(x, _):
         return jax.jit(jax.checkpoint(lambda x: x @ x))(x), None
 
@@ -41,12 +48,42 @@ def test_what_is_inside_other_functions_counts_as_often_as_it_runs():
     assert count_flops(function, shape(4, 4)) == 3 * 2 * 4**3
 
 
-def test_a_network_agrees_with_xla_but_for_padding_and_trifles():
+def test_of_a_conditional_the_branch_with_most_flops_counts():
+    def function(x):
+        cases = [lambda x: x, lambda x: x @ x @ x, lambda x: x @ x]
+        return jax.lax.switch(x[0, 0].astype(int), cases, x)
+
+    assert count_flops(function, shape(4, 4)) == 2 * 2 * 4**3
+
+
+def test_of_a_choice_by_platform_the_default_form_counts():
+    def function(x):
+        return jax.lax.platform_dependent(
+            x, cpu=lambda x: x @ x @ x, default=lambda x: x @ x
+        )
+
+    assert count_flops(function, shape(4, 4)) == 2 * 4**3
+
+
+@pytest.mark.parametrize("kernel_size", [3, 7])
+def test_both_forms_of_a_convolution_have_the_same_flops(kernel_size):
+    conv = ops.SameConv(6, kernel_size, jnp.float32)
+    x = shape(2, 4, 6, 40)
+    variables = jax.eval_shape(conv.init, jax.random.key(0), x)
+    counts = {count_flops(conv.apply, variables, x)}
+    for platform in ("cpu", "cuda"):
+        with ops.forms_of(platform):
+            counts.add(count_flops(conv.apply, variables, x))
+    assert counts == {2 * (2 * 4 * 6 * 6) * (kernel_size**2 * 40)}
+
+
+def test_a_network_agrees_with_xla_within_3_percent():
+    # XLA leaves out the products with padding, and adds elementwise operations.
     segmenter = make_segmenter("resnet50", width=0.25)
     image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.uint8)
     init = functools.partial(segmenter.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), image)
     apply = functools.partial(segmenter.apply, train=False)
     counted = count_flops(apply, variables, image)
-    by_xla = jax.jit(apply).lower(variables, image).cost_analysis()["flops"]
-    assert 0.97 < counted / by_xla < 1.03
+    xla_flops = jax.jit(apply).lower(variables, image).cost_analysis()["flops"]
+    assert 0.97 < counted / xla_flops < 1.03

@@ -1,9 +1,9 @@
-"""The networks, and the way into them from a weight file, against PyTorch.
+"""The networks and the loading of weight files, compared with PyTorch.
 
-Weights are drawn from a fixed seed, written as the files that users bring, and loaded
-by `load_pretrained`; every convolution and BatchNorm must then agree with the numbers
-of golden/make_golden.py, another implementation of the published definitions, on images
-that are not square.
+Weights are drawn from a fixed seed, written to files with torchvision's or Keras'
+tensor names, and loaded by `load_pretrained`. The output of every convolution and
+BatchNorm must then equal the reference values of golden/make_golden.py, an independent
+implementation of the published definitions, for images that are not square.
 """
 
 import math
@@ -39,7 +39,7 @@ RTOL = 1e-4  # of the layer's largest magnitude
 
 
 def _write(path, layout, shapes):
-    """Write a drawn weight file as torchvision or Keras would."""
+    """Write random weights to a file as torchvision or Keras would."""
     tensors = {}
     for row in layout.rows:
         shape, kind = shapes[row.linen].shape, row.linen.rpartition("/")[2]
@@ -55,7 +55,7 @@ def _write(path, layout, shapes):
 
 
 def _draw_head(path, shape):
-    """Draw what no file has, the scores and the upsampling, as PyTorch arranges it."""
+    """Draw a variable of the score layers or the upsampling, which no file has."""
     module, kind = path.split("/")[-2:]
     if kind == "bias":
         return draw(f"{module}.bias", shape, kind)
@@ -100,7 +100,7 @@ def network(request, tmp_path_factory):
 
 
 def _run(module, variables, x, *, train):
-    """Return {path: array} of the logits, all intermediates and new statistics."""
+    """Return {path: array}: logits, outputs of all modules, running statistics."""
 
     @jax.jit
     def run(variables, x):
@@ -114,25 +114,31 @@ def _run(module, variables, x, *, train):
 
     with jax.default_matmul_precision("highest"):
         logits, state = run(variables, x)
-    found = {"logits": logits}
+    outputs = {"logits": logits}
     for path, (value, *_) in flatten_dict(state["intermediates"], sep="/").items():
-        found[path.removesuffix("/__call__")] = value
-    return found | flatten_dict({"batch_stats": state.get("batch_stats", {})}, sep="/")
+        outputs[path.removesuffix("/__call__")] = value
+    return outputs | flatten_dict(
+        {"batch_stats": state.get("batch_stats", {})}, sep="/"
+    )
 
 
-def _assert_matches(case, found, names):
-    """Compare every layer in a golden file; `names` gives the file's names to ours."""
+def _assert_matches(case, outputs, names):
+    """Compare every layer of a golden file; `names` maps its names to `outputs`."""
     golden = np.load(GOLDEN / f"{case}.npz")
     assert len(golden["names"]) > 8
     for name, expected in zip(golden["names"], golden["values"], strict=True):
-        got = summarize(str(name), found[names[name]])
+        actual = summarize(str(name), outputs[names[name]])
         np.testing.assert_allclose(
-            got, expected, rtol=0, atol=RTOL * expected[-1], err_msg=f"{case}: {name}"
+            actual,
+            expected,
+            rtol=0,
+            atol=RTOL * expected[-1],
+            err_msg=f"{case}: {name}",
         )
 
 
 def _names(layout):
-    """Return {layer or statistic in the file: path in `_run`'s result}."""
+    """Return {name of a layer or statistic in the file: key of `_run`'s result}."""
     names = {"logits": "logits"}
     for row in layout.rows:
         separator = "/" if "/" in row.file else "."
@@ -144,24 +150,25 @@ def _names(layout):
 
 
 @pytest.mark.parametrize("size", SHAPES)
-def test_every_layer_of_a_segmenter_matches_the_golden_activations(network, size):
+def test_every_layer_of_a_segmenter_equals_the_golden_activations(network, size):
     name, module, variables, layout = network
-    found = _run(module, variables, draw_image(SHAPES[size]), train=False)
-    _assert_matches(f"{name}_{size}_eval", found, _names(layout))
+    outputs = _run(module, variables, draw_image(SHAPES[size]), train=False)
+    _assert_matches(f"{name}_{size}_eval", outputs, _names(layout))
 
 
 @pytest.mark.parametrize("network", ["resnet50", "resnet50_v15"], indirect=True)
-def test_batch_norm_in_training_matches_outputs_and_running_statistics(network):
-    # Flax and Keras average the batches' biased variances, PyTorch the unbiased ones;
-    # make_golden.py converts. At stage 5, with 48 positions, they differ by a 48th.
+def test_batch_norm_in_training_has_the_golden_outputs_and_running_statistics(network):
+    # The running variance of Flax and Keras is a mean of biased variances, that of
+    # PyTorch of unbiased ones; make_golden.py converts it. At stage 5, with 48
+    # positions, they differ by a factor of 48/47.
     name, module, variables, layout = network
-    found = _run(module, variables, draw_image(TRAIN_SHAPE), train=True)
-    _assert_matches(f"{name}_96x128_train", found, _names(layout))
+    outputs = _run(module, variables, draw_image(TRAIN_SHAPE), train=True)
+    _assert_matches(f"{name}_96x128_train", outputs, _names(layout))
 
 
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("size", SHAPES)
-def test_discriminator_matches_the_golden_activations(size, train):
+def test_the_discriminator_equals_the_golden_activations(size, train):
     module = Discriminator(jnp.dtype("float32"))
     b, h, w, _ = SHAPES[size]
     maps = draw(f"probabilities {size}", (b, h, w, 21), "probability")
@@ -184,6 +191,6 @@ def test_discriminator_matches_the_golden_activations(size, train):
         variables[path], names[layer] = value, layer
         if collection == "batch_stats":
             names[file] = path
-    found = _run(module, unflatten_dict(variables, sep="/"), maps, train=train)
+    outputs = _run(module, unflatten_dict(variables, sep="/"), maps, train=train)
     mode = "train" if train else "eval"
-    _assert_matches(f"discriminator_{size}_{mode}", found, names)
+    _assert_matches(f"discriminator_{size}_{mode}", outputs, names)

@@ -69,7 +69,7 @@ def test_it_trains_on_as_the_first_release_did(workdir, config):
 
 
 def test_it_is_evaluated_with_the_same_scores(workdir, config):
-    report = evaluate.assess(
+    report = evaluate.evaluate(
         config,
         workdir,
         checkpoint="best",

@@ -1,1 +1,1 @@
-"""ImageNet weights: where they come from, their layouts, and loading them."""
+"""ImageNet weights: sources, file layouts, loading and export."""

@@ -1,6 +1,5 @@
-"""Give a segmenter's weights to PyTorch, under torchvision's names."""
+"""Export a segmenter's weights for PyTorch, with torchvision's tensor names."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
+from tempseg_jax.io import atomic
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.layouts import (
     PREPROCESSINGS,
@@ -23,18 +23,19 @@ _LAYOUTS = {
 def to_torchvision(
     variables: dict[str, Any], *, segmenter_name: str
 ) -> dict[str, np.ndarray]:
-    """Return the weights under torchvision's names and in its arrangement.
+    """Return the weights with torchvision's tensor names and axis orders.
 
-    The scores and the learned upsampling, which torchvision's classifiers lack, keep
-    their own names: `score.weight`, `upsample8.weight` (as in ConvTranspose2d).
+    The score layers and the learned upsampling do not exist in torchvision's
+    classifiers. They keep their own names and take PyTorch's axis orders:
+    `score.weight` as in Conv2d, `upsample8.weight` as in ConvTranspose2d.
 
     Raises:
-        ValueError: torchvision has no such architecture.
+        ValueError: If torchvision does not have this architecture.
     """
     if segmenter_name not in _LAYOUTS:
         raise ValueError(
-            f"torchvision has no network like {segmenter_name!r} (its ResNet-50 is "
-            "resnet50_v15), so these weights cannot have its names"
+            f"torchvision does not have the network of model.name={segmenter_name!r}, "
+            f"so its weights cannot be exported; {' and '.join(_LAYOUTS)} can"
         )
     flat = flatten_dict(variables, sep="/")
     tensors = {
@@ -44,7 +45,7 @@ def to_torchvision(
     for path, value in flat.items():
         *_, module, parameter = path.split("/")
         if parameter == "kernel":
-            # A ConvTranspose2d keeps (in, out, row, column); neither side flips.
+            # ConvTranspose2d stores (in, out, row, column), also without flipping.
             axes = (2, 3, 0, 1) if module.startswith("upsample") else (3, 2, 0, 1)
             tensors[f"{module}.weight"] = np.asarray(value).transpose(axes)
         else:
@@ -59,18 +60,24 @@ def save_torchvision(
     segmenter_name: str,
     preprocessing: Preprocessing,
 ) -> None:
-    """Write `to_torchvision` as safetensors, and with it what input it expects.
+    """Write the tensors of `to_torchvision` and the preprocessing as safetensors.
 
-    The names alone would say torchvision's preprocessing, also where the weights were
-    trained under another; `preprocessing_of` believes the metadata first.
+    The preprocessing is stored in the file's metadata, because torchvision's names
+    would otherwise imply torchvision's preprocessing even if the weights were trained
+    with another one. `preprocessing_of` uses the metadata where there is any.
 
     Raises:
-        ValueError: torchvision has no such architecture, or the preprocessing no name.
+        OSError, safetensors.SafetensorError: If the file cannot be written.
+        ValueError: If torchvision does not have this architecture, or if the
+            preprocessing is not one of `PREPROCESSINGS`.
     """
     names = [name for name, known in PREPROCESSINGS.items() if known == preprocessing]
     if not names:
-        raise ValueError(f"{preprocessing} is none of {', '.join(PREPROCESSINGS)}")
+        raise ValueError(
+            f"{path} cannot be written: {preprocessing} has no name for the metadata; "
+            f"use one of {', '.join(PREPROCESSINGS)}"
+        )
     tensors = to_torchvision(variables, segmenter_name=segmenter_name)
-    partial = path.with_name(path.name + ".part")
-    save_file(tensors, partial, metadata={"format": "pt", "preprocessing": names[0]})
-    os.replace(partial, path)
+    metadata = {"format": "pt", "preprocessing": names[0]}
+    with atomic.replacing(path) as partial:
+        save_file(tensors, partial, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Read weight files that cannot execute anything: safetensors and Keras' HDF5."""
+"""Read weight files in formats that cannot run code: safetensors and Keras' HDF5."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
-# Keras 2 writes "conv1_conv/conv1_conv/kernel:0", Keras 1, whose VGG-16 is still the
-# published one, "block1_conv1/block1_conv1_W_1:0".
+# Keras 2 writes "conv1_conv/conv1_conv/kernel:0"; Keras 1, which wrote the published
+# VGG-16 file, "block1_conv1/block1_conv1_W_1:0".
 _KERAS_NAME = re.compile(
     r"(?:.*[/_])?(kernel|bias|gamma|beta|moving_mean|moving_variance|W|b)(?:_\d+)?(?::0)?"
 )
@@ -20,43 +20,49 @@ _KERAS_1 = {"W": "kernel", "b": "bias"}
 
 
 class Index(NamedTuple):
-    """What a weight file holds, known without reading a tensor."""
+    """Tensor names, shapes and metadata of a weight file, read without any tensor."""
 
     shapes: dict[str, tuple[int, ...]]
-    metadata: dict[str, str]
+    metadata: dict[str, str]  # of a safetensors file; empty for HDF5
 
 
 def read_index(path: Path) -> Index:
-    """Return names and shapes; Keras' names as "layer/kernel", "layer/bias", ...
+    """Return a file's index, with Keras' names as "layer/kernel", "layer/bias", ...
 
     Raises:
-        ValueError: a pickle, another format, or a damaged file.
+        ValueError: If the file may be a pickle, is damaged, or has another format.
     """
     with _open(path) as file:
         if isinstance(file, h5py.File):
-            shapes = {name: file[at].shape for name, at in _keras_names(file).items()}
+            shapes = {name: file[at].shape for name, at in _keras_paths(file).items()}
             return Index(shapes, {})
         shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
         return Index(shapes, file.metadata() or {})
 
 
 def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the named tensors as float32, one at a time, under `read_index`'s names.
+    """Yield (name, tensor as float32) for each of these names from `read_index`.
 
     Raises:
-        ValueError: a tensor cannot be read or has a value that is not finite.
+        ValueError: If a tensor cannot be read or has a value that is not finite.
     """
     with _open(path) as file:
-        places = _keras_names(file) if isinstance(file, h5py.File) else {}
+        keras_paths = _keras_paths(file) if isinstance(file, h5py.File) else None
         for name in names:
             try:
-                tensor = file[places[name]][()] if places else file.get_tensor(name)
+                if keras_paths is None:
+                    tensor = file.get_tensor(name)
+                else:
+                    tensor = file[keras_paths[name]][()]
             except (OSError, SafetensorError) as error:
-                raise ValueError(f"{path} is damaged at {name}: {error}") from error
+                raise ValueError(
+                    f"{path}: {name} cannot be read ({error}); download the file again"
+                ) from error
             tensor = np.asarray(tensor, np.float32)
             if not np.isfinite(tensor).all():
                 raise ValueError(
-                    f"{path}: {name} has a value that is not finite; get the file again"
+                    f"{path}: {name} has a value that is not finite; download the "
+                    "file again"
                 )
             yield name, tensor
 
@@ -65,8 +71,8 @@ def _open(path: Path) -> h5py.File | safe_open:
     if path.suffix in PICKLES:
         target = path.with_suffix(".safetensors").name
         raise ValueError(
-            f"{path} may be a pickle, which can run any program when it is read; where "
-            "you trust it, convert it in an environment with torch: "
+            f"{path} may be a pickle, which can run any code when it is loaded; if you "
+            "trust it, convert it in an environment with torch: "
             f"python scripts/convert_weights.py {path} {target}"
         )
     try:
@@ -76,7 +82,8 @@ def _open(path: Path) -> h5py.File | safe_open:
             return h5py.File(path, "r")
     except (OSError, SafetensorError) as error:
         raise ValueError(
-            f"{path} is damaged or no {path.suffix} file ({error}); get it again"
+            f"{path} is damaged or is not a {path.suffix} file ({error}); download it "
+            "again"
         ) from error
     raise ValueError(
         f"{path}: weights are read from .safetensors and Keras .h5 files, "
@@ -84,17 +91,20 @@ def _open(path: Path) -> h5py.File | safe_open:
     )
 
 
-def _keras_names(file: h5py.File) -> dict[str, str]:
-    """Return {"layer/role": path in the file}; a saved model has them in a folder."""
+def _keras_paths(file: h5py.File) -> dict[str, str]:
+    """Return {"layer/role": path in the file}.
+
+    A file that holds a whole saved model has the weights in the group "model_weights".
+    """
     root = file.get("model_weights", file)
-    names = {}
+    paths = {}
 
     def add(at: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
             match = _KERAS_NAME.fullmatch(at)
             layer = at.split("/")[-2:-1]
             role = match and _KERAS_1.get(match[1], match[1])
-            names[f"{layer[0]}/{role}" if layer and role else at] = item.name
+            paths[f"{layer[0]}/{role}" if layer and role else at] = item.name
 
     root.visititems(add)
-    return names
+    return paths

@@ -1,7 +1,7 @@
-"""What each family of weight files calls its tensors, and how it lays them out.
+"""Layouts: the tensor names and axis orders of each family of weight files.
 
-One row joins a tensor's name here, its name in the file and its arrangement there;
-loading and exporting read the same rows.
+One row relates a Linen variable to the tensor's name and axis order in a file. Loading
+and exporting use the same rows.
 """
 
 import math
@@ -18,10 +18,10 @@ Shape = tuple[int, ...]
 
 
 class Arrangement(NamedTuple):
-    """How the axes of a tensor in a file map to those of the Linen parameter."""
+    """Conversion between a tensor in a file and a Linen variable."""
 
-    file_shape: Callable[[Shape], Shape]  # of a parameter of this shape
-    from_file: Callable[[np.ndarray, Shape], np.ndarray]  # to a parameter of this shape
+    file_shape: Callable[[Shape], Shape]  # the variable's shape -> the file's
+    from_file: Callable[[np.ndarray, Shape], np.ndarray]  # tensor, variable's shape
     to_file: Callable[[np.ndarray], np.ndarray]
 
 
@@ -30,14 +30,14 @@ SAME = Arrangement(
     from_file=lambda tensor, shape: tensor,
     to_file=lambda kernel: kernel,
 )
-"""Vectors everywhere, and convolution kernels in Keras: height, width, in, out."""
+"""Unchanged: vectors, and convolution kernels in Keras (height, width, in, out)."""
 
 OIHW = Arrangement(
     file_shape=lambda shape: (shape[3], shape[2], shape[0], shape[1]),
     from_file=lambda tensor, shape: tensor.transpose(2, 3, 1, 0),
     to_file=lambda kernel: kernel.transpose(3, 2, 0, 1),
 )
-"""A convolution kernel in PyTorch."""
+"""Convolution kernels in PyTorch: (out, in, height, width)."""
 
 LINEAR_CHW = Arrangement(
     file_shape=lambda shape: (shape[3], math.prod(shape[:3])),
@@ -46,33 +46,34 @@ LINEAR_CHW = Arrangement(
     ).transpose(2, 3, 1, 0),
     to_file=lambda kernel: kernel.transpose(3, 2, 0, 1).reshape(kernel.shape[3], -1),
 )
-"""A convolution over its whole input as a Linear: out, (channel, row, column)."""
+"""PyTorch's Linear over a flattened map: (out, channel * row * column)."""
 
 DENSE_HWC = Arrangement(
     file_shape=lambda shape: (math.prod(shape[:3]), shape[3]),
     from_file=lambda tensor, shape: tensor.reshape(shape),
     to_file=lambda kernel: kernel.reshape(-1, kernel.shape[3]),
 )
-"""A convolution over its whole input as a Dense: (row, column, channel), out."""
+"""Keras' Dense over a flattened map: (row * column * channel, out)."""
 
 
 class Row(NamedTuple):
-    """One tensor, on both sides."""
+    """One tensor: its Linen variable, its name in the file, its axis order there."""
 
-    linen: str  # path in the variables, e.g. "params/conv1/kernel"
-    file: str
+    linen: str  # path of the variable, e.g. "params/conv1/kernel"
+    file: str  # name of the tensor, e.g. "conv1.weight"
     arrangement: Arrangement
 
 
 class Layout(NamedTuple):
-    """A family of weight files for one network."""
+    """A family of weight files for one network, at its published width."""
 
     title: str
     segmenter: str  # the key of SEGMENTERS that these weights fit
-    preprocessing: Preprocessing  # under which the family was trained
+    preprocessing: Preprocessing  # with which these weights were trained
+    first_kernel: Shape  # published shape of the first row's variable
     rows: tuple[Row, ...]
-    signature: frozenset[str]  # tensors by which a file of the family is recognized
-    backbone: str  # regular expression: a tensor of the backbone itself
+    signature: frozenset[str]  # a file that has these tensors is of this layout
+    backbone: str  # regular expression that matches every tensor of the backbone
 
 
 def _keras(linen: str, file: str, kernel: Arrangement) -> Iterator[Row]:
@@ -100,7 +101,7 @@ def _torch_norm(linen: str, file: str) -> Iterator[Row]:
 
 
 def _resnet_blocks() -> Iterator[tuple[int, int, bool]]:
-    """Yield (stage from 2, block from 1, whether it has a projection)."""
+    """Yield (stage from 2, block from 1, whether its shortcut is a convolution)."""
     for stage, (blocks, _) in enumerate(STAGES, start=2):
         for block in range(1, blocks + 1):
             yield stage, block, block == 1
@@ -138,7 +139,7 @@ def _keras_vgg16() -> Iterator[Row]:
 
 
 def _torch_vgg16(fc6: str, fc7: str, kernel: Arrangement) -> Iterator[Row]:
-    index = 0  # in nn.Sequential, where each ReLU and each pooling takes a place too
+    index = 0  # in nn.Sequential, which also counts each ReLU and each pooling layer
     for block, (convolutions, _) in enumerate(BLOCKS, start=1):
         for i in range(1, convolutions + 1):
             yield from _torch(
@@ -154,6 +155,7 @@ KERAS_RESNET50 = Layout(
     "Keras ResNet-50",
     "resnet50",
     CAFFE,
+    (7, 7, 3, 64),
     tuple(_keras_resnet50()),
     frozenset({"conv1_conv/kernel", "conv2_block1_1_conv/bias"}),
     r"conv\d_block",
@@ -162,6 +164,7 @@ KERAS_VGG16 = Layout(
     "Keras VGG-16",
     "fcn8s",
     CAFFE,
+    (3, 3, 3, 64),
     tuple(_keras_vgg16()),
     frozenset({"block1_conv1/kernel", "block5_conv3/kernel"}),
     r"block\d_conv",
@@ -170,6 +173,7 @@ TORCHVISION_RESNET50 = Layout(
     "torchvision ResNet-50",
     "resnet50_v15",
     TORCHVISION,
+    (7, 7, 3, 64),
     tuple(_torchvision_resnet50()),
     frozenset({"conv1.weight", "layer1.0.conv3.weight", "layer4.2.bn3.running_var"}),
     r"layer\d\..*(?<!num_batches_tracked)$",
@@ -178,6 +182,7 @@ TORCHVISION_VGG16 = Layout(
     "torchvision VGG-16",
     "fcn8s",
     TORCHVISION,
+    (3, 3, 3, 64),
     tuple(_torch_vgg16("classifier.0", "classifier.3", LINEAR_CHW)),
     frozenset({"features.0.weight", "classifier.0.weight"}),
     r"features\.",
@@ -186,6 +191,7 @@ TIMM_VGG16 = Layout(
     "timm VGG-16",
     "fcn8s",
     TORCHVISION,
+    (3, 3, 3, 64),
     tuple(_torch_vgg16("pre_logits.fc1", "pre_logits.fc2", OIHW)),
     frozenset({"features.0.weight", "pre_logits.fc1.weight"}),
     r"features\.",
@@ -200,9 +206,9 @@ LAYOUTS = (
 )
 
 PREPROCESSINGS = {"caffe": CAFFE, "torchvision": TORCHVISION}
-"""By the name that a safetensors file's metadata gives under "preprocessing"."""
+"""Preprocessings by their names in safetensors metadata ("preprocessing")."""
 
 
 def recognize(names: frozenset[str]) -> Layout | None:
-    """Return the layout whose signature is among a file's tensor names, if any."""
+    """Return the layout whose signature is among a file's tensor names, else None."""
     return next((layout for layout in LAYOUTS if layout.signature <= names), None)

@@ -1,4 +1,4 @@
-"""ImageNet weights, each bound to the preprocessing it was trained under."""
+"""Load ImageNet weights, each with the preprocessing it was trained with."""
 
 import difflib
 import re
@@ -20,14 +20,14 @@ from tempseg_jax.models.weights.layouts import (
     Layout,
     recognize,
 )
-from tempseg_jax.models.weights.report import LoadReport, describe
+from tempseg_jax.models.weights.report import LoadReport, describe_preprocessing
 from tempseg_jax.models.weights.sources import HubFile, KerasFile, LocalFile
 
 Variables = dict[str, Any]  # of Linen: {"params": ..., "batch_stats": ...}, nested
 
 
 class Source(NamedTuple):
-    """Where a file comes from, what it calls its tensors, what input it expects."""
+    """A weight file: its location, layout and preprocessing."""
 
     location: HubFile | KerasFile | LocalFile
     layout: Layout
@@ -61,16 +61,16 @@ PRETRAINED: dict[str, Source] = {
 
 
 def preprocessing_of(source: str | None) -> Preprocessing:
-    """Return what the input of a network with these weights must look like.
+    """Return the preprocessing that a network with these weights needs.
 
-    Nothing is downloaded, and of a local file only the tensors' names are read.
+    Nothing is downloaded. Only the names, shapes and metadata of a local file are read.
 
     Args:
-        source: a key of `PRETRAINED`, a path to a .safetensors or .h5 file, or nothing
-            for a network from scratch.
+        source: A key of `PRETRAINED`, a path to a .safetensors or .h5 file, or "" or
+            None for a network trained from scratch.
 
     Raises:
-        ValueError: neither a key nor a file that is recognized.
+        ValueError: If the source is neither a key nor a file with a known layout.
     """
     return _resolve(source).preprocessing if source else TORCHVISION
 
@@ -82,18 +82,19 @@ def load_pretrained(
     segmenter_name: str,
     missing: tuple[str, ...],
 ) -> tuple[Variables, LoadReport]:
-    """Put a file's tensors, as float32, in the place of freshly initialized ones.
+    """Replace freshly initialized variables by a file's tensors, as float32.
 
     Args:
-        variables: of the segmenter, as `init` gives them; not modified.
-        source: a key of `PRETRAINED` or a path to a .safetensors or .h5 file.
-        segmenter_name: the key of `SEGMENTERS` that the variables belong to.
-        missing: prefixes of layers, in the file's own names, that the file may lack;
-            what is absent keeps its initial value.
+        variables: The segmenter's variables as `init` returns them; not modified.
+        source: A key of `PRETRAINED` or a path to a .safetensors or .h5 file.
+        segmenter_name: The key of `SEGMENTERS` that the variables belong to.
+        missing: Prefixes of tensor names in the file. Tensors with these prefixes may
+            be missing from the file; their variables keep their initial values.
 
     Raises:
-        ValueError: the source is unknown, belongs to another architecture or cannot be
-            had; a tensor is missing, of another shape, unexpected or not finite.
+        ValueError: If the source is unknown, belongs to another architecture or cannot
+            be downloaded, or if a tensor is missing, has another shape, belongs to a
+            deeper network or is not finite.
     """
     location, layout, preprocessing = _resolve(source)
     fresh = flatten_dict(variables, sep="/")
@@ -113,7 +114,7 @@ def load_pretrained(
             row.arrangement.from_file(tensor, shape)
         )
     report = LoadReport(
-        origin=f"{path} ({layout.title}; {describe(preprocessing)})",
+        origin=f"{path} ({layout.title}; {describe_preprocessing(preprocessing)})",
         loaded=tuple(name for name in fresh if name in loaded),
         fresh=tuple(name for name in fresh if name not in loaded),
         unused=unused,
@@ -126,35 +127,37 @@ def _resolve(source: str) -> Source:
         return PRETRAINED[source]
     path = Path(source).expanduser()
     if not path.is_file():
-        raise ValueError(_unknown(source))
+        raise ValueError(_unknown_source_message(source))
     index = read_index(path)
     layout = recognize(frozenset(index.shapes))
     if layout is None:
-        some = ", ".join(sorted(index.shapes)[:4]) or "none at all"
+        first = ", ".join(sorted(index.shapes)[:4]) or "no tensors"
         known = "; ".join(layout.title for layout in LAYOUTS)
         raise ValueError(
-            f"{path}: the tensors' names ({some}, ...) are of no known layout ({known})"
+            f"{path}: the tensor names ({first}, ...) match no known layout; use a "
+            f"file of one of these: {known}"
         )
-    return Source(LocalFile(path), layout, _declared(path, index, layout))
+    return Source(LocalFile(path), layout, _preprocessing_of_file(path, index, layout))
 
 
-def _unknown(source: str) -> str:
+def _unknown_source_message(source: str) -> str:
     close = difflib.get_close_matches(source, PRETRAINED, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(PRETRAINED)}"
     return (
-        f"model.pretrained={source!r} is neither a known source ({hint}) nor "
-        "a file here"
+        f"model.pretrained={source!r} is neither a known source ({hint}) nor the path "
+        "of a file"
     )
 
 
-def _declared(path: Path, index: Index, layout: Layout) -> Preprocessing:
-    """Return what the file says of itself, or else what its family is known for."""
+def _preprocessing_of_file(path: Path, index: Index, layout: Layout) -> Preprocessing:
+    """Return the preprocessing in the file's metadata, else that of its layout."""
     name = index.metadata.get("preprocessing")
     if name is None:
         return layout.preprocessing
     if name not in PREPROCESSINGS:
         raise ValueError(
-            f"{path} says preprocessing={name!r}; known are {', '.join(PREPROCESSINGS)}"
+            f"{path}: the metadata has preprocessing={name!r}, which is not known; use "
+            f"one of {', '.join(PREPROCESSINGS)}"
         )
     return PREPROCESSINGS[name]
 
@@ -162,18 +165,18 @@ def _declared(path: Path, index: Index, layout: Layout) -> Preprocessing:
 def _check_network(
     fresh: dict[str, Any], source: str, layout: Layout, segmenter_name: str
 ) -> None:
-    """Refuse, before any download, a network that the weights cannot fit."""
+    """Raise ValueError, before any download, if the weights do not fit the network."""
     if layout.segmenter != segmenter_name:
         raise ValueError(
-            f"model.pretrained={source!r} is {layout.title}, which fits the segmenter "
-            f"{layout.segmenter!r}, not {segmenter_name!r}: change one of them"
+            f"model.pretrained={source!r} ({layout.title}) fits model.name="
+            f"{layout.segmenter!r}, not {segmenter_name!r}; change one of the two"
         )
-    first = fresh[layout.rows[0].linen].shape
-    if first[-1] != 64:
+    shape = fresh[layout.rows[0].linen].shape
+    if shape != layout.first_kernel:
         raise ValueError(
-            f"model.pretrained={source!r} fits only the full width, 64 channels in the "
-            f"first convolution; this network has {first[-1]}: set model.width=1 or "
-            "model.pretrained=''"
+            f"model.pretrained={source!r} fits only the published width, with a first "
+            f"kernel of shape {layout.first_kernel}, but this network's has shape "
+            f"{shape}; set model.width=1 or model.pretrained=''"
         )
 
 
@@ -181,28 +184,30 @@ def _check_prefixes(missing: tuple[str, ...], layout: Layout) -> None:
     for prefix in missing:
         if not any(row.file.startswith(prefix) for row in layout.rows):
             raise ValueError(
-                f"model.pretrained_missing has {prefix!r}, with which no tensor of "
-                f"{layout.title} begins (the first is {layout.rows[0].file!r})"
+                f"model.pretrained_missing has {prefix!r}, but no tensor name of "
+                f"{layout.title} starts with it; names look like "
+                f"{layout.rows[0].file!r}"
             )
 
 
 def _check_file(
     path: Path, index: Index, layout: Layout, missing: tuple[str, ...]
 ) -> None:
-    """Refuse a file that lacks a tensor, or has more layers than the network."""
+    """Raise ValueError if a tensor is missing or belongs to a deeper network."""
     absent = [row.file for row in layout.rows if row.file not in index.shapes]
     absent = [name for name in absent if not name.startswith(missing)]
     if absent:
         raise ValueError(
-            f"{path} lacks {_list(absent)} of {layout.title}; if that is intended, "
-            "name their beginnings in model.pretrained_missing"
+            f"{path} does not have the tensors {_list_names(absent)} of "
+            f"{layout.title}; if that is intended, add prefixes of their names to "
+            "model.pretrained_missing"
         )
     known = {row.file for row in layout.rows}
     extra = [n for n in index.shapes if n not in known and re.match(layout.backbone, n)]
     if extra:
         raise ValueError(
-            f"{path} has {_list(extra)}, which {layout.title} has not: these are the "
-            "weights of another network"
+            f"{path} has the tensors {_list_names(extra)}, which {layout.title} does "
+            "not have; the file holds the weights of another network"
         )
 
 
@@ -211,14 +216,14 @@ def _check_shapes(
 ) -> None:
     for row in layout.rows:
         expected = row.arrangement.file_shape(fresh[row.linen].shape)
-        found = index.shapes.get(row.file, expected)
-        if found != expected:
+        shape = index.shapes.get(row.file, expected)
+        if shape != expected:
             raise ValueError(
-                f"{path}: {row.file} has the shape {found}, not {expected} as in "
-                f"{layout.title}: these are the weights of another network"
+                f"{path}: {row.file} has the shape {shape}, not {expected} as in "
+                f"{layout.title}; the file holds the weights of another network"
             )
 
 
-def _list(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     more = f" and {len(names) - 12} more tensors" if len(names) > 12 else ""
     return ", ".join(names[:12]) + more

@@ -1,4 +1,4 @@
-"""What became of every tensor when weights were loaded."""
+"""Report of which tensors were loaded from a weight file."""
 
 import re
 from collections import Counter
@@ -8,22 +8,22 @@ from tempseg_jax.models.preprocessing import Preprocessing
 
 
 class LoadReport(NamedTuple):
-    """Names of all tensors, of the network and of the file; `str` is the table."""
+    """Which variables were loaded and which were not; `str` gives a table."""
 
-    origin: str  # the file and its conventions
-    loaded: tuple[str, ...]  # paths in the variables
-    fresh: tuple[str, ...]  # paths in the variables: as they were initialized
-    unused: tuple[str, ...]  # names in the file
+    origin: str  # the file, its layout and its preprocessing
+    loaded: tuple[str, ...]  # paths of variables
+    fresh: tuple[str, ...]  # paths of variables that keep their initial values
+    unused: tuple[str, ...]  # names of tensors in the file
 
     def __str__(self) -> str:
-        """Return the table, a row for each part of the network."""
+        """Return the table, with one row per part of the network."""
         loaded, fresh = (Counter(map(_part, n)) for n in (self.loaded, self.fresh))
         parts = sorted(loaded | fresh)
         width = max(map(len, parts))
         rows = [f"  {p:<{width}}  {loaded[p]:>6}  {fresh[p]:>5}" for p in parts]
         modules = dict.fromkeys(name.split("/", 1)[1] for name in self.fresh)
         layers = dict.fromkeys(name.rpartition("/")[0] for name in modules)
-        # A counter of batches for each of 53 BatchNorms is one thing to a reader.
+        # The 53 tensors "bn....num_batches_tracked" are listed as one entry.
         counts = Counter(re.sub(r".*\.(?=num_b)", "*.", name) for name in self.unused)
         unused = (f"{name} ({n})" if n > 1 else name for name, n in counts.items())
         return "\n".join(
@@ -38,17 +38,17 @@ class LoadReport(NamedTuple):
         )
 
 
-def describe(preprocessing: Preprocessing) -> str:
-    """Return a preprocessing in words."""
+def describe_preprocessing(preprocessing: Preprocessing) -> str:
+    """Return a short text such as "input BGR minus (103.94, 116.78, 123.68)"."""
     mean, std = (
         ", ".join(f"{value:.2f}" for value in values)
         for values in (preprocessing.mean, preprocessing.std)
     )
-    divided = "" if set(preprocessing.std) == {1.0} else f", over ({std})"
+    divided = "" if set(preprocessing.std) == {1.0} else f", divided by ({std})"
     return f"input {preprocessing.channel_order} minus ({mean}){divided}"
 
 
 def _part(path: str) -> str:
-    """Return the top-level module of a path; in the backbone the one below it."""
+    """Return the top-level module of a path; within the backbone, its submodule."""
     _, *modules, _ = path.split("/")
     return "/".join(modules[:2]) if modules[0] == "backbone" else modules[0]

@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 
 from tempseg_jax.sweep import cells, progress, store
 from tempseg_jax.sweep.cells import CELLS, TABLES
-from tempseg_jax.sweep.measure import Measurement
+from tempseg_jax.sweep.measurement import Measurement
 from tempseg_jax.sweep.scope import read_scope
 from tempseg_jax.sweep.store import Run
 from tempseg_jax.workdir import saved_config

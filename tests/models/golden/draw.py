@@ -1,7 +1,8 @@
-"""Weights and inputs of the golden activations: NumPy alone, one rule for both sides.
+"""Weights and inputs of the golden activations, from NumPy alone.
 
-A tensor depends on its name, shape and kind only. `RandomState` is frozen by NumPy's
-policy, so every machine and version draws the same bytes.
+Both the PyTorch script and the test use this module. A tensor depends only on its name,
+shape and kind. NumPy does not change `RandomState` between versions, so every machine
+and version draws the same bytes.
 """
 
 import math
@@ -9,9 +10,10 @@ import zlib
 
 import numpy as np
 
-# Center and half-width; a kernel's is He's, so that activations keep their size. Biases
-# are positive, away from ReLU's kink: else, in training, fifty BatchNorms would make
-# rounding errors ten times as large.
+# Center and half-width of each kind. Kernels have He's range, so that activations keep
+# their magnitude. Biases are positive, so that few values are near 0, where ReLU is not
+# differentiable: otherwise fifty BatchNorms in training mode would make rounding errors
+# ten times as large.
 RANGES = {
     "bias": (0.5, 0.5),
     "scale": (1.0, 0.5),
@@ -22,7 +24,7 @@ RANGES = {
 
 
 def draw(name: str, shape: tuple[int, ...], kind: str, *, fan_in: int = 0):
-    """Return float32 values, uniform in the range of their kind."""
+    """Return float32 values, uniformly distributed in the range of their kind."""
     center, half = (0.0, math.sqrt(6 / fan_in)) if fan_in else RANGES[kind]
     random = np.random.RandomState(zlib.crc32(name.encode()))
     values = np.frombuffer(random.bytes(2 * math.prod(shape)), "<i2")
@@ -33,13 +35,13 @@ def draw(name: str, shape: tuple[int, ...], kind: str, *, fan_in: int = 0):
 
 
 def draw_image(shape: tuple[int, ...]):
-    """Return uint8 RGB, each pixel independent."""
+    """Return a uint8 RGB batch with independent random values."""
     random = np.random.RandomState(zlib.crc32(repr(shape).encode()))
     return np.frombuffer(random.bytes(math.prod(shape)), np.uint8).reshape(shape)
 
 
 def summarize(name: str, activation):
-    """Return 28 sampled values, then mean, standard deviation and largest magnitude."""
+    """Return 28 sampled values, the mean, the standard deviation and max |x|."""
     values = np.asarray(activation, np.float64).ravel()
     random = np.random.RandomState(zlib.crc32(name.encode()))
     sample = values[random.randint(0, values.size, 28)]

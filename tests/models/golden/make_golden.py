@@ -1,11 +1,12 @@
-"""Compute the golden activations with PyTorch, in float64. Needs only torch and NumPy.
+"""Compute the golden activations with PyTorch in float64.
 
     python tests/models/golden/make_golden.py
 
-The networks are written here once more, after torchvision's and Keras' own definitions
-and with nothing of the package's: explicit paddings, NCHW, each library's tensor names
-and arrangements. BatchNorm's running variance is Keras' and Flax', a mean of batches'
-biased variances; PyTorch's, of the unbiased ones, is converted.
+This script needs only torch and NumPy. It implements the networks a second time, after
+the definitions of torchvision and Keras and without importing the package: with
+explicit padding, NCHW, and each library's tensor names and axis orders. BatchNorm's
+running variance is that of Keras and Flax, a mean of the batches' biased variances;
+PyTorch's, a mean of unbiased variances, is converted.
 """
 
 from pathlib import Path
@@ -19,21 +20,21 @@ from torch import nn
 HERE = Path(__file__).parent
 CLASSES = 5
 SIZES = {"64x96": (2, 64, 96, 3), "50x70": (1, 50, 70, 3)}
-TRAIN = {"96x128": (4, 96, 128, 3)}  # leaves 48 positions at the last BatchNorm
+TRAIN = {"96x128": (4, 96, 128, 3)}  # 48 positions at the last BatchNorm
 
 
 class Tape:
-    """The summaries of one forward pass, under the layers' names."""
+    """Summaries of the layers' outputs in one forward pass, by the layers' names."""
 
     def __init__(self):
         self.rows = {}
 
     def __call__(self, name, x):
-        """Note x, in the order rows, columns, channels if it is a map."""
+        """Add the summary of x, with a map's channels last."""
         self.rows[name] = summarize(name, x.permute(0, 2, 3, 1) if x.ndim == 4 else x)
 
     def save(self, name):
-        """Write the file of this case."""
+        """Write the summaries to a file."""
         values = np.stack(list(self.rows.values())).astype(np.float32)
         np.savez_compressed(HERE / name, names=list(self.rows), values=values)
 
@@ -47,19 +48,19 @@ def vector(name, size, kind):
 
 
 def biased(variance, before, count):
-    """Return the running variance had the batch's been divided by n, not n - 1."""
+    """Convert a running variance from the batch's unbiased to its biased variance."""
     kept = 0.9 * before
     return kept + (variance - kept) * (count - 1) / count
 
 
 def caffe(image):
-    """RGB to BGR, minus the mean (keras.applications.imagenet_utils, mode 'caffe')."""
+    """Subtract the mean from BGR (keras.applications.imagenet_utils, mode 'caffe')."""
     x = torch.from_numpy(image[..., ::-1].copy()).permute(0, 3, 1, 2).double()
     return x - torch.tensor([103.939, 116.779, 123.68]).double().view(1, 3, 1, 1)
 
 
 def torchvision(image):
-    """ToTensor and Normalize."""
+    """Apply torchvision's ToTensor and Normalize."""
     x = torch.from_numpy(image.copy()).permute(0, 3, 1, 2).double() / 255
     mean = torch.tensor([0.485, 0.456, 0.406]).double().view(1, 3, 1, 1)
     return (x - mean) / torch.tensor([0.229, 0.224, 0.225]).double().view(1, 3, 1, 1)
@@ -185,7 +186,7 @@ class TorchResNet50(nn.Module):
 
 
 class TorchVGG16(nn.Module):
-    """torchvision.models.vgg16; its classifier slides over the padded last map."""
+    """torchvision.models.vgg16 with its classifier applied at each padded position."""
 
     def __init__(self):
         super().__init__()
@@ -217,14 +218,14 @@ class TorchVGG16(nn.Module):
             x = layer(x)
             taps[i] = x
         b, _, h, w = x.shape
-        # The 7x7 neighborhood of each position, channel first, as Linear expects it.
+        # The 7x7 neighborhood of each position, channels first, as Linear expects.
         windows = F.unfold(x, 7, padding=3).transpose(1, 2)
         x = self.classifier(windows).transpose(1, 2).reshape(b, 4096, h, w)
         return taps[16], taps[23], x
 
 
 def fill(model):
-    """Draw a torch model's tensors under its own names."""
+    """Fill a torch model's tensors with values drawn by their names."""
     kinds = {"running_mean": "mean", "running_var": "var", "weight": "scale"}
     for name, tensor in model.state_dict().items():
         last = name.rpartition(".")[2]
@@ -235,11 +236,11 @@ def fill(model):
 
 
 def watch(model, tape):
-    """Note every convolution, linear layer and BatchNorm, with its new statistics."""
+    """Record outputs of convolutions, linear layers and BatchNorms, and statistics."""
 
     def note(name):
         def hook(module, inputs, output):
-            tape(name, output)  # of a Linear: (b, positions in rows, channels)
+            tape(name, output)  # a Linear's has shape (b, positions, channels)
             if isinstance(module, nn.BatchNorm2d) and module.training:
                 count = output.numel() / output.shape[1]
                 before = vector(f"{name}.running_var", output.shape[1], "var")
@@ -274,14 +275,14 @@ def fcn8s(tape, image):
     pool3, pool4, fc7 = model.eval()(pad_to_32(torchvision(image)))
     x = enlarge(score(fc7, "score_fc7"), 2) + score(pool4, "score_pool4")
     x = enlarge(x, 2) + score(pool3, "score_pool3")
-    # (in, out, row, column); 2x2 of its 16x16 positions meet in each output pixel.
+    # (in, out, row, column); each output pixel sums 2x2 of its 16x16 positions.
     weight = kernel("upsample8.weight", CLASSES, CLASSES, 16, 16, fan_in=4 * CLASSES)
     x = F.conv_transpose2d(x, weight, stride=8, padding=4)
     tape("logits", x[:, :, :h, :w])
 
 
 class Discriminator(nn.Module):
-    """Radford et al. 2016 with TensorFlow's SAME padding: uneven for odd sizes."""
+    """Radford et al. 2016 with TensorFlow's SAME padding, asymmetric for odd sizes."""
 
     def __init__(self):
         super().__init__()
@@ -318,7 +319,7 @@ def same(size):
 
 
 def main():
-    """Write every case."""
+    """Write the files of all cases."""
     for size, shape in (SIZES | TRAIN).items():
         image, mode = draw_image(shape), "train" if size in TRAIN else "eval"
         for name, run in (

@@ -1,22 +1,18 @@
-"""Weight files: what is recognized, what is refused, and that nothing is silent."""
+"""Loading weight files, and errors about unsuitable files."""
 
 import ast
 import functools
-import importlib.util
-import subprocess
-import sys
 
 import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
-from tempseg_jax.models.weights import layouts, pretrained
-from tempseg_jax.models.weights.export import save_torchvision, to_torchvision
+from tempseg_jax.models.weights import pretrained
 from tempseg_jax.models.weights.layouts import (
     DENSE_HWC,
     KERAS_RESNET50,
@@ -30,28 +26,15 @@ from tempseg_jax.models.weights.pretrained import (
     load_pretrained,
     preprocessing_of,
 )
-from tests.support import ROOT, TEST_DATA, make_segmenter
+from tempseg_jax.models.weights.sources import LocalFile
+from tests.models.weights.shapes import file_shapes, variable_shapes
+from tests.support import ROOT, TEST_DATA
 
 PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
 
 
-@functools.cache
-def _shapes(name, *, width=1.0):
-    """Return a segmenter's variables as shapes: nothing is drawn."""
-    module = make_segmenter(name, num_classes=3, width=width)
-    image = jnp.zeros((1, 32, 32, 3), jnp.uint8)
-    return jax.eval_shape(
-        lambda k: module.init(k, image, train=False), jax.random.key(0)
-    )
-
-
-def _file_shapes(layout):
-    flat = flatten_dict(_shapes(layout.segmenter), sep="/")
-    return {r.file: r.arrangement.file_shape(flat[r.linen].shape) for r in layout.rows}
-
-
 def _write_keras(path, shapes, *, value=0.25, pattern="{layer}/{layer}/{role}:0"):
-    """Write a file of constant tensors, which HDF5 keeps as one number each."""
+    """Write a file of constant tensors, each stored by HDF5 as one number."""
     with h5py.File(path, "w") as file:
         for name, shape in shapes.items():
             layer, role = name.split("/")
@@ -62,29 +45,30 @@ def _write_keras(path, shapes, *, value=0.25, pattern="{layer}/{layer}/{role}:0"
 
 @pytest.fixture(scope="module")
 def keras_shapes():
-    return _file_shapes(KERAS_RESNET50)
+    return file_shapes(KERAS_RESNET50)
 
 
 def _load_resnet50(path, *, missing=()):
-    variables = _shapes("resnet50")
+    variables = variable_shapes("resnet50")
     return load_pretrained(
         variables, str(path), segmenter_name="resnet50", missing=missing
     )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
-def test_a_layout_names_every_tensor_but_the_scores_exactly_once(layout):
-    flat = flatten_dict(_shapes(layout.segmenter), sep="/")
+def test_a_layout_has_one_row_for_every_variable_except_the_heads(layout):
+    flat = flatten_dict(variable_shapes(layout.segmenter), sep="/")
     heads = [n for n in flat if n.split("/")[1].startswith(("score", "upsample8"))]
     rows = [row.linen for row in layout.rows]
     assert sorted(rows + heads) == sorted(flat)
     assert len({row.file for row in layout.rows}) == len(rows)
     assert layout.signature <= {row.file for row in layout.rows}
+    assert layout.first_kernel == flat[layout.rows[0].linen].shape
 
 
-def test_a_source_binds_its_preprocessing_without_a_download(monkeypatch):
+def test_the_preprocessing_of_a_source_is_known_without_a_download(monkeypatch):
     def refuse(self):
-        raise AssertionError("downloaded")
+        raise AssertionError("a file was downloaded")
 
     monkeypatch.setattr(pretrained.HubFile, "fetch", refuse)
     monkeypatch.setattr(pretrained.KerasFile, "fetch", refuse)
@@ -98,7 +82,7 @@ def test_a_source_binds_its_preprocessing_without_a_download(monkeypatch):
         assert source.preprocessing == source.layout.preprocessing
 
 
-def test_the_two_conventions_are_the_published_ones():
+def test_the_two_preprocessings_are_the_published_ones():
     image = jnp.array([[[[255, 0, 10]]]], jnp.uint8)
     np.testing.assert_allclose(
         CAFFE(image)[0, 0, 0], [10 - 103.939, 0 - 116.779, 255 - 123.68], rtol=1e-6
@@ -108,40 +92,41 @@ def test_the_two_conventions_are_the_published_ones():
     np.testing.assert_allclose(TORCHVISION(image)[0, 0, 0], expected, rtol=1e-5)
 
 
-def test_only_the_networks_apply_or_know_a_preprocessing():
-    """So training, evaluation, prediction and export cannot differ in it."""
+def test_only_the_networks_apply_or_define_a_preprocessing():
+    """Training, evaluation, prediction and export therefore cannot differ in it."""
     numbers = {103.939, 116.779, 123.68, 0.485, 0.456, 0.406, 0.229, 0.224, 0.225}
     constants = ("CAFFE", "TORCHVISION", "PREPROCESSINGS")
     uses = {"numbers": set(), "constants": set(), "calls": set(), "normalizes": set()}
     folders = ("tempseg_jax", "scripts", "configs")
     for path in (p for folder in folders for p in (ROOT / folder).rglob("*.py")):
+        file = path.relative_to(ROOT).as_posix().removeprefix("tempseg_jax/models/")
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(node, "id", getattr(node, "attr", None))
             called = getattr(node, "func", None)
             called = getattr(called, "id", getattr(called, "attr", None))
             if isinstance(node, ast.Constant) and node.value in numbers:
-                uses["numbers"].add(path.name)
-            random_weights = path.name.startswith("benchmark")  # any input will do
-            if name in constants and not random_weights:
-                uses["constants"].add(path.name)
+                uses["numbers"].add(file)
+            # Benchmarks use random weights, for which any preprocessing is right.
+            if name in constants and not path.name.startswith("benchmark"):
+                uses["constants"].add(file)
             if called == "preprocessing":
-                uses["calls"].add(path.name)
+                uses["calls"].add(file)
             if called == "normalize_and_pad":
-                uses["normalizes"].add(path.name)
+                uses["normalizes"].add(file)
     assert uses == {
         "numbers": {"preprocessing.py"},
         "constants": {
             "preprocessing.py",
-            "weight_names.py",
-            "weight_export.py",
-            "pretrained.py",
+            "weights/layouts.py",
+            "weights/export.py",
+            "weights/pretrained.py",
         },
         "calls": {"layers.py"},
         "normalizes": {"fcn.py", "resnet.py"},
     }
 
 
-def test_fully_connected_layouts_become_convolutions_over_the_whole_map():
+def test_fully_connected_kernels_become_convolutions_over_the_whole_map():
     random = np.random.default_rng(0)
     x = random.normal(size=(1, 2, 3, 5)).astype(np.float32)
     rows = random.normal(size=(7, 30)).astype(np.float32)  # as PyTorch: out, in
@@ -159,7 +144,7 @@ def test_fully_connected_layouts_become_convolutions_over_the_whole_map():
         np.testing.assert_array_equal(arrangement.to_file(kernel), stored)
 
 
-def test_loading_accounts_for_every_tensor(tmp_path, keras_shapes):
+def test_the_report_lists_every_tensor(tmp_path, keras_shapes):
     shapes = {
         **keras_shapes,
         "predictions/kernel": (2048, 10),
@@ -185,15 +170,15 @@ def test_loading_accounts_for_every_tensor(tmp_path, keras_shapes):
     ]
 
 
-def test_vgg16_loads_from_the_names_of_keras_1(tmp_path):
+def test_vgg16_loads_with_the_tensor_names_of_keras_1(tmp_path):
     shapes = {
         name.replace("kernel", "W_1").replace("bias", "b_1"): shape
-        for name, shape in _file_shapes(KERAS_VGG16).items()
+        for name, shape in file_shapes(KERAS_VGG16).items()
     }
     pattern = "{layer}/{layer}_{role}:0"
     path = _write_keras(tmp_path / "vgg.h5", shapes, pattern=pattern)
     variables, report = load_pretrained(
-        _shapes("fcn8s"), path, segmenter_name="fcn8s", missing=()
+        variable_shapes("fcn8s"), path, segmenter_name="fcn8s", missing=()
     )
     assert preprocessing_of(path) == CAFFE
     assert variables["params"]["backbone"]["fc6"]["kernel"].shape == (7, 7, 512, 4096)
@@ -205,7 +190,7 @@ def test_vgg16_loads_from_the_names_of_keras_1(tmp_path):
     }
 
 
-def test_a_whole_saved_keras_model_is_read_too(tmp_path, keras_shapes):
+def test_weights_load_from_a_whole_saved_keras_model(tmp_path, keras_shapes):
     pattern = "model_weights/{layer}/{layer}/{role}:0"
     path = _write_keras(tmp_path / "model.h5", keras_shapes, pattern=pattern)
     with h5py.File(path, "a") as file:
@@ -213,28 +198,29 @@ def test_a_whole_saved_keras_model_is_read_too(tmp_path, keras_shapes):
     assert len(_load_resnet50(path)[1].loaded) == 318
 
 
-def test_a_missing_tensor_is_named(tmp_path, keras_shapes):
+def test_a_missing_tensor_is_an_error_that_names_it(tmp_path, keras_shapes):
     absent = "conv3_block2_2_conv/bias"
     shapes = {name: s for name, s in keras_shapes.items() if name != absent}
     path = _write_keras(tmp_path / "holed.h5", shapes)
     with pytest.raises(
-        ValueError, match=f"holed.h5 lacks {absent} of.*pretrained_miss"
+        ValueError,
+        match=f"holed.h5 does not have the tensors {absent} of.*pretrained_missing",
     ):
         _load_resnet50(path)
-    with pytest.raises(ValueError, match=f"lacks {absent}"):
+    with pytest.raises(ValueError, match=f"does not have the tensors {absent} of"):
         _load_resnet50(path, missing=("conv5", "conv3_block1"))
     report = _load_resnet50(path, missing=("conv3_block2",))[1]
     assert "params/stage3_block2/conv2/bias" in report.fresh
     assert "params/stage3_block2/conv2/kernel" in report.loaded
 
 
-def test_a_prefix_that_no_tensor_has_is_refused(tmp_path, keras_shapes):
+def test_a_prefix_that_no_tensor_name_has_is_an_error(tmp_path, keras_shapes):
     path = _write_keras(tmp_path / "full.h5", keras_shapes)
     with pytest.raises(ValueError, match="pretrained_missing has 'stage5'"):
         _load_resnet50(path, missing=("stage5",))
 
 
-def test_a_misshapen_tensor_is_named_with_both_shapes(tmp_path, keras_shapes):
+def test_a_tensor_of_another_shape_is_an_error_with_both_shapes(tmp_path, keras_shapes):
     shapes = {**keras_shapes, "conv2_block1_2_conv/kernel": (3, 3, 64, 32)}
     path = _write_keras(tmp_path / "bad.h5", shapes)
     with pytest.raises(
@@ -243,14 +229,16 @@ def test_a_misshapen_tensor_is_named_with_both_shapes(tmp_path, keras_shapes):
         _load_resnet50(path)
 
 
-def test_a_deeper_network_of_the_same_family_is_refused(tmp_path, keras_shapes):
+def test_weights_of_a_deeper_network_of_the_same_family_are_an_error(
+    tmp_path, keras_shapes
+):
     shapes = {**keras_shapes, "conv4_block7_1_conv/kernel": (1, 1, 1024, 256)}
     path = _write_keras(tmp_path / "resnet101.h5", shapes)
     with pytest.raises(ValueError, match="conv4_block7_1_conv/kernel.*another network"):
         _load_resnet50(path)
 
 
-def test_values_that_are_not_finite_are_refused(tmp_path, keras_shapes):
+def test_values_that_are_not_finite_are_an_error(tmp_path, keras_shapes):
     path = _write_keras(tmp_path / "nan.h5", keras_shapes, value=np.nan)
     with pytest.raises(ValueError, match=r"nan.h5: conv1_conv/kernel .* not finite"):
         _load_resnet50(path)
@@ -264,36 +252,59 @@ def test_values_that_are_not_finite_are_refused(tmp_path, keras_shapes):
         ("vgg16.tv_in1k", "resnet50", "fcn8s"),
     ],
 )
-def test_weights_of_another_architecture_are_refused(source, segmenter, fits):
-    with pytest.raises(ValueError, match=f"fits the segmenter '{fits}'"):
+def test_weights_of_another_architecture_are_an_error(source, segmenter, fits):
+    with pytest.raises(
+        ValueError, match=f"fits model.name='{fits}', not '{segmenter}'"
+    ):
         load_pretrained(
-            _shapes(segmenter), source, segmenter_name=segmenter, missing=()
+            variable_shapes(segmenter), source, segmenter_name=segmenter, missing=()
         )
 
 
-def test_a_narrow_network_is_refused_before_any_download():
-    with pytest.raises(
-        ValueError, match=r"32: set model.width=1 or model.pretrained=''"
-    ):
+def test_a_narrow_network_is_an_error_before_any_download():
+    shapes = r"\(7, 7, 3, 64\), but this network's has shape \(7, 7, 3, 32\)"
+    with pytest.raises(ValueError, match=f"{shapes}; set model.width=1 or model.pre"):
         load_pretrained(
-            _shapes("resnet50", width=0.5),
+            variable_shapes("resnet50", width=0.5),
             "keras_resnet50",
             segmenter_name="resnet50",
             missing=(),
         )
 
 
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_the_published_width_is_that_of_the_layout(
+    tmp_path, keras_shapes, monkeypatch, width
+):
+    # A layout of a network with 32 channels in its first convolution.
+    layout = KERAS_RESNET50._replace(first_kernel=(7, 7, 3, 32))
+    source = pretrained.Source(LocalFile(tmp_path / "w.h5"), layout, CAFFE)
+    monkeypatch.setitem(PRETRAINED, "narrow", source)
+    variables = variable_shapes("resnet50", width=width)
+    flat = flatten_dict(variables, sep="/")
+    shapes = {row.file: flat[row.linen].shape for row in layout.rows}
+    _write_keras(tmp_path / "w.h5", shapes)
+    load = functools.partial(
+        load_pretrained, variables, "narrow", segmenter_name="resnet50", missing=()
+    )
+    if width == 0.5:
+        assert len(load()[1].loaded) == len(layout.rows)
+    else:
+        with pytest.raises(ValueError, match=r"shape \(7, 7, 3, 32\).*3, 64\); set"):
+            load()
+
+
 @pytest.mark.parametrize(
     ("source", "hint"),
     [("vgg16.tv_in1", "did you mean 'vgg16.tv_in1k'"), ("gone.h5", "known: vgg16")],
 )
-def test_an_unknown_source_says_what_is_known(source, hint):
+def test_an_unknown_source_is_an_error_that_lists_the_known_ones(source, hint):
     with pytest.raises(ValueError, match=hint):
         preprocessing_of(source)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pkl"])
-def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path, suffix):
+def test_a_pickle_is_an_error_with_the_command_that_converts_it(tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     path.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     command = f"convert_weights.py {path} w.safetensors"
@@ -302,73 +313,26 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path, suffix)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.h5", "w.npz"])
-def test_a_damaged_or_foreign_file_is_named(tmp_path, name):
+def test_a_damaged_file_or_one_of_another_format_is_an_error(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"\x80\x02 not weights")
     with pytest.raises(ValueError, match=f"{name}.*(damaged|\\.safetensors and Keras)"):
         preprocessing_of(str(path))
 
 
-def test_names_of_no_known_layout_are_shown(tmp_path):
+def test_a_file_of_no_known_layout_is_an_error_with_its_tensor_names(tmp_path):
     save_file({"stem.weight": np.zeros(3)}, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"stem.weight, .*torchvision VGG-16"):
+    with pytest.raises(ValueError, match=r"\(stem.weight, .*torchvision VGG-16"):
         preprocessing_of(str(tmp_path / "w.safetensors"))
 
 
-@pytest.fixture(scope="module")
-def drawn_resnet50():
-    random = np.random.default_rng(0)
-    flat = flatten_dict(_shapes("resnet50_v15"), sep="/")
-    drawn = {n: random.random(x.shape, np.float32) for n, x in flat.items()}
-    return unflatten_dict(drawn, sep="/")
-
-
-@pytest.mark.parametrize("preprocessing", [CAFFE, TORCHVISION], ids=["caffe", "tv"])
-def test_an_export_loads_back_with_the_preprocessing_it_was_trained_under(
-    tmp_path, drawn_resnet50, preprocessing
-):
-    path = tmp_path / "out.safetensors"
-    kind = {"segmenter_name": "resnet50_v15"}
-    save_torchvision(path, drawn_resnet50, preprocessing=preprocessing, **kind)
-    assert preprocessing_of(str(path)) == preprocessing
-    shapes = _shapes("resnet50_v15")
-    variables, report = load_pretrained(shapes, str(path), missing=(), **kind)
-    assert report.unused == ("score.bias", "score.weight")
-    expected = flatten_dict(drawn_resnet50, sep="/")
-    for name, value in flatten_dict(variables, sep="/").items():
-        if name in report.loaded:
-            np.testing.assert_array_equal(value, expected[name])
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_fcn8s_goes_to_torchvision_and_back():
-    random = np.random.default_rng(0)
-    shapes = flatten_dict(_shapes("fcn8s", width=1 / 16), sep="/")
-    flat = {n: random.random(x.shape, np.float32) for n, x in shapes.items()}
-    tensors = to_torchvision(unflatten_dict(flat, sep="/"), segmenter_name="fcn8s")
-    assert tensors["features.0.weight"].shape == (4, 3, 3, 3)
-    assert tensors["classifier.0.weight"].shape == (256, 32 * 7 * 7)
-    assert tensors["score_pool3.weight"].shape == (3, 16, 1, 1)
-    assert len(tensors) == len(flat)
-    kernel = flat["params/upsample8/kernel"]
-    assert tensors["upsample8.weight"][1, 2, 3, 4] == kernel[3, 4, 1, 2]
-    for row in layouts.TORCHVISION_VGG16.rows:
-        value = row.arrangement.from_file(tensors[row.file], flat[row.linen].shape)
-        np.testing.assert_array_equal(value, flat[row.linen])
-
-
-def test_keras_form_has_no_torchvision_names():
-    with pytest.raises(ValueError, match="resnet50_v15"):
-        to_torchvision({}, segmenter_name="resnet50")
-
-
 def test_half_precision_files_become_float32(tmp_path):
-    shapes = _file_shapes(TORCHVISION_RESNET50)
+    shapes = file_shapes(TORCHVISION_RESNET50)
     tensors = {name: np.full(shape, 0.5, np.float16) for name, shape in shapes.items()}
     tensors["bn1.num_batches_tracked"] = np.array(7)
     save_file(tensors, tmp_path / "half.safetensors")
     variables, report = load_pretrained(
-        _shapes("resnet50_v15"),
+        variable_shapes("resnet50_v15"),
         str(tmp_path / "half.safetensors"),
         segmenter_name="resnet50_v15",
         missing=(),
@@ -377,20 +341,21 @@ def test_half_precision_files_become_float32(tmp_path):
     assert report.unused == ("bn1.num_batches_tracked",)
 
 
-def test_metadata_must_name_a_known_preprocessing(tmp_path):
+def test_an_unknown_preprocessing_in_the_metadata_is_an_error(tmp_path):
     tensors = {name: np.zeros(1) for name in TORCHVISION_RESNET50.signature}
     path = tmp_path / "w.safetensors"
     save_file(tensors, path, {"preprocessing": "inception"})
-    with pytest.raises(
-        ValueError, match="w.safetensors says preprocessing='inception'"
-    ):
+    message = "w.safetensors: the metadata has preprocessing='inception'"
+    with pytest.raises(ValueError, match=message):
         preprocessing_of(str(path))
 
 
-def test_the_partial_real_file_loads_only_when_told(tmp_path):
+def test_the_partial_real_file_loads_only_with_pretrained_missing(tmp_path):
     if not PARTIAL.exists():
-        pytest.skip(f"{PARTIAL.name} is not here")
-    with pytest.raises(ValueError, match="lacks conv5_block1_0_conv/kernel"):
+        pytest.skip(f"{PARTIAL.name} is not in the test data")
+    with pytest.raises(
+        ValueError, match="not have the tensors conv5_block1_0_conv/kernel"
+    ):
         _load_resnet50(PARTIAL)
     variables, report = _load_resnet50(PARTIAL, missing=("conv5",))
     fresh = {name.split("/", 1)[1].rpartition("/")[0] for name in report.fresh}
@@ -404,34 +369,3 @@ def test_the_partial_real_file_loads_only_when_told(tmp_path):
         kernel = file["conv4_block6_2_conv/conv4_block6_2_conv/kernel:0"][()]
     loaded = variables["params"]["stage4_block6"]["conv2"]["kernel"]
     np.testing.assert_array_equal(loaded, kernel)
-
-
-def _convert(source, target, *options):
-    script = ROOT / "scripts/convert_weights.py"
-    command = [sys.executable, script, source, target, *options]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_converting_without_torch_says_what_is_needed(tmp_path):
-    if importlib.util.find_spec("torch"):
-        pytest.skip("torch is here")
-    (tmp_path / "w.pth").write_bytes(b"")
-    result = _convert(tmp_path / "w.pth", tmp_path / "w.safetensors")
-    assert result.returncode == 1
-    assert "torch is not installed here" in result.stderr
-    assert not (tmp_path / "w.safetensors").exists()
-
-
-def test_a_checkpoint_converts_with_its_preprocessing(tmp_path):
-    torch = pytest.importorskip("torch", reason="converting needs torch")
-    shapes = _file_shapes(TORCHVISION_RESNET50)
-    state = {f"module.{name}": torch.full(s, 0.5) for name, s in shapes.items()}
-    torch.save({"state_dict": state}, tmp_path / "w.pth")
-    path = tmp_path / "w.safetensors"
-    result = _convert(tmp_path / "w.pth", path, "--preprocessing=caffe")
-    assert result.returncode == 0, result.stderr
-    assert preprocessing_of(str(path)) == CAFFE
-    variables, _ = load_pretrained(
-        _shapes("resnet50_v15"), str(path), segmenter_name="resnet50_v15", missing=()
-    )
-    assert variables["params"]["conv1"]["kernel"].max() == 0.5

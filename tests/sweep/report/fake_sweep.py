@@ -8,7 +8,7 @@ from tempseg_jax.data.sources import scenes
 from tempseg_jax.evaluation.evaluator import Example
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, store
-from tempseg_jax.sweep.measure import Measurement
+from tempseg_jax.sweep.measurement import Measurement
 from tempseg_jax.sweep.report import statistics
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.workdir import saved_config

@@ -8,7 +8,7 @@ import pytest
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import store
 from tempseg_jax.sweep.cells import CONTRASTS
-from tempseg_jax.sweep.measure import Measurement
+from tempseg_jax.sweep.measurement import Measurement
 from tempseg_jax.sweep.report import (
     build,
     diagnostics,

@@ -1,0 +1,86 @@
+"""The cells of the ablation study, and the contrasts between them."""
+
+import pytest
+
+from tempseg_jax import builders
+from tempseg_jax.plan import Plan
+from tempseg_jax.sweep import cells
+
+
+def test_every_cell_overrides_existing_fields_of_the_config(demo_config):
+    for cell in cells.CELLS:
+        config = cells.configure(demo_config, cell, seed=7)
+        assert config.seed == 7
+        assert set(config.objective) == set(demo_config.objective)
+        assert set(config.optimizer) == set(demo_config.optimizer)
+
+
+def test_the_cells_of_table_3_are_the_papers(demo_config):
+    objectives = [
+        cells.configure(demo_config, cell, seed=0).objective
+        for cell in cells.TABLES["3"].cells
+    ]
+    assert [x.alpha for x in objectives] == [0.0, 0.05, 0.05, 0.05]
+    assert [x.temperature_g for x in objectives] == [1.0, 1.0, 0.5, 2.0]
+    assert [x.temperature_d for x in objectives] == [1.0] * 4
+
+
+def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
+    def flat(cell):
+        config = cells.configure(demo_config, cell, seed=0)
+        hyper = builders.hyperparameters(config, Plan(2, 1, 1))._asdict()
+        hyper.pop("schedule")
+        hyper["mask_void"] = config.objective.mask_void
+        if not hyper["alpha"]:  # without D these have no effect
+            hyper |= {"temperature_adv": None, "temperature_d": None}
+        return hyper
+
+    changed = {
+        (contrast.cell, contrast.against): {
+            name
+            for name, value in flat(contrast.cell).items()
+            if value != flat(contrast.against)[name]
+        }
+        for contrast in cells.CONTRASTS
+    }
+    without_d = {"alpha", "temperature_adv", "temperature_d"}
+    both = {"temperature_seg", "temperature_adv"}
+    assert changed == {
+        ("adversarial", "baseline"): without_d,
+        ("tg0.5", "adversarial"): both,
+        ("seg_only", "baseline"): {"temperature_seg"},
+        ("tg0.5", "seg_only"): without_d,
+        ("tg0.5", "rate_matched"): both | {"learning_rate_g"},
+        ("adv_only", "adversarial"): {"temperature_adv"},
+        ("adversarial", "frozen_d"): {"learning_rate_d"},
+        ("learning_d", "adversarial"): {"learning_rate_d"},
+        ("void_shown", "adversarial"): {"mask_void"},
+    }
+
+
+def test_the_matched_learning_rate_has_the_scale_of_the_gradient_at_t_g(demo_config):
+    matched = cells.configure(demo_config, "rate_matched", seed=0)
+    halved = cells.configure(demo_config, "tg0.5", seed=0)
+    scale = 1 / halved.objective.temperature_g
+    rate = halved.optimizer.learning_rate_g * scale
+    assert matched.optimizer.learning_rate_g == rate
+
+
+def test_a_cell_of_several_tables_is_trained_once(demo_config):
+    assert cells.trained_as(demo_config, "lambda0") == "baseline"
+    demo_config.optimizer.weight_decay = 5e-4
+    assert cells.trained_as(demo_config, "lambda0") == "lambda0"
+    assert cells.trained_as(demo_config, "lambda5e-4") == "baseline"
+    chosen = cells.choose(demo_config, ("1", "2", "3", "controls"))
+    assert len(chosen) == len(set(chosen)) == 15
+
+
+def test_a_sweep_without_an_adversary_is_refused(demo_config):
+    demo_config.objective.alpha = 0.0
+    with pytest.raises(ValueError, match=r"objective\.alpha"):
+        cells.choose(demo_config, ("3",))
+
+
+def test_an_unknown_table_is_refused(demo_config):
+    with pytest.raises(ValueError, match="'5' is not one of 1, 2, 3, 4, controls"):
+        cells.choose(demo_config, ("5",))

@@ -1,0 +1,81 @@
+"""The measurement of one split, against a loop over its images."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from tempseg_jax import builders, steps
+from tempseg_jax.data import pipeline
+from tempseg_jax.evaluation import calibration
+from tempseg_jax.evaluation.evaluator import evaluate_split
+from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.sweep.measurement import Measurement, collect
+
+
+def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
+    split = builders.load_split(demo_config, "val")
+    split = dataclasses.replace(split, examples=[split.examples[i] for i in range(3)])
+    networks = builders.build_networks(demo_config, num_classes=len(split.class_names))
+    variables = builders.initial_state(demo_config, networks).segmenter.variables
+    batches = list(
+        pipeline.eval_batches(
+            split, batch_size=2, num_workers=0, process_index=0, process_count=1
+        )
+    )
+    images = evaluate_split(
+        variables,
+        split,
+        segmenter=networks.segmenter,
+        batch_size=2,
+        num_workers=0,
+        settings=WHOLE_IMAGE,
+        temperatures=(1.0, 0.5),
+    )
+    measurement, kept = collect(images, keep=frozenset(["val_0001"]))
+    assert measurement.ids == ["val_0000", "val_0001", "val_0002"]
+    assert [example.id for example in kept] == ["val_0001"]
+    forward = jax.jit(functools.partial(steps.predict, segmenter=networks.segmenter))
+    nats, bins = np.zeros((3, 2)), np.zeros((2, 15, 3))
+    images = [
+        (batch["image"][i : i + 1], batch["label"][i])
+        for batch in batches
+        for i in range(2)
+        if batch["size"][i][0]
+    ]
+    for n, (image, label) in enumerate(images):
+        logits = np.asarray(forward(variables, image))[0]
+        scored = label != 255
+        z, y = logits[scored].astype(np.float64), label[scored]
+        guess = z.argmax(-1)
+        np.testing.assert_array_equal(
+            measurement.confusion[n],
+            np.bincount(y * 8 + guess, minlength=64).reshape(8, 8),
+        )
+        for t, temperature in enumerate((1.0, 0.5)):
+            p = np.exp(z / temperature)
+            p /= p.sum(-1, keepdims=True)
+            nats[n, t] = -np.log(p[np.arange(len(y)), y]).sum()
+            confidence = p.max(-1)
+            index = np.minimum(np.ceil(confidence * 15).astype(int) - 1, 14)
+            for b in range(15):
+                inside = index == b
+                correct = (guess == y)[inside].sum()
+                bins[t, b] += inside.sum(), correct, confidence[inside].sum()
+    np.testing.assert_allclose(measurement.nats, nats, rtol=1e-4)
+    # Rounding may move a pixel at the edge of two bins to the other bin.
+    np.testing.assert_allclose(measurement.bins, bins, rtol=1e-3, atol=8)
+    np.testing.assert_allclose(
+        measurement.nll, nats.sum(0) / measurement.confusion.sum()
+    )
+    assert np.all((measurement.ece >= 0) & (measurement.ece <= 1))
+
+
+def test_ece_of_a_calibrated_and_of_an_overconfident_network():
+    bins = np.zeros((2, calibration.BINS, 3))
+    bins[0, -1] = 10, 10, 10  # always correct, confidence 1
+    bins[1, -1] = 10, 4, 10  # confidence 1, correct at 4 of 10 pixels
+    counts = np.diag([10, 0])[None]
+    measurement = Measurement(["a"], counts, np.zeros((1, 2)), bins)
+    np.testing.assert_allclose(measurement.ece, [0, 0.6])
