@@ -68,6 +68,23 @@ def test_an_example_runs_as_written(name, data_dir, restored_tables, monkeypatch
     exec(code, {"__name__": "__main__"})
 
 
+def test_a_config_file_can_register_an_entry(tmp_path):
+    register, _, _ = EXAMPLES["A backbone or segmenter"].partition("config = ")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"{register}\n"
+        "def get_config():\n"
+        "    config = demo.get_config()\n"
+        "    config.model.name = 'fcn8s_strided'\n"
+        "    return config\n"
+    )
+    command = ["-m", "tempseg_jax.main", f"--config={path}", "--mode=describe"]
+    described = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, text=True, capture_output=True
+    )
+    assert "segmenter: fcn8s_strided, 8 classes" in described.stdout, described.stderr
+
+
 def test_the_change_of_the_package_applies_and_trains(data_dir, tmp_path):
     """The diff and the command of the last section, on a copy of the package."""
     (heading,) = diffs = blocks("diff")
