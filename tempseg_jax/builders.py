@@ -197,7 +197,9 @@ def describe_model(
         "name": config.model.name,
         "width": config.model.width,
         "num_classes": segmenter.num_classes,
-        "discriminator": objective.discriminator is not None,
+        "discriminator": None
+        if objective.discriminator is None
+        else config.model.discriminator,
         "preprocessing": segmenter.preprocessing._asdict(),
         "class_names": split.class_names,
         "palette": split.palette.tolist(),

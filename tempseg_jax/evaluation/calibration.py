@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
-from scipy.interpolate import CubicHermiteSpline
 
 from tempseg_jax.types import IGNORE_LABEL
 
@@ -145,6 +144,9 @@ def fit_temperature(total: Tally, temperatures: tuple[float, ...]) -> float:
     whose minimum is computed exactly. On a grid of 25 temperatures from 0.1 to 10 the
     result is within 0.1 % of the minimum. It is never outside the range of the grid.
     """
+    # Imported here because it is slow to import and only --mode=eval needs it.
+    from scipy.interpolate import CubicHermiteSpline
+
     log_t = np.log(temperatures)
     slope = -np.asarray(total.slope) / np.asarray(temperatures)  # d nll / d log T
     curve = CubicHermiteSpline(log_t, np.asarray(total.nll), slope)

@@ -17,6 +17,7 @@ class Upgrade(NamedTuple):
 
     renamed: Mapping[str, str]  # old name -> new name, as dotted paths
     defaults: Mapping[str, Any]  # dotted path -> value, where the field is absent
+    values: Mapping[str, Mapping[Any, Any]] = {}  # dotted path -> {old: new value}
 
 
 CONFIG_UPGRADES = {
@@ -47,7 +48,14 @@ A new field of a config needs a default here, for the format before it was added
 value with which a run computes what it computed without the field.
 """
 
-MODEL_UPGRADES = {1: Upgrade(renamed={}, defaults={})}
+MODEL_UPGRADES = {
+    1: Upgrade(
+        renamed={},
+        defaults={},
+        # Only whether there was a discriminator; there was one architecture.
+        values={"discriminator": {True: "dcgan", False: None}},
+    )
+}
 """For the `model` item of a checkpoint, by the format that is upgraded."""
 
 
@@ -85,7 +93,7 @@ def complete(
 
 
 def _upgrade(fields: dict[str, Any], upgrade: Upgrade) -> list[str]:
-    """Rename and add fields in place; return the changes in words."""
+    """Rename, add and replace fields in place; return the changes in words."""
     changes = []
     for old, new in upgrade.renamed.items():
         section, name = _section(fields, old)
@@ -99,6 +107,12 @@ def _upgrade(fields: dict[str, Any], upgrade: Upgrade) -> list[str]:
         if name not in section:
             section[name] = default
             changes.append(f"{field} = {default!r}")
+    for field, new_values in upgrade.values.items():
+        section, name = _section(fields, field)
+        if name in section:
+            value = new_values[section[name]]
+            changes.append(f"{field}: {section[name]!r} is now {value!r}")
+            section[name] = value
     return changes
 
 

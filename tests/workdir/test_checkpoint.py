@@ -15,7 +15,7 @@ MODEL = {
     "name": "fcn8s",
     "width": 1.0,
     "num_classes": 3,
-    "discriminator": True,
+    "discriminator": "dcgan",
     "preprocessing": TORCHVISION._asdict(),
     "precision": "float32",
     "class_names": ("ground", "stone", "brick"),
@@ -70,7 +70,10 @@ def assert_equal(actual, expected):
 @pytest.mark.parametrize("adversarial", [True, False])
 def test_the_whole_state_is_restored_exactly(save, adversarial, precision_name):
     kind = dict(adversarial=adversarial, precision_name=precision_name)
-    model = MODEL | {"discriminator": adversarial, "precision": precision_name}
+    model = MODEL | {
+        "discriminator": "dcgan" if adversarial else None,
+        "precision": precision_name,
+    }
     checkpoints = save((7, 0.5), model=model, **kind)
     restored = checkpoints.restore(make_state(0, **kind), model, step=7)
     assert_equal(restored, make_state(7, **kind))
@@ -79,7 +82,7 @@ def test_the_whole_state_is_restored_exactly(save, adversarial, precision_name):
 def test_the_segmenter_restores_without_the_discriminator(save):
     checkpoints = save((7, 0.5))
     like = make_state(0).segmenter.variables
-    model = MODEL | {"discriminator": False}
+    model = MODEL | {"discriminator": None}
     restored = checkpoints.restore_segmenter(like, model, step=7)
     assert_equal(restored, make_state(7).segmenter.variables)
 
@@ -146,7 +149,7 @@ def test_opening_a_folder_creates_nothing(tmp_path):
         ("num_classes", 21),
         ("width", 0.5),
         ("preprocessing", CAFFE._asdict()),
-        ("discriminator", False),
+        ("discriminator", None),
     ],
 )
 def test_a_checkpoint_of_another_network_is_refused_by_the_field_that_differs(

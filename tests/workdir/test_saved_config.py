@@ -154,3 +154,14 @@ def test_a_folder_that_is_not_a_workdir_is_refused(tmp_path):
         saved_config.read_config(tmp_path)
     saved_config.check(tmp_path, load_config("demo"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("saved, now", [(True, "dcgan"), (False, None)])
+def test_a_model_of_the_first_release_says_which_discriminator_it_had(saved, now):
+    model = {"name": "fcn8s", "discriminator": saved}
+    completed = formats.complete(model, formats.MODEL_UPGRADES, where="model")
+    assert completed.fields == {"name": "fcn8s", "discriminator": now}
+    assert completed.changes == [f"discriminator: {saved} is now {now!r}"]
+    again = {"format": formats.FORMAT} | completed.fields
+    unchanged = formats.complete(again, formats.MODEL_UPGRADES, where="model")
+    assert unchanged.fields == completed.fields and not unchanged.changes
