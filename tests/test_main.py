@@ -25,19 +25,20 @@ MISTAKES = {
     "--workdir={workdir} --mode=eval": "{workdir}/checkpoints: no checkpoint 'best' "
     "(available: none); train with this workdir first",
     "--workdir={workdir} --config.objective.temperature_d=0": "objective.temperature_d:"
-    " 0.0 is not a temperature; it divides the logits, so give a positive number",
-    "--workdir={workdir} --config.objective.gan=wgan": "objective.gan: 'wgan' is not "
-    "one of lsgan, dcgan",
+    " 0.0 is not allowed; give a finite number above 0",
+    "--workdir={workdir} --config.objective.adversary=began": "objective.adversary: "
+    "'began' is not one of dcgan, lsgan",
     "--workdir={workdir} --config.data.batch_size=513": "data.batch_size: 513 is more "
     "than the 512 images of data.train_split 'train'; choose a smaller batch",
-    "--workdir={workdir} --config.steps=0": "steps: 0 is too few; give 1 or more",
-    "--workdir={workdir} --config.save_every_steps=0": "save_every_steps: 0 is too few",
+    "--workdir={workdir} --config.steps=0": "steps: 0 is not allowed; give a "
+    "finite number of at least 1",
+    "--workdir={workdir} --config.save_every_steps=0": "save_every_steps: 0 is not "
+    "allowed; give a finite number of at least 1",
 }
 # Runs each command in a forked process, so that the package is imported only once, and
 # ends it by os._exit, because Python's normal exit takes a second.
 LAUNCHER = """
 import json, os, sys, traceback
-from absl import app
 from tempseg_jax import main
 from tempseg_jax.data import prepared
 for i, arguments in enumerate(json.load(sys.stdin)):
@@ -47,7 +48,7 @@ for i, arguments in enumerate(json.load(sys.stdin)):
         os.dup2(output, 1), os.dup2(output, 2)
         sys.argv = ["main", *arguments]
         try:
-            app.run(main._main, flags_parser=main._parse)
+            main.run()
         except SystemExit as end:
             if isinstance(end.code, str):
                 print(end.code, file=sys.stderr)

@@ -206,9 +206,15 @@ def test_another_config_is_refused_and_nothing_touched(copy, config):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(model__width=0.1), "width is 0.05, the config's is 0.1"),
-        (dict(model__name="resnet50"), "name is 'fcn8s', the config's is 'resnet50'"),
-        (dict(objective__alpha=0.0), "discriminator is 'dcgan', the config's is None"),
+        (dict(model__width=0.1), "width is 0.05 in the checkpoint and 0.1 in the"),
+        (
+            dict(model__name="resnet50"),
+            "name is 'fcn8s' in the checkpoint and 'resnet50'",
+        ),
+        (
+            dict(objective__alpha=0.0),
+            "discriminator is 'dcgan' in the checkpoint and None",
+        ),
     ],
 )
 def test_another_network_is_refused_even_where_changes_are_allowed(

@@ -14,6 +14,6 @@ def test_a_mistake_is_one_line_and_exit_code_1():
 
 
 def test_a_full_device_is_one_line_with_what_needs_less():
-    with pytest.raises(SystemExit, match="memory is full .*raise accumulate"):
+    with pytest.raises(SystemExit, match="out of memory .*raise accumulate"):
         with command.one_line_errors(debug=False):
             jnp.zeros(2**55, jnp.uint8)

@@ -17,8 +17,8 @@ from tempseg_jax.sweep.measurement import Measurement, collect
 def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
     split = builders.load_split(demo_config, "val")
     split = dataclasses.replace(split, examples=[split.examples[i] for i in range(3)])
-    networks = builders.build_networks(demo_config, num_classes=len(split.class_names))
-    variables = builders.initial_state(demo_config, networks).segmenter.variables
+    objective = builders.build_objective(demo_config, num_classes=8)
+    variables = builders.initial_state(demo_config, objective).segmenter.variables
     batches = list(
         pipeline.eval_batches(
             split, batch_size=2, num_workers=0, process_index=0, process_count=1
@@ -27,7 +27,7 @@ def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
     images = evaluate_split(
         variables,
         split,
-        segmenter=networks.segmenter,
+        segmenter=objective.segmenter,
         batch_size=2,
         num_workers=0,
         settings=WHOLE_IMAGE,
@@ -36,7 +36,7 @@ def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
     measurement, kept = collect(images, keep=frozenset(["val_0001"]))
     assert measurement.ids == ["val_0000", "val_0001", "val_0002"]
     assert [example.id for example in kept] == ["val_0001"]
-    forward = jax.jit(functools.partial(steps.predict, segmenter=networks.segmenter))
+    forward = jax.jit(functools.partial(steps.predict, segmenter=objective.segmenter))
     nats, bins = np.zeros((3, 2)), np.zeros((2, 15, 3))
     images = [
         (batch["image"][i : i + 1], batch["label"][i])
