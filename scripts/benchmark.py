@@ -1,17 +1,17 @@
-"""Measure on this machine: `python scripts/benchmark.py data …` or `… train …`."""
+"""Benchmark this machine: `benchmark.py data` measures the pipeline, `train` a step."""
 
 import argparse
 import importlib
 import sys
 
 _HELP = {
-    "data": "images a second out of the input pipeline",
-    "train": "milliseconds a step of training and inference",
+    "data": "throughput of the input pipeline, in images per second",
+    "train": "time, memory and throughput of a training step",
 }
 
 
 def main() -> int:
-    """Import and run the named benchmark alone: `train` needs no data libraries."""
+    """Run one benchmark; `train` does not import the libraries of the data pipeline."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "what", choices=_HELP, help="; ".join(map(": ".join, _HELP.items()))

@@ -1,15 +1,16 @@
-r"""Images a second out of the input pipeline, beside plain decoding and a peer.
+"""Measure the throughput of the input pipeline in images per second.
 
     python scripts/benchmark.py data --manual_dir=VOCDIR --peer="python PEER.py VOCDIR"
 
-Modes: `decode_only` is OpenCV decoding images and labels, nothing else; `encoded` is
-the whole pipeline; `cached` is the same with every decoded image in memory. They take
-turns, several times over, because other work on the machine comes and goes; one JSON
-object a line has the median and the spread of each.
+The modes are `decode_only`, in which OpenCV decodes images and labels and nothing else
+is done; `encoded`, the whole pipeline; and `cached`, the whole pipeline with all
+decoded images in memory. Every round measures each mode once, so that a change in the
+load of the machine affects all modes. For each mode, one line on standard output is a
+JSON object with the median over the rounds, and with the minimum and maximum.
 
-A peer is any command that does the same work with another library, on the same files
-and with as many workers, and prints a JSON object with `images_per_s` as its last line;
-it is started once a round.
+--peer is a command that does the same work with another library, on the same files and
+with the same number of workers. The last line that it prints must be a JSON object with
+the field `images_per_s`. It is run once per round.
 """
 
 import argparse
@@ -17,15 +18,16 @@ import concurrent.futures
 import itertools
 import json
 import os
+import re
 import shlex
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 
 from tempseg_jax.cli import command
 from tempseg_jax.data import pipeline
@@ -36,24 +38,46 @@ _EVERYTHING = 1 << 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
-    parser.add_argument("--dataset", default="voc")
-    parser.add_argument("--manual_dir")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--split", help="default: trainval of voc, else train")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--crop_size", type=int, default=416)
+    parser.add_argument("--dataset", default="voc", help="name of the dataset")
+    parser.add_argument("--manual_dir", help="folder of the dataset's files")
     parser.add_argument(
-        "--num_workers", type=int, default=os.cpu_count(), help="threads; 0: the main"
+        "--data_dir",
+        help="folder of prepared datasets; default: ~/tensorflow_datasets",
     )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=1600, help="a mode and round")
-    parser.add_argument("--epochs", type=int, help="watch memory for so long instead")
-    parser.add_argument("--cache_bytes", type=int, default=0, help="with --epochs")
-    parser.add_argument("--peer", help="a command to take turns with")
+    parser.add_argument("--split", help="default: trainval for voc, otherwise train")
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument(
+        "--crop_size", type=int, default=416, help="height and width in pixels"
+    )
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        default=os.cpu_count(),
+        help="threads; 0: the main thread; default: one per CPU",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measurements of each mode"
+    )
+    parser.add_argument(
+        "--images", type=int, default=1600, help="images per measurement"
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        help="instead of throughput, measure the resident memory after each of this "
+        "many epochs",
+    )
+    parser.add_argument(
+        "--cache_bytes",
+        type=int,
+        default=0,
+        help="memory for decoded images, with --epochs only",
+    )
+    parser.add_argument("--peer", help="a command to compare with (see above)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one JSON object a mode."""
+    """Print one JSON object per mode."""
     with command.one_line_errors(debug=False):
         for name in ("batch_size", "crop_size", "rounds", "images"):
             if getattr(args, name) < 1:
@@ -64,18 +88,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    in_parts = args.dataset in ("voc", "cityscapes")
+    may_be_partial = args.dataset in ("voc", "cityscapes")
     split = load_split(
         args.dataset,
         split=args.split or ("trainval" if args.dataset == "voc" else "train"),
         manual_dir=args.manual_dir,
         data_dir=args.data_dir,
-        **({"allow_missing": True} if in_parts else {}),
+        **({"allow_missing": True} if may_be_partial else {}),
     )
     if args.epochs:
         return _watch_memory(split, args)
     cached = _batches(split, args, cache_bytes=_EVERYTHING)
-    for _ in range(3 * len(split.examples) // args.batch_size):  # almost surely all
+    # After three epochs almost surely every image is in the cache.
+    for _ in range(3 * len(split.examples) // args.batch_size):
         next(cached)
     modes: dict[str, Callable[[], float]] = {
         "decode_only": lambda: _decode_rate(split, args),
@@ -94,13 +119,13 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _watch_memory(split: Split, args: argparse.Namespace) -> int:
-    """Print the resident memory after each epoch: it must not grow."""
+    """Print the resident memory after each epoch, to show whether it grows."""
     batches = _batches(split, args, cache_bytes=args.cache_bytes)
     resident = []
     for _ in range(args.epochs):
         for _ in range(len(split.examples) // args.batch_size):
             next(batches)
-        resident.append(round(psutil.Process().memory_info().rss / 2**20))
+        resident.append(resident_mib())
     print(json.dumps({"mode": "memory", "rss_mib_after_each_epoch": resident}))
     return 0
 
@@ -112,9 +137,15 @@ def _report(mode: str, values: list[float], args: argparse.Namespace) -> None:
         "spread": [round(min(values), 1), round(max(values), 1)],
         "num_workers": args.num_workers,
         "cores": len(os.sched_getaffinity(0)),
-        "rss_mib": round(psutil.Process().memory_info().rss / 2**20),
+        "rss_mib": resident_mib(),
     }
     print(json.dumps(result), flush=True)
+
+
+def resident_mib() -> int:
+    """Return the resident memory of this process in MiB, as Linux reports it."""
+    status = Path("/proc/self/status").read_text()
+    return round(int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 2**10)
 
 
 def _batches(split: Split, args: argparse.Namespace, *, cache_bytes: int) -> Iterator:
@@ -137,7 +168,7 @@ def _batches(split: Split, args: argparse.Namespace, *, cache_bytes: int) -> Ite
 
 
 def _rate(batches: Iterator, args: argparse.Namespace) -> float:
-    # What is already prefetched is not counted as work done here.
+    # Batches that were prefetched before the clock starts must not be counted.
     for _ in range(2 * args.num_workers + 1):
         next(batches)
     count = max(1, args.images // args.batch_size)
@@ -161,12 +192,15 @@ def _decode_rate(split: Split, args: argparse.Namespace) -> float:
 
 
 def _peer_rate(peer: str) -> float:
-    done = subprocess.run(shlex.split(peer), capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"--peer={peer} failed: {done.stderr.strip()[-200:]}")
+    result = subprocess.run(shlex.split(peer), capture_output=True, text=True)
+    if result.returncode:
+        raise ValueError(
+            f"--peer={peer}: the command failed: {result.stderr.strip()[-200:]}"
+        )
     try:
-        return json.loads(done.stdout.strip().splitlines()[-1])["images_per_s"]
+        return json.loads(result.stdout.strip().splitlines()[-1])["images_per_s"]
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"--peer={peer}: its last line is no JSON object with images_per_s"
+            f"--peer={peer}: the last line that it printed is not a JSON object with "
+            "the field images_per_s; print one"
         ) from error

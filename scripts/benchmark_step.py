@@ -1,4 +1,4 @@
-"""One case of `benchmark.py train`: time and memory of a step on this machine."""
+"""Measure time and memory of a training step: one case of `benchmark.py train`."""
 
 import argparse
 import functools
@@ -13,20 +13,31 @@ import numpy as np
 from tempseg_jax import mesh, optim, precision, steps, train_state
 from tempseg_jax.losses import ADVERSARIES, Objective
 from tempseg_jax.models import SEGMENTERS, Discriminator
-from tempseg_jax.models.flops import count_flops
+from tempseg_jax.models.flops import count_flops, count_parameters
 from tempseg_jax.models.preprocessing import TORCHVISION
 
 CHUNKS = 5
-"""Steps are queued as in training; the clock is read at the end of each chunk."""
+"""Chunks of steps that are timed; within a chunk, steps are queued as in training."""
 
 D_PASSES = 8
-"""In forward passes of D: 3 forward; 1 back to p for L_adv; 2 x 2 back for L_D.
+"""FLOPs of D in a step, as a multiple of those of its forward pass.
 
-The last need not go back to p: 2 % of ResNet-50's step too many."""
+3 forward passes; 1 for the gradient of L_adv with respect to p; 2 x 2 for the gradients
+of L_D. The gradients of L_D with respect to p are not needed, but counted here, which
+overestimates the FLOPs of a ResNet-50 step by 2 %."""
 
 
 def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
-    """Time one case on all devices of this machine."""
+    """Measure one case, data parallel over all devices of this machine.
+
+    Args:
+        args: As `benchmark_train.add_arguments` declares them.
+        model: A key of SEGMENTERS.
+        mode: "supervised" or "adversarial".
+
+    Raises:
+        ValueError: If a result is not finite.
+    """
     devices = mesh.data_mesh(batch_size=args.batch)
     dtype = precision.COMPUTE_DTYPES[args.dtype]
     segmenter = SEGMENTERS[model](
@@ -94,18 +105,14 @@ def _first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
     variables = jax.jit(functools.partial(segmenter.init, train=False))(key, image)
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
     player_g = train_state.init_player(variables, sgd, loss_scale=scale)
-    counts, player_d = {"segmenter_params": _count(player_g.params)}, None
+    counts, player_d = {"segmenter_params": count_parameters(player_g.params)}, None
     if discriminator is not None:
         p = jnp.zeros((1, 64, 64, args.classes))
         variables = jax.jit(functools.partial(discriminator.init, train=False))(key, p)
         adam = optim.adam(learning_rate=0.0)
         player_d = train_state.init_player(variables, adam, loss_scale=scale)
-        counts["discriminator_params"] = _count(player_d.params)
+        counts["discriminator_params"] = count_parameters(player_d.params)
     return train_state.TrainState(jnp.int32(0), player_g, player_d), counts
-
-
-def _count(params: Any) -> int:
-    return sum(x.size for x in jax.tree.leaves(params))
 
 
 def _hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
@@ -128,12 +135,16 @@ def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shape = (args.batch, args.size, args.size)
     label = rng.integers(0, args.classes, shape, np.uint8)
-    label[:, :8] = 255  # some void, as every real batch has
+    label[:, :8] = 255  # some void pixels, as in every real batch
     return {"image": rng.integers(0, 256, (*shape, 3), np.uint8), "label": label}
 
 
 def _time(compiled, state, batch, hyper, args: argparse.Namespace) -> list[float]:
-    """Return seconds a step of each chunk; the results must be finite."""
+    """Return the seconds per step of each chunk.
+
+    Raises:
+        ValueError: If a result is not finite.
+    """
     for _ in range(args.warmup):
         state, metrics = compiled(state, batch, hyper)
     jax.block_until_ready(state)
@@ -149,15 +160,18 @@ def _time(compiled, state, batch, hyper, args: argparse.Namespace) -> list[float
         times.append((time.perf_counter() - start) / chunk)
     if args.profile:
         jax.profiler.stop_trace()
-        times.pop()  # tracing slows a step down
+        times.pop()  # the profiler makes a step slower
     values = {name: float(value) for name, value in metrics.items()}
     if not np.isfinite(list(values.values())).all():
-        raise ValueError(f"the benchmark's step gave a result not finite: {values}")
+        raise ValueError(
+            f"a metric of the benchmark's last step is not finite: {values}; try "
+            "--dtype=float32"
+        )
     return times
 
 
 def _model_flops(segmenter, discriminator, args: argparse.Namespace) -> int:
-    """Return the multiplications and additions a step needs, without recomputation."""
+    """Return the FLOPs of the products in a step, without rematerialization."""
     image = jax.ShapeDtypeStruct((args.batch, args.size, args.size, 3), jnp.uint8)
     p = jax.ShapeDtypeStruct(
         (args.batch, args.size, args.size, args.classes), "float32"
@@ -189,16 +203,17 @@ def matmul_ceiling(dtype: jnp.dtype) -> float:
 
 
 def _peak_bytes(compiled) -> int:
-    """Return the allocator's peak where the device tells it, else the program's.
+    """Return the peak memory of the allocator, or of the program without a counter.
 
-    The allocator's is since the start, with what the choice of algorithms tried out.
+    The peak is that of the whole process, including the memory in which XLA tried out
+    algorithms. Backends without a counter, such as the CPU, get `_program_bytes`.
     """
     stats = jax.devices()[0].memory_stats()
     return stats["peak_bytes_in_use"] if stats else _program_bytes(compiled)
 
 
 def _program_bytes(compiled) -> int:
-    """Return what XLA planned for one step on one device."""
+    """Return the memory that XLA allocates for one step on one device."""
     memory = compiled.memory_analysis()
     return (
         memory.argument_size_in_bytes

@@ -1,14 +1,14 @@
-"""Milliseconds a training step, without data: what the networks and the step cost.
+"""Measure time, memory and throughput of a training step, without any data.
 
     python scripts/benchmark.py train --peer=PEER.py
 
-A peer is the same work in another framework: a script that takes --model --device
---dtype --size --batch --classes --steps --warmup and, on CUDA, --compile; it prints one
-JSON object a line with at least "framework" (such as "torch 2.11"), "model", "mode" and
-"ms_per_step".
+Standard output has one JSON object per line and case; a table of all cases follows on
+standard error. Every case runs in its own process, so that its peak memory is its own.
 
-One JSON object a line on standard output, a table on standard error at the end. Every
-case runs in a process of its own, so that its peak memory is its own.
+--peer is a script that does the same work in another framework. It takes the options
+--model --device --dtype --size --batch --classes --steps --warmup and, on CUDA,
+--compile. It prints one JSON object per line with at least the fields "framework" (such
+as "torch 2.11"), "model", "mode" and "ms_per_step".
 """
 
 import argparse
@@ -25,34 +25,60 @@ from tempseg_jax.cli import huge_pages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the choice of work; the defaults are the paper's size on one card."""
+    """Add the options of `run`; the defaults are the size of the paper's training."""
     networks, modes = ["fcn8s", "resnet50"], ["supervised", "adversarial"]
     known = list(benchmark_step.SEGMENTERS)
     parser.add_argument("--model", nargs="+", choices=known, default=networks)
-    parser.add_argument("--mode", nargs="+", choices=modes, default=modes)
-    parser.add_argument("--dtype", choices=precision.COMPUTE_DTYPES, default="bfloat16")
-    parser.add_argument("--size", type=int, default=416, help="pixels a side")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--mode",
+        nargs="+",
+        choices=modes,
+        default=modes,
+        help="without or with the discriminator",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=precision.COMPUTE_DTYPES,
+        default="bfloat16",
+        help="precision of the convolutions",
+    )
+    parser.add_argument(
+        "--size", type=int, default=416, help="height and width in pixels"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="images per step")
     parser.add_argument("--classes", type=int, default=21)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--warmup", type=int, default=5)
-    parser.add_argument("--remat", action="store_true", help="as model.remat")
-    parser.add_argument("--profile", metavar="DIR", help="write a trace of one chunk")
+    parser.add_argument("--steps", type=int, default=50, help="steps that are timed")
+    parser.add_argument(
+        "--warmup", type=int, default=5, help="steps before those that are timed"
+    )
+    parser.add_argument(
+        "--remat",
+        action="store_true",
+        help="rematerialization (gradient checkpointing), as model.remat",
+    )
+    parser.add_argument(
+        "--profile", metavar="DIR", help="write a profiler trace of a few steps"
+    )
     parser.add_argument(
         "--peer", metavar="FILE", help="a script to compare with (see above)"
     )
-    parser.add_argument("--peer_python", default=sys.executable, metavar="PYTHON")
+    parser.add_argument(
+        "--peer_python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="interpreter that runs the peer; default: this one",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure every case, then print the table."""
-    huge_pages.restart_with_them()  # as training does, and for the peer too
+    """Measure every combination of --model and --mode, then print the table."""
+    huge_pages.restart_with_them()  # as in training; the peer inherits them
     if len(args.model) == len(args.mode) == 1 and not args.peer:
         result = benchmark_step.measure(args, args.model[0], args.mode[0])
         print(json.dumps(result), flush=True)
         return 0
     if args.peer:
-        # It uses one device, and so must ours; both inherit which.
+        # The peer uses one GPU, so ours uses the same one; both inherit the variable.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
     results = []
@@ -85,9 +111,10 @@ def _own_command(args: argparse.Namespace, model: str, mode: str) -> list[str]:
 def _peer_results(
     args: argparse.Namespace, model: str, *, platform: str
 ) -> list[dict[str, Any]]:
-    """Run the peer on the platform that a process of ours has found.
+    """Run the peer on the platform that one of our own measurements reported.
 
-    Asking JAX for it here would hold most of a GPU's memory until this process ends.
+    This process must not ask JAX for the platform: it would then hold most of the GPU's
+    memory until it ends.
     """
     device = {"gpu": "cuda"}.get(platform, platform)
     command = [args.peer_python, args.peer, f"--model={model}", f"--device={device}"]
@@ -98,7 +125,11 @@ def _peer_results(
 
 
 def _lines(command: list[str]) -> list[dict[str, Any]]:
-    """Run a command, pass its JSON lines on, and return them."""
+    """Run a command; print its JSON lines, and return them decoded.
+
+    Raises:
+        ValueError: If the command fails.
+    """
     results = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
@@ -106,12 +137,15 @@ def _lines(command: list[str]) -> list[dict[str, Any]]:
                 results.append(json.loads(line))
                 print(line, end="", flush=True)
     if process.returncode:
-        raise ValueError(f"exit status {process.returncode} of: {' '.join(command)}")
+        raise ValueError(
+            f"{' '.join(command)}: the command failed with exit status "
+            f"{process.returncode}"
+        )
     return results
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return the results as text, each with the best peer's time over its own."""
+    """Return the results as a table, each with the fastest peer's time over its own."""
     head = ("framework", "model", "mode", "dtype", "ms_per_step", "images_per_s")
     head += ("peak_gib", "utilisation", "compile_s")
     rows = [[*head, "peer / ours"]]

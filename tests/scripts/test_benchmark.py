@@ -1,18 +1,29 @@
 import argparse
+import importlib
 import json
 import os
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from tests.support import ROOT
 
 SCRIPTS = ROOT / "scripts"
-sys.path.insert(0, str(SCRIPTS))
 
-import benchmark_train  # noqa: E402
+
+@pytest.fixture
+def benchmark_train(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)  # as Python does when it runs a script
+    return importlib.import_module("benchmark_train")
+
+
+@pytest.fixture
+def benchmark_data(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("benchmark_data")
 
 
 def test_training_is_measured_without_data_and_without_its_libraries():
@@ -25,26 +36,26 @@ def test_training_is_measured_without_data_and_without_its_libraries():
         "unwanted = {'grain', 'tensorflow_datasets', 'tensorflow', 'torch'}\n"
         "assert not unwanted & sys.modules.keys()\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         cwd=SCRIPTS,
         check=True,
         capture_output=True,
         text=True,
     )
-    result = json.loads(done.stdout)
+    result = json.loads(process.stdout)
     assert (result["model"], result["mode"]) == ("resnet50", "supervised")
     assert result["segmenter_params"] == 23_577_621
     assert result["images_per_s"] == pytest.approx(1e3 / result["ms_per_step"], 0.1)
-    # Three forward passes of one convolution-bound network, by hand for its first
-    # layer alone: 16 x 16 outputs of 64 channels, 7 x 7 x 3 products each.
+    # A step takes three times the FLOPs of a forward pass. The first layer alone has
+    # 16 x 16 outputs of 64 channels, with 7 x 7 x 3 products each.
     assert result["model_tflop_per_step"] * 1e12 > 3 * 2 * 16 * 16 * 64 * 147
     low, high = result["spread_ms"]
     assert low <= result["ms_per_step"] <= high
 
 
-def test_the_table_compares_with_the_faster_peer_of_the_same_work():
-    def result(framework, mode, ms, **more):
+def test_the_table_compares_with_the_faster_peer_of_the_same_work(benchmark_train):
+    def result(framework, mode, ms):
         return dict(framework=framework, model="fcn8s", mode=mode, ms_per_step=ms)
 
     table = benchmark_train.table(
@@ -60,13 +71,13 @@ def test_the_table_compares_with_the_faster_peer_of_the_same_work():
 
 
 @pytest.mark.parametrize(("platform", "device"), [("gpu", "cuda"), ("cpu", "cpu")])
-def test_the_peer_runs_where_ours_did_and_this_process_holds_no_device(
-    platform, device, monkeypatch, capsys
+def test_the_peer_runs_on_our_platform_and_the_parent_process_uses_no_device(
+    platform, device, benchmark_train, monkeypatch, capsys
 ):
-    started = []
+    commands = []
 
     def lines(command):
-        started.append(command)
+        commands.append(command)
         ours = command[1] != "peer.py"
         return [
             {
@@ -81,13 +92,21 @@ def test_the_peer_runs_where_ours_did_and_this_process_holds_no_device(
     monkeypatch.setattr(benchmark_train, "_lines", lines)
     monkeypatch.setattr(jax, "devices", pytest.fail)
     monkeypatch.setattr(jax, "default_backend", pytest.fail)
-    monkeypatch.setenv("GLIBC_TUNABLES", "")  # no restart of the tests
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # prevents a restart of the tests
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     parser = argparse.ArgumentParser()
     benchmark_train.add_arguments(parser)
     words = ["--model", "fcn8s", "--mode", "supervised", "--peer=peer.py"]
     assert benchmark_train.run(parser.parse_args(words)) == 0
-    assert all(f"--device={device}" in command for command in started[1:])
-    assert len(started) == (3 if device == "cuda" else 2)  # eager, compiled
+    assert all(f"--device={device}" in command for command in commands[1:])
+    # Ours, the peer without compilation and, on CUDA, the peer with it.
+    assert len(commands) == (3 if device == "cuda" else 2)
     assert "torch 2" in capsys.readouterr().err
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"  # the peer uses one
+
+
+def test_resident_memory_is_measured_in_mib(benchmark_data):
+    before = benchmark_data.resident_mib()
+    block = np.ones(2**26, np.uint8)  # 64 MiB, all pages written
+    assert 56 <= benchmark_data.resident_mib() - before <= 72
+    assert block.all()

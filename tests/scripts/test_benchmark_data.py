@@ -51,7 +51,10 @@ def test_scenes_are_measured_in_the_main_thread(data_dir):
     [
         ("--split=valid", "'valid'.*train, val"),
         ("--batch_size=0", "--batch_size=0: give 1 or more"),
-        ("--peer=echo fast", "--peer=echo fast: its last line is no JSON object with"),
+        (
+            "--peer=echo fast",
+            "--peer=echo fast: the last line that it printed is not a JSON object",
+        ),
     ],
 )
 def test_an_invalid_argument_is_reported_in_one_line(data_dir, argument, message):
