@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "loop": "types train_state",
     "workdir": "io models precision train_state",
     "inference": "io data models precision steps workdir",
-    "evaluation": "types data mesh steps workdir inference",
+    "evaluation": "types data mesh workdir inference",
     "config_fields": "data models precision losses",
     "plan": "",
     "builders": "types data models precision losses train_state optim steps mesh "
