@@ -26,6 +26,9 @@ from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch
 from tempseg_jax.workdir.checkpoint import Checkpoints
 
+SCHEDULE_BLOCK = 2**14
+"""The length of the schedule is a multiple of this number of steps."""
+
 
 def build_objective(
     config: ConfigDict, *, num_classes: int, preprocessing: Preprocessing | None = None
@@ -99,9 +102,12 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
     factor = optim.warmup_cosine(
         steps=plan.steps, warmup_steps=plan.warmup_steps, cycles=optimizer.cycles
     )
+    # Padded, so that runs of different lengths share the compiled step.
+    schedule = np.zeros(-(-plan.steps // SCHEDULE_BLOCK) * SCHEDULE_BLOCK, np.float32)
+    schedule[: plan.steps] = jax.vmap(factor)(jnp.arange(plan.steps))
     return steps.Hyperparameters(
         seed=config.seed,
-        schedule=np.asarray(jax.vmap(factor)(jnp.arange(plan.steps))),
+        schedule=schedule,
         learning_rate_g=optimizer.learning_rate_g,
         learning_rate_d=optimizer.learning_rate_d,
         momentum=optimizer.momentum,

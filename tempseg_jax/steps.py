@@ -25,13 +25,10 @@ from tempseg_jax.types import Batch, Metrics, Scalar
 
 
 class Hyperparameters(NamedTuple):
-    """The numbers of an experiment. All are traced: changing one recompiles nothing.
-
-    The exception is the number of steps, which is the length of the schedule.
-    """
+    """The numbers of an experiment. All are traced: changing one recompiles nothing."""
 
     seed: int | Int[Array, ""]
-    schedule: PyTree  # Float[Array, "steps"]: a factor on both rates, by step
+    schedule: PyTree  # Float[Array, "n"]: a factor on both rates, by step; n >= steps
     learning_rate_g: Scalar
     learning_rate_d: Scalar
     momentum: Scalar

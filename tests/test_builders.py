@@ -28,7 +28,8 @@ def test_a_shortened_run_has_the_whole_schedule_in_small(config):
     plan = Plan.of(config, images=512)
     assert plan == Plan(steps=200, warmup_steps=20, evaluate_every=32)
     schedule = builders.hyperparameters(config, plan).schedule
-    assert schedule.shape == (200,)
+    assert len(schedule) >= 200 and not schedule[200:].any()
+    schedule = schedule[:200]
     assert schedule.argmax() in (19, 20)
     assert schedule[-1] < 1e-3
 
@@ -38,8 +39,8 @@ def test_any_number_of_steps_makes_a_schedule(config, steps):
     config.steps = steps
     plan = Plan.of(config, images=512)
     schedule = builders.hyperparameters(config, plan).schedule
-    assert schedule.shape == (steps,)
-    assert np.all(schedule > 0)
+    assert len(schedule) == builders.SCHEDULE_BLOCK
+    assert np.all(schedule[:steps] > 0)
 
 
 def test_evaluation_follows_epochs_and_is_at_least_every_step_once(config):
