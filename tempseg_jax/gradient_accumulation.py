@@ -31,7 +31,16 @@ def accumulated_step(
     the same size. Two things differ from the whole batch. BatchNorm's statistics are
     those of a micro-batch, and its running averages are updated once per micro-batch.
     Dropout is drawn separately for each micro-batch.
+
+    Raises:
+        ValueError: If the batch marks its labeled images: L_D is a mean over those, and
+            micro-batches with different numbers of them would not count equally.
     """
+    if "labeled" in batch:
+        raise ValueError(
+            f"accumulate: {micro_batches} micro-batches of a batch with unlabeled "
+            "images do not give the gradients of the whole batch; set it to 1"
+        )
     parts = jax.tree.map(lambda x: _split(x, micro_batches), batch)
     scored = jnp.sum(parts["label"] != IGNORE_LABEL, axis=(1, 2, 3))
     weights = micro_batches * scored / jnp.maximum(jnp.sum(scored), 1)

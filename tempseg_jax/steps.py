@@ -280,13 +280,24 @@ def _apply_discriminator(
 ) -> tuple[Float[Array, "b *map"], PyTree]:
     """Return D's scores and its updated running statistics, in training mode.
 
-    Images where `mask` is False are left out of BatchNorm's statistics.
+    Images where `mask` is False are left out of BatchNorm's statistics. If it is False
+    for all images, the scores mean nothing, and the running statistics stay.
     """
-    masked = {} if mask is None else {"mask": mask}
+    if mask is None:
+        scores, updated = objective.discriminator.apply(
+            variables, x, train=True, mutable=["batch_stats"]
+        )
+        return scores, updated.get("batch_stats", {})
+    # The mean and variance of no values would be NaN.
     scores, updated = objective.discriminator.apply(
-        variables, x, train=True, mutable=["batch_stats"], **masked
+        variables, x, train=True, mutable=["batch_stats"], mask=mask | ~jnp.any(mask)
     )
-    return scores, updated.get("batch_stats", {})
+    batch_stats = jax.tree.map(
+        lambda new, old: jnp.where(jnp.any(mask), new, old),
+        updated.get("batch_stats", {}),
+        variables.get("batch_stats", {}),
+    )
+    return scores, batch_stats
 
 
 def _fake_map(

@@ -126,3 +126,11 @@ def test_an_overflow_in_one_part_skips_the_step_of_that_player(batch):
     )
     kernel = moved.segmenter.params["Conv_0"]["kernel"]
     assert np.any(kernel != bad.segmenter.params["Conv_0"]["kernel"])
+
+
+def test_a_batch_with_unlabeled_images_is_refused(batch):
+    marked = batch | {"labeled": jnp.ones(8, bool)}
+    with pytest.raises(ValueError, match="accumulate: 2 micro-batches.*unlabeled"):
+        step(accumulated_step, Judge(), micro_batches=2)(
+            initial_state(Judge()), marked, hyper()
+        )

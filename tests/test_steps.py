@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from tempseg_jax import losses, steps
+from tempseg_jax.models import Discriminator
 from tempseg_jax.types import IGNORE_LABEL
 from tests.support import make_objective, make_state
 
@@ -627,3 +628,21 @@ def test_a_batch_of_labeled_images_alone_is_the_batch_without_the_mark(batch):
     two, same = STEP(state, marked, HYPER, objective=objective)
     assert_close(two, one)
     assert_close(same, metrics)
+
+
+def test_a_batch_without_any_labels_leaves_everything_finite(batch):
+    """Also the BatchNorm of the real discriminator, which sees no real image."""
+    discriminator = Discriminator(jnp.float32)
+    labeled = jnp.zeros(4, bool)
+    label = jnp.full_like(batch["label"], IGNORE_LABEL)
+    unlabeled = {"image": batch["image"], "label": label, "labeled": labeled}
+    objective = make_objective(Pixelwise(), discriminator)
+    state = make_state(Pixelwise(), discriminator, size=8, num_classes=CLASSES)
+    updated, metrics = STEP(state, unlabeled, HYPER, objective=objective)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((updated, metrics)))
+    assert metrics["loss_seg"] == metrics["d_real"] == 0
+    # One update of the running statistics, by p alone.
+    (before, after) = (
+        s.discriminator.batch_stats["bn1"]["var"] for s in (state, updated)
+    )
+    assert np.all(after > 0.89 * before) and np.any(after != before)
