@@ -1,5 +1,6 @@
 """Parsing of `--config` and its overrides, with one-line error messages."""
 
+import importlib.util
 import re
 import sys
 
@@ -60,12 +61,21 @@ def _message(error: Exception, argv: list[str]) -> str:
         hint = f"did you mean {similar[1]!r}?" if similar else _LIST_FIELDS
         return f"{flag}: the config has no field {field!r}; {hint}"
     message = f"--config: {_one_line(error)}"
-    if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "configs":
+    module = error.name if isinstance(error, ImportError) else None
+    if str(module).split(".")[0] == "configs" and _are_configs_hidden():
         message += (
             "; another folder named configs hides the project's: run tempseg instead "
             "of python -m tempseg_jax.main, or rename the folder"
         )
     return message
+
+
+def _are_configs_hidden() -> bool:
+    """Whether `import configs` finds another folder than the project's."""
+    try:
+        return importlib.util.find_spec("configs.fcn_voc") is None
+    except ImportError:
+        return True
 
 
 def _one_line(error: Exception) -> str:

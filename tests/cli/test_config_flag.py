@@ -30,6 +30,7 @@ IN_A_FILE = {
     CHANGE.format("1 + 'a'"): "unsupported operand type(s) for +: 'int' and 'str'",
     CHANGE.format("int('x')"): "invalid literal for int() with base 10: 'x'",
     "def get_config(:": "invalid syntax (mine.py, line 1)",
+    "import configs.no_such_module": "No module named 'configs.no_such_module'",
     "import no_such_module": "No module named 'no_such_module'",
     "x = 1": "module 'config_config' has no attribute 'get_config'",
 }
@@ -81,10 +82,8 @@ def test_another_folder_named_configs_is_named_with_the_remedies(
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    # An editable installation finds the project's modules in spite of the other folder.
-    finders = [
-        x for x in sys.meta_path if str(x.__module__).startswith("_frozen_importlib")
-    ]
+    # An editable installation finds the project's modules nevertheless.
+    finders = [x for x in sys.meta_path if "_frozen_importlib" in x.__module__]
     monkeypatch.setattr(sys, "meta_path", finders)
     for name in [x for x in sys.modules if x.split(".")[0] == "configs"]:
         monkeypatch.delitem(sys.modules, name)
@@ -93,8 +92,8 @@ def test_another_folder_named_configs_is_named_with_the_remedies(
             parse(imports)
         assert str(stop.value.code).startswith("error: --config: ")
         assert str(stop.value.code).endswith(
-            "; another folder named configs hides the project's: run tempseg instead of "
-            "python -m tempseg_jax.main, or rename the folder"
+            "; another folder named configs hides the project's: run tempseg instead "
+            "of python -m tempseg_jax.main, or rename the folder"
         )
     sys.modules.pop("configs", None)
 
