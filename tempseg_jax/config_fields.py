@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from tempseg_jax.data import catalog
+from tempseg_jax.data import catalog, problem_files
 from tempseg_jax.losses import ADVERSARIES
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.precision import COMPUTE_DTYPES
@@ -37,8 +37,8 @@ class Range(NamedTuple):
             "of at most": self.at_most,
             "below": self.below,
         }
-        words = [f"{word} {x:g}" for word, x in bounds.items() if x is not None]
-        return "a finite number " + " and ".join(words)
+        words = [f"{word} {x}" for word, x in bounds.items() if x is not None]
+        return f"a finite number {' and '.join(words)}".rstrip()
 
 
 RANGES = {
@@ -67,20 +67,38 @@ RANGES = {
     "optimizer.warmup_epochs": Range(at_least=0),
     "optimizer.cycles": Range(at_least=1),
     "log_every_steps": Range(at_least=1),
-    "evaluate_every_epochs": Range(at_least=0),
+    "evaluate_every_epochs": Range(),  # 0 or less: never
     "save_every_steps": Range(at_least=1),
     "eval_batch_size": Range(at_least=1),
 }
-"""Of every numeric field. A field that is None takes its value from another."""
+"""Of every numeric field."""
+
+MAY_BE_NONE = ("steps", "objective.temperature_seg", "objective.temperature_adv")
+"""Numeric fields that take their value from another field if they are None."""
 
 CHOICES: dict[str, Collection[str]] = {
     "precision": COMPUTE_DTYPES,
     "data.name": catalog.DATASETS,
+    "data.on_error": problem_files.ON_ERROR,
     "model.name": SEGMENTERS,
     "model.discriminator": DISCRIMINATORS,
     "objective.adversary": ADVERSARIES,
 }
 """Of every field that names an entry of a table."""
+
+OTHER_FIELDS = (
+    "data.manual_dir",
+    "data.data_dir",
+    "data.options",
+    "data.train_split",
+    "data.val_split",
+    "data.photometric",
+    "model.remat",
+    "model.pretrained",
+    "model.pretrained_missing",
+    "objective.mask_void",
+)
+"""The remaining fields, which only have to be present."""
 
 
 def check_fields(config: ConfigDict) -> None:
@@ -90,13 +108,20 @@ def check_fields(config: ConfigDict) -> None:
         ValueError: If a field has a value that is not allowed. The message names the
             field, its value and what is allowed.
     """
+    objective = config.get("objective")
+    if isinstance(objective, ConfigDict) and "gan" in objective:  # first release
+        raise ValueError("objective.gan: now named objective.adversary")
+    values = {x: _get(config, x) for x in (*RANGES, *CHOICES, *OTHER_FIELDS)}
     for field, allowed in RANGES.items():
-        value = _get(config, field)
-        if value is not None and not allowed.contains(value):
-            raise ValueError(f"{field}: {value} is not allowed; give {allowed}")
+        value = values[field]
+        if value is None and field in MAY_BE_NONE:
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not allowed.contains(value):
+            raise ValueError(f"{field}: {value!r} is not allowed; give {allowed}")
     for field, choices in CHOICES.items():
-        value = _get(config, field)
-        if value not in choices:
+        value = values[field]
+        if not isinstance(value, str) or value not in choices:
             raise ValueError(
                 f"{field}: {value!r} is not one of {', '.join(sorted(choices))}"
             )
@@ -120,7 +145,7 @@ def check_fields(config: ConfigDict) -> None:
 
 def _get(config: ConfigDict, field: str) -> Any:
     for name in field.split("."):
-        if name not in config:
+        if not isinstance(config, ConfigDict) or name not in config:
             raise ValueError(
                 f"{field}: missing from the config; configs/fcn_voc.py has every field"
             )

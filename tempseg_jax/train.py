@@ -136,7 +136,9 @@ def _first_state(
     the workdir belongs to this config.
     """
     if checkpoints.steps():
-        if not allow_change:
+        if allow_change:
+            saved_config.print_upgrade(folder)
+        else:
             saved_config.check(folder, config)
         last = checkpoints.resolve("latest")
         objective, state, model = builders.restore_state(

@@ -5,7 +5,19 @@ import math
 import pytest
 from ml_collections import ConfigDict
 
-from tempseg_jax.config_fields import CHOICES, RANGES, Range, check_fields
+from tempseg_jax import describe, evaluate
+from tempseg_jax.config_fields import (
+    CHOICES,
+    MAY_BE_NONE,
+    OTHER_FIELDS,
+    RANGES,
+    Range,
+    check_fields,
+)
+from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.plan import Plan
+from tempseg_jax.sweep.run import run_sweep
+from tempseg_jax.sweep.scope import Scope
 from tests.support import load_config
 
 
@@ -30,6 +42,60 @@ def test_every_number_of_the_config_has_a_range():
     assert numeric == set(RANGES)
 
 
+def test_every_field_of_the_config_is_checked():
+    names = {
+        "data.options" if name.startswith("data.options.") else name
+        for name, _ in fields(load_config("fcn_voc"))
+    }
+    checked = [*RANGES, *CHOICES, *OTHER_FIELDS]
+    assert sorted(checked) == sorted(names)
+    assert set(MAY_BE_NONE) <= set(RANGES)
+
+
+@pytest.mark.parametrize("field", [*RANGES, *CHOICES, *OTHER_FIELDS])
+def test_a_missing_field_is_named(field):
+    saved = load_config("fcn_voc").to_dict()
+    section, _, name = field.rpartition(".")
+    del (saved[section] if section else saved)[name]
+    with pytest.raises(ValueError, match=f"^{field}: missing from the config"):
+        check_fields(ConfigDict(saved))
+
+
+@pytest.mark.parametrize("section", ["data", "model", "objective", "optimizer"])
+def test_a_section_that_has_no_fields_is_refused(section):
+    saved = load_config("fcn_voc").to_dict() | {section: None}
+    with pytest.raises(ValueError, match=rf"^{section}\.\w+: missing from the config"):
+        check_fields(ConfigDict(saved))
+
+
+@pytest.mark.parametrize("value", [None, "0.5", True, [1]])
+@pytest.mark.parametrize("field", [*RANGES, *CHOICES])
+def test_a_value_of_another_type_is_refused(field, value):
+    saved = load_config("fcn_voc").to_dict()
+    section, _, name = field.rpartition(".")
+    (saved[section] if section else saved)[name] = value
+    config = ConfigDict(saved)
+    if value is None and field in MAY_BE_NONE:
+        check_fields(config)
+        return
+    with pytest.raises(ValueError, match=f"^{field}: .* is not (allowed|one of)"):
+        check_fields(config)
+
+
+def test_the_first_releases_name_of_the_adversary_is_refused_with_the_new_name():
+    saved = load_config("fcn_voc").to_dict()
+    saved["objective"]["gan"] = saved["objective"].pop("adversary")
+    message = "^objective.gan: now named objective.adversary$"
+    with pytest.raises(ValueError, match=message):
+        check_fields(ConfigDict(saved))
+
+
+def test_a_negative_evaluation_interval_means_never_as_in_the_first_release():
+    config = change("evaluate_every_epochs", -1.0)
+    check_fields(config)
+    assert Plan.of(config, images=512).evaluate_every == 0
+
+
 @pytest.mark.parametrize("name", ["fcn_voc", "resnet50_camvid", "demo"])
 def test_configs_as_they_are_pass(name):
     check_fields(load_config(name))
@@ -38,7 +104,7 @@ def test_configs_as_they_are_pass(name):
 @pytest.mark.parametrize(
     "field, value, allowed",
     [
-        ("seed", -1, "of at least 0 and below 4.29497e\\+09"),
+        ("seed", -1, "of at least 0 and below 4294967296"),
         ("seed", 2**40, "of at least 0"),
         ("epochs", 0, "of at least 1"),
         ("steps", 0, "of at least 1"),
@@ -60,6 +126,7 @@ def test_configs_as_they_are_pass(name):
         ("optimizer.momentum", 1.5, "of at least 0 and below 1"),
         ("optimizer.weight_decay", -1e-4, "of at least 0"),
         ("optimizer.warmup_epochs", -1, "of at least 0"),
+        ("evaluate_every_epochs", math.nan, "a finite number$"),
     ],
 )
 def test_a_number_out_of_its_range_is_refused_by_name(field, value, allowed):
@@ -73,6 +140,7 @@ def test_a_number_out_of_its_range_is_refused_by_name(field, value, allowed):
     "field, value, choices",
     [
         ("precision", "int8", "bfloat16, float16, float32"),
+        ("data.on_error", "ignore", "raise, skip"),
         ("data.name", "imagenet", "cityscapes, folder, scenes, voc"),
         ("model.name", "fcn16s", "fcn8s, resnet50"),
         ("model.discriminator", "patchgan", "dcgan"),
@@ -102,5 +170,43 @@ def test_fields_that_depend_on_each_other_are_checked_together():
 
 def test_a_range_says_what_it_allows():
     assert str(Range(above=0, at_most=1)) == "a finite number above 0 and of at most 1"
+    assert str(Range(below=2**32)) == "a finite number below 4294967296"
+    assert str(Range()) == "a finite number"
     assert Range(above=0).contains(1e-9) and not Range(above=0).contains(0)
     assert not Range(below=1).contains(1) and Range(at_most=1).contains(1)
+
+
+def _describe(config, folder):
+    describe.describe(config)
+
+
+def _evaluate(config, folder):
+    evaluate.evaluate(
+        config,
+        folder,
+        checkpoint="best",
+        split_name=None,
+        settings=WHOLE_IMAGE,
+        fit=False,
+    )
+
+
+def _run_sweep(config, folder):
+    run_sweep(
+        config,
+        folder,
+        scope=Scope(tables=("4",), seeds=1, test_split="", train_images=3),
+        only=(),
+        shard=(1, 1),
+        keep_checkpoints=False,
+    )
+
+
+@pytest.mark.parametrize("use", [_describe, _evaluate, _run_sweep])
+def test_a_config_is_checked_before_anything_is_touched(use, tmp_path):
+    config = load_config("demo")
+    config.steps = 0
+    config.data.data_dir = str(tmp_path / "data")
+    with pytest.raises(ValueError, match="^steps: 0 is not allowed"):
+        use(config, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

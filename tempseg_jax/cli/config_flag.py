@@ -1,35 +1,82 @@
 """Parsing of `--config` and its overrides, with one-line error messages."""
 
+import importlib.util
 import re
 import sys
 
-from absl import app
+from absl import flags
 from absl.flags import FlagHolder
 
 _LIST_FIELDS = "--mode=describe of tempseg_jax.main lists all fields"
+_FROM_FILE = (OSError, ImportError, SyntaxError, NameError, AttributeError, KeyError)
+_NO_FIELD = re.compile(
+    r"""Key "(\w+)[\w.]*" (?:does not exist|cannot be set)|^["']\\?'(\w+)\\?'"""
+)
+"""ConfigDict's messages if a field is set, or read, that it does not have."""
 
 
 def parse(argv: list[str], config: FlagHolder) -> list[str]:
     """Parse the flags as absl does, and return the remaining arguments.
 
     Args:
-        argv: Command line of the program.
+        argv: Command line of the program. With `--debug`, an error in the config file
+            is raised with its traceback.
         config: The flag `--config`, defined by `config_flags.DEFINE_config_file`.
 
     Raises:
-        SystemExit: If the config file cannot be read, or an overridden field does not
-            exist.
+        SystemExit: If the config file cannot be read or executed, or an overridden
+            field does not exist.
     """
     try:
-        rest = app.parse_flags_with_usage(argv)
+        rest = flags.FLAGS(argv)
         if config.value is not None:
             config.value.keys()  # raises OSError if the file cannot be read
-    except OSError as error:
-        sys.exit(f"error: --config: {' '.join(str(error).split())}")
-    except (AttributeError, KeyError) as error:  # ConfigDict: no such field
-        field = re.search(r"\w+", str(error))[0]
-        flag = next((word for word in argv if field in word), field).split("=")[0]
+    except flags.Error as error:
+        if "Error whilst parsing config file" not in str(error):
+            sys.exit(
+                f"FATAL Flags parsing error: {error}\n"
+                "Pass --helpshort or --helpfull to see help on flags."
+            )
+        if "--debug" in argv:
+            raise
+        # A TypeError or ValueError of the file, which ml_collections and absl wrapped.
+        sys.exit(f"error: --config: {_one_line(error.__context__.__context__)}")
+    except _FROM_FILE as error:
+        if "--debug" in argv:
+            raise
+        sys.exit(f"error: {_message(error, argv)}")
+    return rest
+
+
+def _message(error: Exception, argv: list[str]) -> str:
+    """Return the flag that caused an error, and what is wrong with it."""
+    no_field = isinstance(error, AttributeError | KeyError) and _NO_FIELD.search(
+        str(error)
+    )
+    if no_field:
+        field = no_field[1] or no_field[2]
+        names = [word.split("=")[0] for word in argv if re.match(r"--?config\.", word)]
+        flag = next((x for x in names if field in x.split(".")), "--config")
         similar = re.search(r'Did you mean "(\w+)"', str(error))
         hint = f"did you mean {similar[1]!r}?" if similar else _LIST_FIELDS
-        sys.exit(f"error: {flag}: the config has no field {field!r}; {hint}")
-    return rest
+        return f"{flag}: the config has no field {field!r}; {hint}"
+    message = f"--config: {_one_line(error)}"
+    module = error.name if isinstance(error, ImportError) else None
+    if str(module).split(".")[0] == "configs" and _are_configs_hidden():
+        message += (
+            "; another folder named configs hides the project's: run tempseg instead "
+            "of python -m tempseg_jax.main, or rename the folder"
+        )
+    return message
+
+
+def _are_configs_hidden() -> bool:
+    """Whether `import configs` finds another folder than the project's."""
+    try:
+        return importlib.util.find_spec("configs.fcn_voc") is None
+    except ImportError:
+        return True
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -153,7 +153,8 @@ def load(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or SEGMENTERS does not have the
+            checkpoint's architecture.
     """
     settings = InferenceSettings(
         window=window, stride=stride, scales=tuple(scales), flip=flip
@@ -162,6 +163,12 @@ def load(
     try:
         step = checkpoints.resolve(checkpoint)
         model = checkpoints.model(step)
+        if model["name"] not in SEGMENTERS:
+            raise ValueError(
+                f"{checkpoints.folder}/{step}: model.name {model['name']!r} is not one "
+                f"of {', '.join(sorted(SEGMENTERS))}; register it in "
+                "tempseg_jax.models.SEGMENTERS first"
+            )
         segmenter = _build_segmenter(model, precision=precision or model["precision"])
         abstract = _abstract_variables(segmenter)
         variables = checkpoints.restore_segmenter(abstract, model, step=step)

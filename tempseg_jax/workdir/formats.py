@@ -66,9 +66,7 @@ class Completed(NamedTuple):
     changes: list[str]  # in words, one for each field that was renamed or added
 
 
-def complete(
-    content: Mapping[str, Any], upgrades: Mapping[int, Upgrade], *, where: str
-) -> Completed:
+def complete(content: Any, upgrades: Mapping[int, Upgrade], *, where: str) -> Completed:
     """Return a file's fields in the current format, without its format number.
 
     Args:
@@ -77,8 +75,10 @@ def complete(
         where: names the file in an error.
 
     Raises:
-        ValueError: If the file's format is newer than this version, or is no format.
+        ValueError: If the file's format is newer than this version, or is no format;
+            or if the file or a section of it is no JSON object.
     """
+    _check_objects(content, upgrades, where)
     number = content.get("format", 1)
     if type(number) is not int or not 1 <= number <= FORMAT:
         raise ValueError(
@@ -88,7 +88,8 @@ def complete(
     fields = _copy({k: v for k, v in content.items() if k != "format"})
     changes = []
     for older in range(number, FORMAT):
-        changes += _upgrade(fields, upgrades[older])
+        if older in upgrades:
+            changes += _upgrade(fields, upgrades[older])
     return Completed(fields, changes)
 
 
@@ -110,10 +111,33 @@ def _upgrade(fields: dict[str, Any], upgrade: Upgrade) -> list[str]:
     for field, new_values in upgrade.values.items():
         section, name = _section(fields, field)
         if name in section:
-            value = new_values[section[name]]
-            changes.append(f"{field}: {section[name]!r} is now {value!r}")
-            section[name] = value
+            old = section[name]
+            if old in list(new_values):  # any other value is kept as it is
+                section[name] = new_values[old]
+                changes.append(f"{field}: {old!r} is now {section[name]!r}")
     return changes
+
+
+def _check_objects(content: Any, upgrades: Mapping[int, Upgrade], where: str) -> None:
+    """Check that the file, and every section that an upgrade names, is an object."""
+    paths = {
+        path
+        for upgrade in upgrades.values()
+        for path in (*upgrade.renamed, *upgrade.defaults, *upgrade.values)
+    }
+    objects = {"the file": content}
+    for path in sorted(paths):
+        *sections, _ = path.split(".")
+        fields = content
+        for section in sections:
+            fields = fields.get(section, {}) if isinstance(fields, Mapping) else {}
+            objects[section] = fields
+    for name, value in objects.items():
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                f"{where}: {name} must be a JSON object, not {str(value)[:40]!r}; "
+                "restore the file"
+            )
 
 
 def _section(fields: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:

@@ -37,7 +37,8 @@ def read_saved(workdir: str | Path) -> SavedConfig:
 
     Raises:
         FileNotFoundError: If the folder has no config.json.
-        ValueError: If the file is not JSON, or a newer version saved it.
+        ValueError: If the file is not JSON, or a newer version saved it, or it does not
+            hold a config.
     """
     path = _path(workdir)
     if not path.exists():
@@ -93,6 +94,18 @@ def check(workdir: str | Path, config: ConfigDict) -> None:
             + "); choose another --workdir, or continue from its checkpoint with the "
             "new values: pass --allow_config_change to tempseg_jax.main"
         )
+    _print_changes(workdir, changes)
+
+
+def print_upgrade(workdir: str | Path) -> None:
+    """Print what completes a workdir's config that an older version saved.
+
+    Nothing is printed if the file is missing or cannot be read.
+    """
+    try:
+        changes = read_saved(workdir).changes
+    except (OSError, ValueError):
+        return
     _print_changes(workdir, changes)
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import tempseg_jax
+from tempseg_jax.models import SEGMENTERS
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (70, 100, 3), np.uint8)
@@ -72,6 +73,13 @@ def test_missing_checkpoints_and_precisions_are_named(saved_run, tmp_path):
         tempseg_jax.load(saved_run, 5)
     with pytest.raises(ValueError, match="precision: 'half'"):
         tempseg_jax.load(saved_run, precision="half")
+
+
+def test_a_checkpoint_of_an_unknown_architecture_is_named(saved_run, monkeypatch):
+    monkeypatch.delitem(SEGMENTERS, "fcn8s")
+    message = f"^{saved_run}/checkpoints/7: model.name 'fcn8s' is not one of resnet50, "
+    with pytest.raises(ValueError, match=message):
+        tempseg_jax.load(saved_run)
 
 
 def test_importing_is_fast_and_loading_needs_no_dataset_library(saved_run):

@@ -68,6 +68,16 @@ def test_it_trains_on_as_the_first_release_did(workdir, config):
     assert saved_config.read_saved(workdir).changes == []
 
 
+def test_it_trains_on_with_another_config_and_the_changes_are_said(
+    workdir, config, capsys
+):
+    config.optimizer.learning_rate_g = 1e-3
+    capsys.readouterr()
+    assert not train.train(config, workdir, allow_change=True)
+    output = capsys.readouterr().out
+    assert output.count("config.json: saved by an older version, and completed") == 1
+
+
 def test_it_is_evaluated_with_the_same_scores(workdir, config):
     report = evaluate.evaluate(
         config,

@@ -149,6 +149,35 @@ def test_a_file_that_is_not_json_is_refused_by_name(tmp_path):
         saved_config.read_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content, name",
+    [
+        ([1, 2], "the file"),
+        (None, "the file"),
+        ({"objective": None}, "objective"),
+        ({"format": formats.FORMAT, "objective": None}, "objective"),
+        ({"data": "voc"}, "data"),
+    ],
+)
+def test_a_file_that_holds_no_config_is_refused_by_name(tmp_path, content, name):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    message = (
+        f"^{tmp_path}/config.json: {name} must be a JSON object, not '.*'; restore"
+    )
+    with pytest.raises(ValueError, match=message):
+        saved_config.read_config(tmp_path)
+
+
+def test_an_upgrade_is_printed_only_for_a_file_that_can_be_read(tmp_path, capsys):
+    saved_config.print_upgrade(tmp_path)
+    (tmp_path / "config.json").write_text("[")
+    saved_config.print_upgrade(tmp_path)
+    assert capsys.readouterr().out == ""
+    save_as_first_release(load_config("demo"), tmp_path)
+    saved_config.print_upgrade(tmp_path)
+    assert "objective.gan is now objective.adversary" in capsys.readouterr().out
+
+
 def test_a_folder_that_is_not_a_workdir_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json.*is not the workdir"):
         saved_config.read_config(tmp_path)
@@ -165,3 +194,15 @@ def test_a_model_of_the_first_release_says_which_discriminator_it_had(saved, now
     again = {"format": formats.FORMAT} | completed.fields
     unchanged = formats.complete(again, formats.MODEL_UPGRADES, where="model")
     assert unchanged.fields == completed.fields and not unchanged.changes
+
+
+@pytest.mark.parametrize("value", ["dcgan", None, [1]])
+def test_a_value_that_no_upgrade_foresees_is_kept(value):
+    model = {"discriminator": value}
+    completed = formats.complete(model, formats.MODEL_UPGRADES, where="model")
+    assert completed.fields == model and not completed.changes
+
+
+def test_a_format_that_changes_nothing_for_one_kind_of_file_needs_no_entry():
+    completed = formats.complete({"name": "fcn8s"}, {}, where="model")
+    assert completed.fields == {"name": "fcn8s"} and not completed.changes
