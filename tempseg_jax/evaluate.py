@@ -156,6 +156,8 @@ def _describe(settings: InferenceSettings) -> str:
 
 
 def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) -> None:
+    # First, because pictures may fail: curves.png needs a log that is not damaged.
+    write_json(folder / f"eval-{split.name}.json", report)
     titles = {"one": "T = 1", "t_g": "T = T_G = {:.3g}", "fitted": "fitted, T = {:.3g}"}
     diagrams.save_reliability(
         {
@@ -170,5 +172,3 @@ def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) ->
         folder / f"eval-{split.name}-confusion.png",
     )
     save_pictures(result, split, folder)
-    path = folder / f"eval-{split.name}.json"
-    write_json(path, report)

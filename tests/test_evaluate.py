@@ -1,6 +1,7 @@
 """`--mode=eval`: numbers, file and pictures."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -49,7 +50,17 @@ def test_an_evaluation_leaves_its_numbers_and_pictures(config, saved_run, capsys
         assert kinds["fitted"]["nll"] <= found["nll"] + 1e-6
     for name in ("eval-val-reliability.png", "eval-val-confusion.png"):
         assert (saved_run / name).read_bytes().startswith(b"\x89PNG")
-    assert not list(saved_run.glob("*.json.*"))
+    for pattern in ("*.partial*", ".*partial*"):
+        assert not list(saved_run.glob(pattern))
+
+
+def test_a_damaged_log_does_not_lose_the_numbers(config, saved_run, tmp_path):
+    folder = shutil.copytree(saved_run, tmp_path / "copy")
+    (folder / "eval-val.json").unlink(missing_ok=True)
+    (folder / "metrics.jsonl").write_text("not JSON\n")
+    with pytest.raises(ValueError, match="metrics.jsonl: line 1 is not JSON"):
+        run(config, folder, fit=False)
+    assert json.loads((folder / "eval-val.json").read_text())["images"] == 64
 
 
 def test_views_and_split_are_as_asked(config, saved_run, capsys):

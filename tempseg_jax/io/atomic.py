@@ -1,9 +1,11 @@
 """Atomic writes: a file or folder appears whole, or not at all."""
 
 import os
+import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -15,14 +17,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
     suffix, by which some libraries choose a format. The block creates either a file
     there, which is flushed to disk, or a folder; a folder replaces nothing but an
     empty one. If the block raises, the temporary path is deleted and `path` is left as
-    it was.
+    it was. If `path` is a symbolic link, the file that it points to is replaced.
 
     Raises:
         OSError: the file or folder cannot be written.
     """
     path = Path(path)
+    # Processes in different containers may have the same id, so the name is random. The
+    # stem is cut because a file name has at most 255 bytes.
+    name = f".{path.stem[:32]}.{secrets.token_hex(4)}.partial{path.suffix}"
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(name)
     try:
         yield partial
         if partial.is_file():
@@ -41,20 +48,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def adding_files(folder: str | Path) -> Iterator[Path]:
     """Write several files to a temporary folder; move them to `folder` at the end.
 
-    The temporary folder lies beside `folder`, which is created and keeps its other
-    files. Files are moved in reverse alphabetical order, so that `model.onnx.data` is
-    there before `model.onnx`. If the block raises, `folder` is left as it was.
+    The temporary folder lies in `folder`, which is created and keeps its other files.
+    Files are moved in reverse alphabetical order, so that `model.onnx.data` is there
+    before `model.onnx`. If the block raises, `folder` is left as it was.
 
     Raises:
         OSError: If the files cannot be written.
     """
     folder = Path(folder).absolute()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=folder))
     try:
         yield partial
-        folder.mkdir(exist_ok=True)
         for path in sorted(partial.iterdir(), reverse=True):
             path.replace(folder / path.name)
-    finally:
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # another process has written files there
+                folder.rmdir()
+        raise
+    shutil.rmtree(partial, ignore_errors=True)

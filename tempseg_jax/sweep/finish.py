@@ -1,5 +1,6 @@
 """The end of one run: measure its last checkpoint on every split."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,11 +86,11 @@ def finish(
         ValueError: If the checkpoint holds another network than the config's.
         OSError: If a measurement cannot be written.
     """
-    checkpoints = Checkpoints(folder)
-    step = checkpoints.resolve("latest")
-    objective, state, _ = builders.restore_state(
-        config, checkpoints, splits["val"], step=step, devices=mesh.local_mesh()
-    )
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        step = checkpoints.resolve("latest")
+        objective, state, _ = builders.restore_state(
+            config, checkpoints, splits["val"], step=step, devices=mesh.local_mesh()
+        )
     temperatures = (1.0, builders.training_temperature(config))
     final = {
         "step": step,
@@ -122,7 +123,6 @@ def finish(
         final["discriminator_change"] = _change(
             state.discriminator.params, _initial_discriminator(config, objective)
         )
-    checkpoints.close()
     return final
 
 

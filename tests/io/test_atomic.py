@@ -38,7 +38,7 @@ def test_files_are_added_to_a_folder_together_or_not_at_all(tmp_path):
     folder = tmp_path / "new" / "model"
     with atomic.adding_files(folder) as partial:
         (partial / "use.py").write_text("1")
-        assert not folder.exists()
+        assert not (folder / "use.py").exists()
     with atomic.adding_files(folder) as partial:
         (partial / "model.json").write_text("2")
         (partial / "use.py").write_text("2")
@@ -48,3 +48,61 @@ def test_files_are_added_to_a_folder_together_or_not_at_all(tmp_path):
     contents = {path.name: path.read_text() for path in folder.iterdir()}
     assert contents == {"model.json": "2", "use.py": "2"}
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_the_temporary_folder_is_within_the_target_on_the_same_file_system(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    with atomic.adding_files(link) as partial:
+        assert partial.resolve().parent == target
+        (partial / "use.py").write_text("1")
+    assert [path.name for path in target.iterdir()] == ["use.py"]
+
+
+def test_files_can_be_added_after_an_attempt_of_the_same_process_id(tmp_path):
+    folder = tmp_path / "model"
+    with atomic.adding_files(folder) as first, atomic.adding_files(folder) as second:
+        (first / "use.py").write_text("1")
+        (second / "model.json").write_text("2")
+    assert {path.name for path in folder.iterdir()} == {"use.py", "model.json"}
+
+
+def test_a_failure_removes_the_folder_only_if_it_was_new(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    for folder in (old, new):
+        with pytest.raises(ValueError), atomic.adding_files(folder) as partial:
+            (partial / "use.py").write_text("half")
+            raise ValueError
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert list(old.iterdir()) == []
+
+
+def test_two_writers_of_equal_process_id_have_different_temporary_files(tmp_path):
+    path = tmp_path / "examples.npz"
+    with atomic.replacing(path) as first:
+        first.write_text("first")
+        with atomic.replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["examples.npz"]
+
+
+def test_the_longest_file_name_has_a_temporary_name_too(tmp_path):
+    path = tmp_path / f"{'x' * 245}.json"
+    with atomic.replacing(path) as partial:
+        partial.write_text("{}")
+    assert path.read_text() == "{}"
+
+
+def test_the_file_that_a_link_points_to_is_replaced(tmp_path):
+    target, link = tmp_path / "elsewhere" / "data", tmp_path / "scores.json"
+    target.parent.mkdir()
+    target.write_text("before")
+    link.symlink_to(target)
+    with atomic.replacing(link) as partial:
+        assert partial.parent == target.parent and partial.suffix == ".json"
+        partial.write_text("after")
+    assert link.is_symlink() and target.read_text() == "after"

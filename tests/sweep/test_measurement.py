@@ -19,6 +19,14 @@ def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
     split = dataclasses.replace(split, examples=[split.examples[i] for i in range(3)])
     objective = builders.build_objective(demo_config, num_classes=8)
     variables = builders.initial_state(demo_config, objective).segmenter.variables
+    # The score layers start at zero, where a temperature has no effect.
+    rng = np.random.default_rng(1)
+    variables = variables | {
+        "params": jax.tree.map(
+            lambda x: x + rng.normal(scale=0.05, size=x.shape).astype(np.float32),
+            variables["params"],
+        )
+    }
     batches = list(
         pipeline.eval_batches(
             split, batch_size=2, num_workers=0, process_index=0, process_count=1
