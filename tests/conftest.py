@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _COMPILED = tempfile.TemporaryDirectory(prefix="tempseg_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-# Commands that the tests start need no huge pages, and then start once instead of twice.
+# Commands that tests start need no huge pages: to get them, they would start twice.
 os.environ.setdefault("GLIBC_TUNABLES", "")
 # No test runs long enough to repay the time that LLVM spends on optimization.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
