@@ -3,7 +3,7 @@ r"""FCN-8s on VGG-16, Cityscapes (paper: tables 1 to 4).
 Run:      python -m tempseg_jax.main --config=configs/fcn_cityscapes.py \
               --workdir=runs/fcn_cityscapes --config.data.manual_dir=CITYSCAPES
 Paper:    94.36 pAcc, 67.42 mIoU on val
-Measured: not yet (needs the whole data set and a GPU)
+Measured: not yet (needs the whole dataset and a GPU)
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
 Run:      python -m tempseg_jax.main --config=configs/fcn_voc.py --workdir=runs/fcn_voc
 Paper:    92.90 pAcc, 69.82 mIoU on val
-Measured: not yet (needs the whole data set and a GPU)
+Measured: not yet (needs the whole dataset and a GPU)
 
 Every field is here. The other configs import this one, directly or through another, and
 state only what differs; `--mode=describe` prints the whole of any of them.

@@ -3,7 +3,7 @@ r"""ResNet-50, Cityscapes (paper: tables 1 to 4); the one case that gains from Î
 Run:      python -m tempseg_jax.main --config=configs/resnet50_cityscapes.py \
               --workdir=runs/resnet50_cityscapes --config.data.manual_dir=CITYSCAPES
 Paper:    93.02 pAcc, 60.75 mIoU on val
-Measured: not yet (needs the whole data set and a GPU)
+Measured: not yet (needs the whole dataset and a GPU)
 """
 
 from ml_collections import ConfigDict

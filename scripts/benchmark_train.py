@@ -147,7 +147,7 @@ def _lines(command: list[str]) -> list[dict[str, Any]]:
 def table(results: list[dict[str, Any]]) -> str:
     """Return the results as a table, each with the fastest peer's time over its own."""
     head = ("framework", "model", "mode", "dtype", "ms_per_step", "images_per_s")
-    head += ("peak_gib", "utilisation", "compile_s")
+    head += ("peak_gib", "utilization", "compile_s")
     rows = [[*head, "peer / ours"]]
     for result in results:
         peers = [

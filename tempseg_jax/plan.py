@@ -1,4 +1,4 @@
-"""Lengths of a run in steps, from the config and the size of the data set."""
+"""Lengths of a run in steps, from the config and the size of the dataset."""
 
 from typing import NamedTuple
 

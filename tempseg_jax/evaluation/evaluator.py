@@ -150,8 +150,8 @@ def evaluate_batches(
         predicted = scores.confusion.shape[-1]
         if predicted != num_classes:
             raise ValueError(
-                f"the segmenter predicts {predicted} classes, but the data set has "
-                f"{num_classes}; evaluate it on the data set that it was trained on"
+                f"the segmenter predicts {predicted} classes, but the dataset has "
+                f"{num_classes}; evaluate it on the dataset that it was trained on"
             )
         yield from _scored_images(batch, scores)
 

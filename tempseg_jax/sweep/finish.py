@@ -46,8 +46,8 @@ class Splits(dict[str, Split]):
             train_images: number of images of train; None for as many as val has.
 
         Raises:
-            ValueError: If the data set has no such split.
-            FileNotFoundError: If the files of the data set are missing.
+            ValueError: If the dataset has no such split.
+            FileNotFoundError: If the files of the dataset are missing.
         """
         val = builders.load_split(config, config.data.val_split)
         train = builders.load_split(config, config.data.train_split)

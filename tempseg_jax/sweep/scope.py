@@ -56,7 +56,7 @@ def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
     Args:
         folder: of the sweep.
         scope: of this start.
-        val: the validation split, which names the data set and its classes.
+        val: the validation split, which names the dataset and its classes.
         steps: of one run.
 
     Raises:

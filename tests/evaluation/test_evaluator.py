@@ -259,5 +259,5 @@ def test_a_network_with_another_number_of_classes_is_refused(split):
         place=lambda batch: batch,
         devices=1,
     )
-    with pytest.raises(ValueError, match="predicts 2 classes, but the data set has 21"):
+    with pytest.raises(ValueError, match="predicts 2 classes, but the dataset has 21"):
         next(images)

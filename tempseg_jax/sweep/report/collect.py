@@ -80,7 +80,7 @@ class SweepResults:
         return {x.seed: final for x, final in self.finals.items() if x.cell == cell}
 
     def scores(self, cell: str, split: str, metric: str) -> dict[int, float]:
-        """Return a score in per cent, by seed."""
+        """Return a score in percent, by seed."""
         values = {
             seed: final["splits"].get(split, {}).get(metric)
             for seed, final in self.finished(cell).items()

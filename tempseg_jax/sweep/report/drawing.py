@@ -90,7 +90,7 @@ def curves_with_bands(
         curves: for each cell, the points of every seed. Cells without seeds are left
             out; without any curve there is no figure.
         label: of the vertical axis.
-        scale: factor for all values, such as 100 for per cent.
+        scale: factor for all values, such as 100 for percent.
         line: where to draw a horizontal line for comparison, if anywhere.
     """
     axes = new_axes(height=3.1)
