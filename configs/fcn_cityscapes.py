@@ -12,9 +12,9 @@ from configs import fcn_voc
 
 
 def get_config() -> ConfigDict:
-    """As `fcn_voc`, with Cityscapes and its α."""
+    """Return `fcn_voc` on Cityscapes, with the paper's α for it."""
     config = fcn_voc.get_config()
-    config.data.name = "cityscapes"  # manual_dir: the two zips, or what they hold
+    config.data.name = "cityscapes"  # manual_dir: the two zips, or unpacked
     config.data.train_split = "train"
     config.objective.alpha = 0.1
     config.eval_batch_size = 2  # of 2048x1024 pixels

@@ -12,7 +12,7 @@ from configs import fcn_cityscapes
 
 
 def get_config() -> ConfigDict:
-    """As `fcn_cityscapes`, with ResNet-50, its learning rate for D, α and λ."""
+    """Return `fcn_cityscapes` with ResNet-50, its learning rate for D, α and λ."""
     config = fcn_cityscapes.get_config()
     config.model.name = "resnet50"
     config.model.pretrained = "keras_resnet50"

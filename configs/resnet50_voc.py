@@ -12,7 +12,7 @@ from configs import fcn_voc
 
 
 def get_config() -> ConfigDict:
-    """As `fcn_voc`, with ResNet-50 and its learning rate for the discriminator."""
+    """Return `fcn_voc` with ResNet-50 and its learning rate for D."""
     config = fcn_voc.get_config()
     config.model.name = "resnet50"
     config.model.pretrained = "keras_resnet50"

@@ -20,7 +20,7 @@ from tempseg_jax import mesh
 two = mesh.data_mesh(batch_size=4)
 one = Mesh(np.array(jax.devices()[:1]), ("data",))
 assert (one.size, two.size) == (1, 2)
-with pytest.raises(ValueError, match="batch_size .* 3 images at once do not"):
+with pytest.raises(ValueError, match="batch_size .* 3 images do not divide"):
     mesh.data_mesh(batch_size=3)
 assert [mesh.divisible(n, two) for n in (1, 2, 3)] == [2, 2, 4]
 

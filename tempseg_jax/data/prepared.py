@@ -32,7 +32,7 @@ class Examples(Sequence[Record]):
     """Undecoded records of one or more prepared splits, with random access.
 
     Args:
-        folder: What `prepare` returned.
+        folder: The folder that `prepare` returned.
         expression: Splits joined by '+', see `Source.split_expression`.
     """
 

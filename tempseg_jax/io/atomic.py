@@ -18,7 +18,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     it was.
 
     Raises:
-        OSError: the file or folder cannot be written.
+        OSError: If the file or folder cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

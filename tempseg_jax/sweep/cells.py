@@ -65,7 +65,7 @@ CELLS = {
     "lambda1e-4": Cell("λ = 1e-4", _decay(1e-4)),
     "lambda2e-4": Cell("λ = 2e-4", _decay(2e-4)),
     "lambda5e-4": Cell("λ = 5e-4", _decay(5e-4)),
-    # Separates the effect of T_G on the cross-entropy from that of the adversary.
+    # Separates the effect of T_G in L_seg from that in L_adv.
     "seg_only": Cell(
         "T_G = 0.5 on L_seg, without D",
         _SUPERVISED | {"objective.temperature_seg": 0.5},
@@ -121,22 +121,24 @@ CONTRASTS = (
     Contrast("Does T_G = 0.5 help with a discriminator?", "tg0.5", "adversarial"),
     Contrast("Does T_G = 0.5 help without a discriminator?", "seg_only", "baseline"),
     Contrast("Does a discriminator help at T_G = 0.5?", "tg0.5", "seg_only"),
-    Contrast("Is T_G = 0.5 better than twice the learning rate?", "tg0.5", "rate_matched"),
+    Contrast(
+        "Is T_G = 0.5 better than twice the learning rate?", "tg0.5", "rate_matched"
+    ),
     Contrast("Does T_G = 0.5 help on L_adv only?", "adv_only", "adversarial"),
     Contrast("Does training D have an effect?", "adversarial", "frozen_d"),
     Contrast("Does a higher learning rate of D help?", "learning_d", "adversarial"),
     Contrast("Does omitting void masking have an effect?", "void_shown", "adversarial"),
 )
-"""The planned comparisons, which the table of controls is for."""
+"""The planned comparisons; the table of controls has the cells that they need."""
 
 
 def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
     """Return the config of one run: the sweep's, with overrides of the cell and seed.
 
     Args:
-        config: of the sweep.
-        cell: key of `CELLS`.
-        seed: of the run.
+        config: The config of the sweep.
+        cell: A key of `CELLS`.
+        seed: The seed of the run.
     """
     result = config.copy_and_resolve_references()
     flat = {
@@ -149,7 +151,7 @@ def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
 
 
 def trained_as(config: ConfigDict, cell: str) -> str:
-    """Return the first cell whose config is the same, so that it is trained only once.
+    """Return the first cell with the same config; equal cells are trained only once.
 
     If the weight decay of the config is 0, for example, `lambda0` is the baseline.
     """

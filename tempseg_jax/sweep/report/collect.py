@@ -27,8 +27,8 @@ class SweepResults:
         """Read the folder of a sweep.
 
         Args:
-            folder: the sweep's workdir.
-            block: number of neighboring images that the bootstrap resamples together.
+            folder: The workdir of the sweep.
+            block: Number of neighboring images that the bootstrap resamples together.
 
         Raises:
             FileNotFoundError: If it is not the folder of a sweep.
