@@ -20,18 +20,21 @@ def fields(config, prefix=""):
 
 
 def change(field, value):
+    """Return the complete config with another value of one field."""
     config = load_config("fcn_voc")
     config.update_from_flattened_dict({field: value})
     return config
 
 
 def test_every_number_of_the_config_has_a_range():
-    numeric = {n for n, kind in fields(load_config("fcn_voc")) if kind in (int, float)}
+    numeric = {
+        name for name, kind in fields(load_config("fcn_voc")) if kind in (int, float)
+    }
     assert numeric == set(RANGES)
 
 
 @pytest.mark.parametrize("name", ["fcn_voc", "resnet50_camvid", "demo"])
-def test_configs_as_they_are_pass(name):
+def test_the_configs_of_the_repository_pass(name):
     check_fields(load_config(name))
 
 
@@ -62,7 +65,9 @@ def test_configs_as_they_are_pass(name):
         ("optimizer.warmup_epochs", -1, "of at least 0"),
     ],
 )
-def test_a_number_out_of_its_range_is_refused_by_name(field, value, allowed):
+def test_a_number_out_of_range_is_rejected_with_the_name_of_its_field(
+    field, value, allowed
+):
     with pytest.raises(
         ValueError, match=f"^{field}: {value} is not allowed.*{allowed}"
     ):
@@ -79,7 +84,7 @@ def test_a_number_out_of_its_range_is_refused_by_name(field, value, allowed):
         ("objective.adversary", "began", "dcgan, lsgan"),
     ],
 )
-def test_a_name_of_no_table_is_refused_with_those_there_are(field, value, choices):
+def test_an_unknown_name_is_rejected_with_the_allowed_ones(field, value, choices):
     with pytest.raises(
         ValueError, match=f"^{field}: '{value}' is not one of.*{choices}"
     ):
@@ -100,7 +105,7 @@ def test_fields_that_depend_on_each_other_are_checked_together():
         check_fields(config)
 
 
-def test_a_range_says_what_it_allows():
+def test_a_range_describes_the_numbers_that_it_allows():
     assert str(Range(above=0, at_most=1)) == "a finite number above 0 and of at most 1"
     assert Range(above=0).contains(1e-9) and not Range(above=0).contains(0)
     assert not Range(below=1).contains(1) and Range(at_most=1).contains(1)
