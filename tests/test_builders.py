@@ -51,7 +51,7 @@ def test_the_evaluation_interval_is_computed_from_epochs_and_at_least_one_step(c
     assert Plan.of(config, images=512).evaluate_every == 0
 
 
-def test_a_batch_larger_than_the_data_is_rejected(config):
+def test_a_batch_larger_than_the_data_is_refused(config):
     with pytest.raises(ValueError, match="data.batch_size: 16 is more than the 15 im"):
         Plan.of(config, images=15)
 
@@ -70,7 +70,7 @@ def test_t_g_is_used_in_both_losses_unless_one_has_its_own_temperature(config):
     assert (own_seg.temperature_seg, own_seg.temperature_adv) == (4.0, 0.5)
 
 
-def test_unknown_pretrained_weights_are_rejected(config):
+def test_unknown_pretrained_weights_are_refused(config):
     config.model.pretrained = "vgg19"
     with pytest.raises(ValueError, match="model.pretrained='vgg19' is neither"):
         builders.build_objective(config, num_classes=8)

@@ -65,7 +65,7 @@ def test_the_configs_of_the_repository_pass(name):
         ("optimizer.warmup_epochs", -1, "of at least 0"),
     ],
 )
-def test_a_number_out_of_range_is_rejected_with_the_name_of_its_field(
+def test_a_number_out_of_range_is_refused_with_the_name_of_its_field(
     field, value, allowed
 ):
     with pytest.raises(
@@ -84,7 +84,7 @@ def test_a_number_out_of_range_is_rejected_with_the_name_of_its_field(
         ("objective.adversary", "began", "dcgan, lsgan"),
     ],
 )
-def test_an_unknown_name_is_rejected_with_the_allowed_ones(field, value, choices):
+def test_an_unknown_name_is_refused_with_the_allowed_ones(field, value, choices):
     with pytest.raises(
         ValueError, match=f"^{field}: '{value}' is not one of.*{choices}"
     ):

@@ -91,7 +91,7 @@ def test_cross_entropy_stays_finite_where_probabilities_underflow():
     assert np.isfinite(grad).all()
 
 
-def test_labels_of_another_shape_are_rejected():
+def test_labels_of_another_shape_are_refused():
     with pytest.raises(TypeCheckError):
         losses.cross_entropy(
             jnp.zeros((2, 4, 3)), jnp.zeros((2, 5), jnp.uint8), temperature=1.0

@@ -59,7 +59,7 @@ def test_the_schedule_depends_only_on_the_step():
         dict(steps=6, warmup_steps=0, cycles=0),
     ],
 )
-def test_a_warm_up_that_leaves_too_few_steps_is_rejected(lengths):
+def test_a_warm_up_that_leaves_too_few_steps_is_refused(lengths):
     with pytest.raises(ValueError, match="optimizer.warmup_epochs.*shorten"):
         optim.warmup_cosine(**lengths)
 

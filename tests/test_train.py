@@ -200,7 +200,7 @@ def test_starting_a_finished_run_again_changes_nothing(run, config):
     assert read_metrics(run) == lines
 
 
-def test_another_config_is_rejected_and_the_workdir_is_unchanged(copy, config):
+def test_another_config_is_refused_and_the_workdir_is_unchanged(copy, config):
     before = contents(copy)
     other = changed(config, objective__temperature_g=2.0)
     with pytest.raises(ValueError, match="temperature_g: 0.5 there, 2.0 now.*--allow"):
@@ -222,7 +222,7 @@ def test_another_config_is_rejected_and_the_workdir_is_unchanged(copy, config):
         ),
     ],
 )
-def test_another_network_is_rejected_even_if_changes_are_allowed(
+def test_another_network_is_refused_even_if_changes_are_allowed(
     copy, config, change, message
 ):
     before = contents(copy)

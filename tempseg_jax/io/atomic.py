@@ -41,7 +41,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def adding_files(folder: str | Path) -> Iterator[Path]:
     """Write several files to a temporary folder; move them to `folder` at the end.
 
-    The temporary folder lies beside `folder`, which is created and keeps its other
+    The temporary folder is next to `folder`, which is created and keeps its other
     files. Files are moved in reverse alphabetical order, so that `model.onnx.data` is
     there before `model.onnx`. If the block raises, `folder` is left as it was.
 

@@ -111,7 +111,7 @@ def _t_test(a: Sequence[float], b: Sequence[float]) -> Any:  # scipy's TtestResu
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for multiple comparisons (Holm 1979), in the given order.
 
-    Controls the family-wise error rate, whatever the dependence between the tests.
+    Controls the family-wise error rate for any dependence between the tests.
     """
     p = np.asarray(p_values, float)
     order = np.argsort(p)
