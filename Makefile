@@ -5,7 +5,7 @@
 # Variables:
 #   PYTHON   the interpreter; by default the first below that is 3.11 or newer
 #   VENV     the folder of the virtual environment; one for each interpreter
-#   JAX      a requirement on jax, beside requirements.txt; VENV/ready records it
+#   JAX      a requirement on jax, in addition to requirements.txt; VENV/ready records it
 #   PYTEST   options of pytest
 #
 # The tests on another interpreter, or with another version of jax:

@@ -1,1 +1,1 @@
-"""The experiments: `fcn_voc` is complete, every other config changes another one."""
+"""The experiments: `fcn_voc` is complete, and the other configs derive from it."""

@@ -10,7 +10,7 @@ from configs import fcn_voc
 
 
 def get_config() -> ConfigDict:
-    """As `fcn_voc`, narrow, from scratch and short, on scenes that are generated."""
+    """Return `fcn_voc`, narrow and short, trained from scratch on generated scenes."""
     config = fcn_voc.get_config()
     config.epochs = 4
     config.precision = "float32"

@@ -26,7 +26,7 @@ CLASSES = {
 
 
 def get_config() -> ConfigDict:
-    """As `fcn_voc`, with CamVid: smaller images, so smaller crops and batches."""
+    """Return `fcn_voc` on CamVid, with smaller crops and batches for its images."""
     config = fcn_voc.get_config()
     config.data.name = "folder"  # manual_dir: {train,val,test}{,annot}/
     config.data.options = ConfigDict(

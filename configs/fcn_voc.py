@@ -2,17 +2,17 @@
 
 Run:      python -m tempseg_jax.main --config=configs/fcn_voc.py --workdir=runs/fcn_voc
 Paper:    92.90 pAcc, 69.82 mIoU on val
-Measured: not yet (needs the whole data set and a GPU)
+Measured: not yet (needs the whole dataset and a GPU)
 
-Every field is here. The other configs import this one, directly or through another, and
-state only what differs; `--mode=describe` prints the whole of any of them.
+This config has every field. The others derive from it, directly or through another one,
+and set only the fields that differ; `--mode=describe` prints all fields of a config.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    """T_G = 0.5, T_D = 1: the paper's best cell (table 3)."""
+    """Return T_G = 0.5 and T_D = 1, the best setting of the paper (table 3)."""
     config = ConfigDict()
     config.seed = 0  # parameters, order of the images, augmentation and dropout
     config.epochs = 50  # passes over the training images

@@ -11,7 +11,7 @@ from configs import fcn_camvid
 
 
 def get_config() -> ConfigDict:
-    """As `fcn_camvid`, with ResNet-50 and its learning rate for the discriminator."""
+    """Return `fcn_camvid` with ResNet-50 and its learning rate for D."""
     config = fcn_camvid.get_config()
     config.model.name = "resnet50"
     config.model.pretrained = "keras_resnet50"

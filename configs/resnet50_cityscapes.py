@@ -3,7 +3,7 @@ r"""ResNet-50, Cityscapes (paper: tables 1 to 4); the one case that gains from �
 Run:      python -m tempseg_jax.main --config=configs/resnet50_cityscapes.py \
               --workdir=runs/resnet50_cityscapes --config.data.manual_dir=CITYSCAPES
 Paper:    93.02 pAcc, 60.75 mIoU on val
-Measured: not yet (needs the whole data set and a GPU)
+Measured: not yet (needs the whole dataset and a GPU)
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import fcn_cityscapes
 
 
 def get_config() -> ConfigDict:
-    """As `fcn_cityscapes`, with ResNet-50, its learning rate for D, α and λ."""
+    """Return `fcn_cityscapes` with ResNet-50, its learning rate for D, α and λ."""
     config = fcn_cityscapes.get_config()
     config.model.name = "resnet50"
     config.model.pretrained = "keras_resnet50"

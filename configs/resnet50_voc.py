@@ -3,7 +3,7 @@ r"""ResNet-50, PASCAL VOC 2012 + SBD (paper: tables 1 to 4).
 Run:      python -m tempseg_jax.main --config=configs/resnet50_voc.py \
               --workdir=runs/resnet50_voc
 Paper:    90.88 pAcc, 62.54 mIoU on val
-Measured: not yet (needs the whole data set and a GPU)
+Measured: not yet (needs the whole dataset and a GPU)
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import fcn_voc
 
 
 def get_config() -> ConfigDict:
-    """As `fcn_voc`, with ResNet-50 and its learning rate for the discriminator."""
+    """Return `fcn_voc` with ResNet-50 and its learning rate for D."""
     config = fcn_voc.get_config()
     config.model.name = "resnet50"
     config.model.pretrained = "keras_resnet50"

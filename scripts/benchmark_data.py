@@ -2,13 +2,13 @@
 
     python scripts/benchmark.py data --manual_dir=VOCDIR --peer="python PEER.py VOCDIR"
 
-The modes are `decode_only`, in which OpenCV decodes images and labels and nothing else
-is done; `encoded`, the whole pipeline; and `cached`, the whole pipeline with all
-decoded images in memory. Every round measures each mode once, so that a change in the
-load of the machine affects all modes. For each mode, one line on standard output is a
-JSON object with the median over the rounds, and with the minimum and maximum.
+The modes are `decode_only`, in which OpenCV only decodes images and labels; `encoded`,
+the whole pipeline; and `cached`, the whole pipeline with all decoded images in memory.
+Every round measures each mode once, so that a change in the load of the machine affects
+all modes. Standard output has one JSON object per line and mode, with the median, the
+minimum and the maximum over the rounds.
 
---peer is a command that does the same work with another library, on the same files and
+--peer is a command that does the same work with another library, for the same files and
 with the same number of workers. The last line that it prints must be a JSON object with
 the field `images_per_s`. It is run once per round.
 """
@@ -38,28 +38,46 @@ _EVERYTHING = 1 << 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
-    parser.add_argument("--dataset", default="voc", help="name of the dataset")
+    parser.add_argument(
+        "--dataset", default="voc", help="name of the dataset (default: %(default)s)"
+    )
     parser.add_argument("--manual_dir", help="folder of the dataset's files")
     parser.add_argument(
         "--data_dir",
-        help="folder of prepared datasets; default: ~/tensorflow_datasets",
+        help="folder of prepared datasets (default: ~/tensorflow_datasets)",
     )
-    parser.add_argument("--split", help="default: trainval for voc, otherwise train")
-    parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument(
-        "--crop_size", type=int, default=416, help="height and width in pixels"
+        "--split", help="split to read (default: trainval for voc, otherwise train)"
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=16,
+        help="images per batch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--crop_size",
+        type=int,
+        default=416,
+        help="height and width of the crops in pixels (default: %(default)s)",
     )
     parser.add_argument(
         "--num_workers",
         type=int,
         default=os.cpu_count(),
-        help="threads; 0: the main thread; default: one per CPU",
+        help="threads of the pipeline; 0 uses the main thread (default: one per CPU)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="measurements of each mode"
+        "--rounds",
+        type=int,
+        default=5,
+        help="measurements of each mode (default: %(default)s)",
     )
     parser.add_argument(
-        "--images", type=int, default=1600, help="images per measurement"
+        "--images",
+        type=int,
+        default=1600,
+        help="images per measurement (default: %(default)s)",
     )
     parser.add_argument(
         "--epochs",
@@ -71,9 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache_bytes",
         type=int,
         default=0,
-        help="memory for decoded images, with --epochs only",
+        help="memory for decoded images, only with --epochs (default: %(default)s)",
     )
-    parser.add_argument("--peer", help="a command to compare with (see above)")
+    parser.add_argument("--peer", help="command to compare with (see above)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -89,7 +89,7 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
         "spread_ms": [round(1e3 * min(times), 3), round(1e3 * max(times), 3)],
         "compile_s": round(compile_s, 1),
         "model_tflop_per_step": round(flops / 1e12, 6),
-        "utilisation": round(flops / seconds / (ceiling * jax.device_count()), 3),
+        "utilization": round(flops / seconds / (ceiling * jax.device_count()), 3),
         "ceiling_tflops": round(ceiling / 1e12, 2),
         "remat": args.remat,
         "platform": jax.devices()[0].platform,

@@ -3,7 +3,8 @@
     python scripts/benchmark.py train --peer=PEER.py
 
 Standard output has one JSON object per line and case; a table of all cases follows on
-standard error. Every case runs in its own process, so that its peak memory is its own.
+standard error. Every case runs in its own process, so that its peak memory is measured
+separately.
 
 --peer is a script that does the same work in another framework. It takes the options
 --model --device --dtype --size --batch --classes --steps --warmup and, on CUDA,
@@ -28,28 +29,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`; the defaults are the size of the paper's training."""
     networks, modes = ["fcn8s", "resnet50"], ["supervised", "adversarial"]
     known = list(benchmark_step.SEGMENTERS)
-    parser.add_argument("--model", nargs="+", choices=known, default=networks)
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        choices=known,
+        default=networks,
+        help="networks to measure (default: fcn8s and resnet50)",
+    )
     parser.add_argument(
         "--mode",
         nargs="+",
         choices=modes,
         default=modes,
-        help="without or with the discriminator",
+        help="without or with the discriminator (default: both)",
     )
     parser.add_argument(
         "--dtype",
         choices=precision.COMPUTE_DTYPES,
         default="bfloat16",
-        help="precision of the convolutions",
+        help="precision of the convolutions (default: %(default)s)",
     )
     parser.add_argument(
-        "--size", type=int, default=416, help="height and width in pixels"
+        "--size",
+        type=int,
+        default=416,
+        help="height and width of the images in pixels (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=int, default=16, help="images per step")
-    parser.add_argument("--classes", type=int, default=21)
-    parser.add_argument("--steps", type=int, default=50, help="steps that are timed")
     parser.add_argument(
-        "--warmup", type=int, default=5, help="steps before those that are timed"
+        "--batch",
+        type=int,
+        default=16,
+        help="images per step (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes",
+        type=int,
+        default=21,
+        help="number of classes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=50,
+        help="number of timed steps (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=5,
+        help="number of steps before the timed ones (default: %(default)s)",
     )
     parser.add_argument(
         "--remat",
@@ -60,13 +88,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile", metavar="DIR", help="write a profiler trace of a few steps"
     )
     parser.add_argument(
-        "--peer", metavar="FILE", help="a script to compare with (see above)"
+        "--peer", metavar="FILE", help="script to compare with (see above)"
     )
     parser.add_argument(
         "--peer_python",
         default=sys.executable,
         metavar="PYTHON",
-        help="interpreter that runs the peer; default: this one",
+        help="interpreter that runs the peer (default: this one)",
     )
 
 
@@ -147,7 +175,7 @@ def _lines(command: list[str]) -> list[dict[str, Any]]:
 def table(results: list[dict[str, Any]]) -> str:
     """Return the results as a table, each with the fastest peer's time over its own."""
     head = ("framework", "model", "mode", "dtype", "ms_per_step", "images_per_s")
-    head += ("peak_gib", "utilisation", "compile_s")
+    head += ("peak_gib", "utilization", "compile_s")
     rows = [[*head, "peer / ours"]]
     for result in results:
         peers = [

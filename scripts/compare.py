@@ -1,6 +1,8 @@
 """Draw the training curves of several runs in one figure.
 
-python scripts/compare.py runs/pretrained runs/scratch --out=curves.png
+    python scripts/compare.py runs/pretrained runs/scratch --out=curves.png
+
+The figure has the segmentation loss and the validation mIoU of each run.
 """
 
 import argparse
@@ -21,7 +23,10 @@ def main() -> None:
         "workdirs", type=Path, nargs="+", metavar="WORKDIR", help="workdir of a run"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("curves.png"), help="PNG file to write"
+        "--out",
+        type=Path,
+        default=Path("curves.png"),
+        help="PNG file to write (default: %(default)s)",
     )
     arguments = parser.parse_args()
     with command.one_line_errors(debug=False):

@@ -58,7 +58,9 @@ def convert(source: Path, target: Path, *, preprocessing: str) -> int:
 
 def main() -> None:
     """Parse the command line; on an error print one line and exit with code 1."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "source", type=Path, help="checkpoint to read (.pth, .pt or .bin)"
     )

@@ -2,8 +2,8 @@
 
     python scripts/demo_page.py --workdir=runs/demo
 
-Shows the overlay, the area of each class, and the effect of the temperature on the
-probabilities and their entropy. Needs Gradio: pip install -e '.[demo]'.
+The page shows the overlay, the area of each class, and the effect of the temperature on
+the probabilities and their entropy. It needs Gradio: pip install -e '.[demo]'.
 """
 
 import argparse
@@ -18,7 +18,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--port", type=int, default=7860, help="default: 7860; 0: a free one"
+        "--port",
+        type=int,
+        default=7860,
+        help="port of the page; 0 chooses a free one (default: %(default)s)",
     )
     command.add_segmenter_arguments(parser)
     options = parser.parse_args()

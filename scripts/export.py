@@ -1,11 +1,11 @@
-"""Export a trained network, to use it without this package.
+"""Export a trained network for use without this package.
 
     python scripts/export.py --workdir=runs/demo --out=model
 
-Writes StableHLO programs (by jax.export) from uint8 RGB images to labels and to
-probabilities, the weights as safetensors, and a file use.py that runs them. The
-programs run on a CPU and on a CUDA GPU, whichever machine exports them. Add --onnx
---size=512x1024 for an ONNX file for images of that size.
+The output folder has StableHLO programs (of jax.export) from uint8 RGB images to labels
+and to probabilities, the weights as safetensors, and a file use.py that runs them. The
+programs run on CPUs and on CUDA GPUs, no matter which of them the exporting machine
+has. Add --onnx --size=512x1024 for an ONNX file for images of that size.
 """
 
 import argparse
@@ -27,12 +27,12 @@ def main() -> int:
     parser.add_argument(
         "--batch",
         type=int,
-        help="fixed batch size; default: any, and 1 in the ONNX file",
+        help="fixed batch size (default: any; 1 in the ONNX file)",
     )
     parser.add_argument(
         "--size",
         metavar="HEIGHTxWIDTH",
-        help="fixed image size in pixels; default: any",
+        help="fixed image size in pixels (default: any)",
     )
     parser.add_argument(
         "--onnx",

@@ -2,9 +2,9 @@
 
     python scripts/predict.py --workdir=runs/demo IMAGE_OR_FOLDER... --out=DIR
 
-Writes DIR/labels/*.png, indexed images whose pixels are class indices and whose palette
-has the dataset's colors, and DIR/overlays/*.jpg, the images with the predicted classes
-in color and a legend.
+DIR/labels/*.png are indexed images whose pixels are class indices and whose palette has
+the dataset's colors. DIR/overlays/*.jpg are the images with the predicted classes in
+color and a legend.
 """
 
 import argparse

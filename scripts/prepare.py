@@ -23,26 +23,30 @@ from tempseg_jax.data.catalog import DATASETS, Split, load_split
 from tempseg_jax.data.problem_files import ON_ERROR
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Config file that replaces the flags on the dataset."
+    "config", help_string="Config file; it replaces the flags of the dataset."
 )
 _DATASET = flags.DEFINE_enum("dataset", None, list(DATASETS), "Name of the dataset.")
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Folder of the dataset's files.")
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of prepared datasets; default: ~/tensorflow_datasets."
+    "data_dir", None, "Folder of prepared datasets (default: ~/tensorflow_datasets)."
 )
 _SPLIT = flags.DEFINE_multi_string(
-    "split", None, "Splits to report; default: train and val."
+    "split", None, "Split to report (default: train and val)"
 )
 _OPTION = flags.DEFINE_multi_string(
     "option",
     [],
-    "Option of this dataset as NAME=VALUE with VALUE in JSON, such as void_index=11.",
+    "Option of this dataset as NAME=VALUE with VALUE in JSON, such as void_index=11",
 )
-_ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False, "Use a part of the dataset.")
+_ALLOW_MISSING = flags.DEFINE_bool(
+    "allow_missing", False, "Prepare an incomplete dataset."
+)
 _ON_ERROR = flags.DEFINE_enum(
     "on_error", "raise", list(ON_ERROR), "Stop at problem files, or skip them."
 )
-_PREVIEW = flags.DEFINE_string("preview", None, "PNG file for augmented samples.")
+_PREVIEW = flags.DEFINE_string(
+    "preview", None, "PNG file to write, with augmented samples of the first split."
+)
 
 _FIELDS = {
     "dataset": "data.name",

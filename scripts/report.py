@@ -1,9 +1,9 @@
-"""Write the report of a sweep, finished or not: an HTML page, and tables as Markdown.
+"""Write the report of a sweep, even if it is not finished, as HTML and as Markdown.
 
     python scripts/report.py runs/table3 --out=report.html --markdown=tables.md
 
-The folder is the --workdir of scripts/sweep.py. The page contains its figures and loads
-nothing else. Missing runs are listed on the page and in the terminal.
+The HTML page contains its figures and loads no other files. Missing runs are listed on
+the page and in the terminal.
 """
 
 import argparse
@@ -19,26 +19,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sweep", type=Path, help="the --workdir of scripts/sweep.py")
+    parser.add_argument(
+        "sweep",
+        type=Path,
+        help="folder of the sweep, the --workdir of scripts/sweep.py",
+    )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("report.html"),
-        help="the HTML page to write (default: %(default)s)",
+        help="HTML page to write (default: %(default)s)",
     )
     parser.add_argument(
         "--markdown",
         type=Path,
-        help="write the tables as Markdown to this file too, without the figures",
+        help="Markdown file to write too, with the tables but without the figures",
     )
     parser.add_argument(
         "--block",
         type=int,
         default=1,
         metavar="N",
-        help="for the interval over images, resample blocks of N neighboring images in "
-        "the order of their ids; for frames of videos, which are not independent "
-        "(default: %(default)s)",
+        help="for confidence intervals over images, resample blocks of N neighboring "
+        "images in the order of their ids; give it for frames of videos, which are not "
+        "independent (default: %(default)s)",
     )
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error"

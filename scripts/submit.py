@@ -26,9 +26,11 @@ def main() -> int:
         type=Path,
         required=True,
         metavar="DIR",
-        help="unpacked folder VOCdevkit/VOC2012 or leftImg8bit",
+        help="the unpacked folder VOCdevkit/VOC2012 or leftImg8bit",
     )
-    parser.add_argument("--split", default="test", help="test (default), val or train")
+    parser.add_argument(
+        "--split", default="test", help="test, val or train (default: %(default)s)"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -39,7 +41,7 @@ def main() -> int:
     parser.add_argument(
         "--allow_partial",
         action="store_true",
-        help="accept a test set with missing images, for trying out",
+        help="accept an incomplete test set, to try out the command",
     )
     command.add_segmenter_arguments(parser)
     options = parser.parse_args()

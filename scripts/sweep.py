@@ -1,11 +1,11 @@
-"""Train the ablation study: every cell of the paper's tables, with several seeds.
+r"""Run the ablation study: train every cell of the paper's tables with several seeds.
 
     python scripts/sweep.py --config=configs/resnet50_camvid.py --table=3 --seeds=5 \
         --workdir=runs/table3 --config.data.manual_dir=CAMVID --test_split=test
 
 The same command resumes a stopped sweep; --status with --workdir shows its progress.
 For several GPUs, start one process for each: CUDA_VISIBLE_DEVICES=0 … --shard=1/2 and
-CUDA_VISIBLE_DEVICES=1 … --shard=2/2. Afterwards scripts/report.py writes the report.
+CUDA_VISIBLE_DEVICES=1 … --shard=2/2. scripts/report.py writes the report.
 """
 
 import functools
@@ -22,7 +22,7 @@ from tempseg_jax.sweep.scope import Scope, read_scope
 from tempseg_jax.workdir import saved_config
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="A file of configs/; every cell overrides it."
+    "config", help_string="Config file; every cell overrides some of its fields."
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the sweep; a sweep in it is resumed."
@@ -35,16 +35,16 @@ _TABLE = flags.DEFINE_list(
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Number of runs of each cell.", lower_bound=1)
 _CELLS = flags.DEFINE_list("cells", [], "Train only these cells of the tables.")
 _SHARD = flags.DEFINE_string(
-    "shard", "1/1", "i/n: train the i-th of n parts of the runs."
+    "shard", "1/1", "Train only the i-th of n parts of the runs, as i/n."
 )
 _TEST_SPLIT = flags.DEFINE_string(
-    "test_split", "", "Evaluate this split too, at the end of each run."
+    "test_split", "", "Split to evaluate in addition to val, at the end of each run."
 )
 _TRAIN_IMAGES = flags.DEFINE_integer(
     "train_images",
     None,
-    "Number of training images to evaluate for the train-val gap; by default as many "
-    "as val has.",
+    "Number of training images to evaluate for the train-val gap (default: as many as "
+    "val has).",
 )
 _KEEP = flags.DEFINE_bool(
     "keep_checkpoints", False, "Keep the checkpoints of finished runs."
@@ -97,7 +97,8 @@ def _main(argv: list[str]) -> None:
         done = main(argv)
     if not done:
         sys.exit(
-            "not all runs are finished: stopped, or in training by another process"
+            "not all runs are finished: training was stopped, or another process "
+            "trains the remaining runs"
         )
 
 

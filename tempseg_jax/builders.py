@@ -1,6 +1,7 @@
-"""From the config to its parts: objective, first state, hyperparameters, data.
+"""Build the objective, state, hyperparameters and data of an experiment.
 
-Every function here takes the whole config; nothing below this module reads one.
+Every function here takes the whole config. Lower modules, except `plan`, take plain
+arguments.
 """
 
 import functools
@@ -33,13 +34,13 @@ SCHEDULE_BLOCK = 2**14
 def build_objective(
     config: ConfigDict, *, num_classes: int, preprocessing: Preprocessing | None = None
 ) -> Objective:
-    """Build the networks, and collect the terms of their losses.
+    """Return the networks and the terms of their losses.
 
     Args:
-        config: Of the run, checked by `config_fields`.
-        num_classes: Classes of the dataset.
-        preprocessing: What a checkpoint was trained with. None: what the config's
-            pretrained weights expect.
+        config: The config of the run, checked by `config_fields`.
+        num_classes: Number of classes of the dataset.
+        preprocessing: The preprocessing that a checkpoint was trained with. None means
+            the preprocessing that the config's pretrained weights expect.
 
     Raises:
         ValueError: If `model.pretrained` is neither a known source nor a weight file.
@@ -65,7 +66,7 @@ def build_objective(
 
 
 def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
-    """Initialize both players from `seed`, then load the pretrained weights."""
+    """Return the state before training: seeded, with the pretrained weights loaded."""
     key_g, key_d = jax.random.split(jax.random.key(config.seed))
     image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
     variables = _init(key_g, image, network=objective.segmenter)
@@ -79,7 +80,7 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
         if jax.process_index() == 0:
             print(report, flush=True)
     scale = precision.loss_scale(config.precision)
-    # The optimizers' states do not depend on these values, which the step traces.
+    # The optimizers' initial states do not depend on these values.
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
     segmenter = train_state.init_player(variables, sgd, loss_scale=scale)
     discriminator = None
@@ -93,7 +94,7 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
 
 
 def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
-    """Collect the numbers of the objective and the optimizers, which are traced.
+    """Return the numbers that the training step traces.
 
     Raises:
         ValueError: If the warm-up leaves too few steps for the cosine cycles.
@@ -122,7 +123,7 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
 
 
 def training_temperature(config: ConfigDict) -> float:
-    """Return T_G in L_seg: the temperature that calibration is measured at."""
+    """Return T_G in L_seg, at which the calibration is measured."""
     objective = config.objective
     if objective.temperature_seg is not None:
         return objective.temperature_seg
@@ -130,7 +131,7 @@ def training_temperature(config: ConfigDict) -> float:
 
 
 def abstract_state(config: ConfigDict, objective: Objective) -> TrainState:
-    """Return the shapes of `initial_state` without computing or reading anything."""
+    """Return the shapes of `initial_state`, without computing or reading anything."""
     scratch = config.copy_and_resolve_references()
     with scratch.unlocked():
         scratch.model.pretrained = ""
@@ -145,14 +146,14 @@ def restore_state(
     step: int,
     devices: Mesh,
 ) -> tuple[Objective, TrainState, dict[str, Any]]:
-    """Restore both players from a checkpoint, to resume training or to measure it.
+    """Restore both players from a checkpoint.
 
     Returns:
         The objective, the state on every device of the mesh, and the description of
         the model (`describe_model`).
 
     Raises:
-        ValueError: If the checkpoint holds other networks than the config names.
+        ValueError: If the networks of the checkpoint are not those of the config.
     """
     objective, model = _as_trained(config, checkpoints, split, step=step)
     shapes = mesh.replicated_shapes(abstract_state(config, objective), devices)
@@ -167,10 +168,10 @@ def restore_segmenter(
     step: int,
     devices: Mesh,
 ) -> tuple[nn.Module, PyTree]:
-    """Restore the segmenter alone: the module, and its variables on every device.
+    """Restore only the segmenter: its module, and its variables on every device.
 
     Raises:
-        ValueError: If the checkpoint holds another segmenter than the config names.
+        ValueError: If the segmenter of the checkpoint is not that of the config.
     """
     objective, model = _as_trained(config, checkpoints, split, step=step)
     variables = abstract_state(config, objective).segmenter.variables
@@ -182,7 +183,7 @@ def restore_segmenter(
 def _as_trained(
     config: ConfigDict, checkpoints: Checkpoints, split: catalog.Split, *, step: int
 ) -> tuple[Objective, dict[str, Any]]:
-    """Build the objective, with the preprocessing of the checkpoint's training."""
+    """Return objective and model description with the checkpoint's preprocessing."""
     objective = build_objective(
         config,
         num_classes=len(split.class_names),
@@ -194,9 +195,9 @@ def _as_trained(
 def describe_model(
     config: ConfigDict, objective: Objective, split: catalog.Split
 ) -> dict[str, Any]:
-    """Return the description of the model that its checkpoints carry.
+    """Return the description of the model that is saved in its checkpoints.
 
-    It is all that is needed to use the segmenter without the config.
+    The segmenter can be restored from it without the config.
     """
     segmenter = objective.segmenter
     return {
@@ -224,8 +225,8 @@ def class_names(config: ConfigDict) -> tuple[str, ...]:
     data = config.data
     if data.name == "folder" and not data.options.get("class_names"):
         raise ValueError(
-            "data.options.class_names: empty; a dataset of your own must name its "
-            "classes here to be described without reading its files"
+            "data.options.class_names: empty; list the names of the classes, so that "
+            "a dataset of your own can be described without reading its files"
         )
     return catalog.CLASS_NAMES[data.name] or tuple(data.options.class_names)
 
@@ -246,7 +247,7 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
 def training_batches(
     config: ConfigDict, split: catalog.Split, *, first_step: int
 ) -> Iterator[Batch]:
-    """Yield this process's share of the batches after `first_step`, without end."""
+    """Yield this process's share of every batch after `first_step`, endlessly."""
     data = config.data
     return pipeline.train_batches(
         split,

@@ -21,7 +21,7 @@ class Range(NamedTuple):
     below: float | None = None
 
     def contains(self, value: float | int) -> bool:
-        """Whether the number is finite and within the bounds."""
+        """Return whether the number is finite and within the bounds."""
         return (
             math.isfinite(value)
             and (self.at_least is None or value >= self.at_least)
@@ -71,7 +71,7 @@ RANGES = {
     "save_every_steps": Range(at_least=1),
     "eval_batch_size": Range(at_least=1),
 }
-"""Of every numeric field."""
+"""The range of every numeric field."""
 
 MAY_BE_NONE = ("steps", "objective.temperature_seg", "objective.temperature_adv")
 """Numeric fields that take their value from another field if they are None."""
@@ -84,7 +84,7 @@ CHOICES: dict[str, Collection[str]] = {
     "model.discriminator": DISCRIMINATORS,
     "objective.adversary": ADVERSARIES,
 }
-"""Of every field that names an entry of a table."""
+"""The choices of every field whose value is a name in a table."""
 
 OTHER_FIELDS = (
     "data.manual_dir",
@@ -102,7 +102,7 @@ OTHER_FIELDS = (
 
 
 def check_fields(config: ConfigDict) -> None:
-    """Check every field by itself, and those that depend on each other.
+    """Check that the value of every field is allowed, alone and with other fields.
 
     Raises:
         ValueError: If a field has a value that is not allowed. The message names the

@@ -1,4 +1,4 @@
-"""Print what a config builds: `--mode=describe`."""
+"""Describe the networks and the config of an experiment: `--mode=describe`."""
 
 import functools
 
@@ -11,7 +11,7 @@ from tempseg_jax.models.flops import count_flops, count_parameters
 
 
 def describe(config: ConfigDict) -> str:
-    """Return the networks' sizes and the complete config, without reading any data.
+    """Return the sizes of the networks and the whole config; no data is read.
 
     Raises:
         ValueError: If a field has a value that is not allowed.

@@ -1,4 +1,4 @@
-"""Score one checkpoint on a whole split: `--mode=eval`."""
+"""Evaluate one checkpoint on a whole split: `--mode=eval`."""
 
 from pathlib import Path
 from typing import Any
@@ -32,23 +32,24 @@ def evaluate(
     settings: InferenceSettings,
     fit: bool,
 ) -> dict[str, Any]:
-    """Score a checkpoint; print the scores, write `eval-<split>.json` and pictures.
+    """Evaluate a checkpoint; print scores, write `eval-<split>.json` and pictures.
 
     Args:
-        config: Names the data, and the network that the checkpoint must hold.
+        config: The config, whose network must be that of the checkpoint.
         folder: The workdir.
         checkpoint: "best", "latest" or a step.
-        split_name: Split to score; None is `data.val_split`.
-        settings: Sliding windows and test-time augmentation.
-        fit: Also measure calibration at the temperature that minimizes the NLL on
-            `data.val_split`, which takes another pass over that split.
+        split_name: Split to evaluate; None is `data.val_split`.
+        settings: Sliding-window inference and test-time augmentation.
+        fit: Whether to measure calibration also at the temperature that minimizes the
+            negative log-likelihood on `data.val_split`; this takes another pass over
+            that split.
 
     Returns:
         The contents of `eval-<split>.json`.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If there is no such split, or the checkpoint holds another network.
+        ValueError: If there is no such split, or the checkpoint has another network.
     """
     config_fields.check_fields(config)
     split = builders.load_split(config, split_name or config.data.val_split)
@@ -67,18 +68,18 @@ def evaluate(
     temperatures = {"one": 1.0, "t_g": builders.training_temperature(config)}
     if fit:
         temperatures["fitted"] = _fit_temperature(config, variables, common)
-    outlines = BoundaryIoU(len(split.class_names))
+    boundaries = BoundaryIoU(len(split.class_names))
     result = score(
         variables,
         split,
         temperatures=temperatures,
         num_examples=PANELS,
-        visit=lambda example: outlines.add(example.label, example.prediction),
+        visit=lambda example: boundaries.add(example.label, example.prediction),
         **common,
     )
-    outline_iou = boundary_iou(mesh.over_processes(outlines.sums))
+    iou_of_boundaries = boundary_iou(mesh.over_processes(boundaries.sums))
     report = {"checkpoint": step, "split": split.name, "dataset": split.dataset}
-    report |= {"views": settings.__dict__} | _numbers(result, split, outline_iou)
+    report |= {"views": settings.__dict__} | _numbers(result, split, iou_of_boundaries)
     if jax.process_index() == 0:
         print(f"checkpoint {step}, {split.dataset} {split.name}, {_describe(settings)}")
         print(table(result, split))
@@ -104,18 +105,20 @@ def _fit_temperature(
     return calibration.fit_temperature(result.sums.tally, grid)
 
 
-def _numbers(result: Result, split: Split, outline_iou: np.ndarray) -> dict[str, Any]:
-    """Return everything that was measured, for the JSON file."""
+def _numbers(
+    result: Result, split: Split, iou_of_boundaries: np.ndarray
+) -> dict[str, Any]:
+    """Return all measurements, for the JSON file."""
     confusion = result.sums.confusion
     iou = metrics.iou_per_class(confusion)
     numbers = {
         "images": int(result.sums.images),
         "pixels": int(confusion.sum()),
         **result.named(prefix=""),
-        "boundary_iou": metrics.mean_of_present(outline_iou),
+        "boundary_iou": metrics.mean_of_present(iou_of_boundaries),
         "class_iou": dict(zip(split.class_names, iou.tolist(), strict=True)),
         "class_boundary_iou": dict(
-            zip(split.class_names, outline_iou.tolist(), strict=True)
+            zip(split.class_names, iou_of_boundaries.tolist(), strict=True)
         ),
         "absent": [
             name for name, x in zip(split.class_names, iou, strict=True) if np.isnan(x)
@@ -123,9 +126,9 @@ def _numbers(result: Result, split: Split, outline_iou: np.ndarray) -> dict[str,
         "calibration": {
             name: {
                 key: value.tolist() if isinstance(value, np.ndarray) else value
-                for key, value in found._asdict().items()
+                for key, value in calibrated._asdict().items()
             }
-            for name, found in result.calibrations.items()
+            for name, calibrated in result.calibrations.items()
         },
         "confusion": confusion.tolist(),
     }
@@ -161,8 +164,8 @@ def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) ->
     titles = {"one": "T = 1", "t_g": "T = T_G = {:.3g}", "fitted": "fitted, T = {:.3g}"}
     diagrams.save_reliability(
         {
-            titles[name].format(found.temperature): found
-            for name, found in result.calibrations.items()
+            titles[name].format(calibrated.temperature): calibrated
+            for name, calibrated in result.calibrations.items()
         },
         folder / f"eval-{split.name}-reliability.png",
     )

@@ -1,4 +1,4 @@
-"""Gradient accumulation: one step over a batch that is too large for the device."""
+"""Gradient accumulation: a training step over several micro-batches."""
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ def accumulated_step(
     micro_batches: int,
     objective: Objective,
 ) -> tuple[TrainState, Metrics]:
-    """Equal `train_step`, with the activation memory of one micro-batch.
+    """Compute the same as `train_step`, with the activation memory of one micro-batch.
 
     The gradients of L_seg, L_adv and L_D are those of the whole batch: L_seg of each
-    micro-batch is weighted by its share of the scored pixels, and all of D's maps have
-    the same size. Two things differ from the whole batch. BatchNorm's statistics are
-    those of a micro-batch, and its running averages are updated once per micro-batch.
-    Dropout is drawn separately for each micro-batch.
+    micro-batch is weighted by its share of the scored pixels, and the score maps of D
+    have the same size for all images. There are two differences. BatchNorm normalizes
+    by the statistics of a micro-batch, and updates its running statistics once per
+    micro-batch. Dropout masks are drawn for each micro-batch separately.
 
     Raises:
         ValueError: If the batch marks its labeled images: L_D is a mean over those, and
@@ -98,5 +98,5 @@ def _with_players(state: TrainState, players: list[Player]) -> TrainState:
 def _split(
     x: Shaped[Array, "b ..."], micro_batches: int
 ) -> Shaped[Array, "m part ..."]:
-    """Assign every m-th image to a micro-batch, so that no image changes its device."""
+    """Assign every m-th image to one micro-batch, so that each stays on its device."""
     return jnp.moveaxis(x.reshape(-1, micro_batches, *x.shape[1:]), 1, 0)

@@ -1,4 +1,4 @@
-"""The training loop. Saving, logging and evaluating are callables it is given."""
+"""The training loop; saving, logging and evaluation are callables."""
 
 import math
 import os
@@ -19,17 +19,15 @@ from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
 
 IN_FLIGHT = 3
-"""Steps that may be queued on the device before the oldest one's loss is read."""
+"""Number of steps that may be queued on the device before a loss is read."""
 
 
 class Callbacks(NamedTuple):
-    """What the loop does besides training steps, and every how many steps."""
+    """Functions that the loop calls, and the numbers of steps between calls."""
 
     log: Callable[[int, dict[str, float]], None]  # step, means since the last call
     log_every: int
-    evaluate: Callable[
-        [TrainState], None
-    ]  # also saves: a score belongs to a checkpoint
+    evaluate: Callable[[TrainState], None]  # must also save the state
     evaluate_every: int  # 0: never, not even after the last step
     save: Callable[[TrainState], None]
     save_every: int
@@ -52,8 +50,8 @@ def train(
 
     Losses are read and logged `IN_FLIGHT` steps late, so that the device always has
     work queued. Before the state is evaluated or saved, all earlier losses are read and
-    the state is checked, so that only finite states are saved. Steps that were not yet
-    logged are logged with a save, so that a resumed run misses none of them.
+    the state is checked, so that only finite states are saved. Steps that are not yet
+    logged are logged before the save, so that the log of a resumed run has every step.
 
     Returns:
         The last state, and whether training was interrupted by a signal.
@@ -79,11 +77,11 @@ def train(
             batch = meter.waiting(lambda: next(batches))
             state, metrics = step(state, place(batch))
             if number == first_step + 1:
-                meter.restart()  # leave out the compilation of the first step
+                meter.restart()  # exclude the compilation in the first step
             queue.append((number, metrics))
             read_losses(leave=IN_FLIGHT)
 
-            stop = interruption.came_by(number) or number == last_step
+            stop = interruption.stops_after(number) or number == last_step
             every = callbacks.evaluate_every
             evaluate = every and (number == last_step or number % every == 0)
             save = evaluate or stop or number % callbacks.save_every == 0
@@ -98,25 +96,25 @@ def train(
                 meter.restart()
             if stop:
                 break
-        return state, interruption.came  # possibly during the last evaluation
+        return state, interruption.requested  # possibly during the last evaluation
 
 
 @jax.jit
 def _all_finite(state: TrainState) -> Bool[Array, ""]:
-    """Whether the state is finite; the gradient of a finite loss may not be."""
+    """Return whether the state is finite; a finite loss may have infinite gradients."""
     return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)]).all()
 
 
 class _Interruption:
-    """Turns SIGTERM and Ctrl-C into a stop after the current step.
+    """Stops training after the current step on SIGTERM or Ctrl-C.
 
-    A second signal ends the program at once. Several processes must all stop after the
-    same step, whenever the signal reaches each of them; JAX's preemption service agrees
-    on that step.
+    A second signal ends the program at once. In a run of several processes, JAX's
+    preemption service chooses the step after which all of them stop, because the signal
+    may reach them at different times.
     """
 
     def __init__(self):
-        self.came, self._before = False, {}
+        self.requested, self._before = False, {}
 
     def __enter__(self) -> "_Interruption":
         if jax.process_count() == 1 and (
@@ -124,20 +122,20 @@ class _Interruption:
         ):
             for number in (signal.SIGTERM, signal.SIGINT):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # e.g. nohup … &
-                    self._before[number] = signal.signal(number, self._note)
+                    self._before[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def came_by(self, step: int) -> bool:
+    def stops_after(self, step: int) -> bool:
         """Return whether training must stop after this step."""
         if jax.process_count() > 1:
-            self.came = multihost_utils.reached_preemption_sync_point(step)
-        return self.came
+            self.requested = multihost_utils.reached_preemption_sync_point(step)
+        return self.requested
 
-    def _note(self, *_: object) -> None:
-        self.came = True
+    def _request(self, *_: object) -> None:
+        self.requested = True
         self._restore()
         os.write(2, b"\nStopping after this step; repeat to stop at once.\n")
 
@@ -147,14 +145,14 @@ class _Interruption:
 
 
 class _Meter:
-    """Means of the metrics between two log lines, and how the time was spent."""
+    """Means of the metrics between two log lines, throughput, and wait for data."""
 
     def __init__(self) -> None:
         self._metrics: list[Metrics] = []
         self.restart()
 
     def restart(self) -> None:
-        """Restart the clock, to leave out compilation, evaluation and saving."""
+        """Restart the clock, to exclude compilation, evaluation and saving."""
         self._start, self._waited = time.perf_counter(), 0.0
 
     def waiting(self, wait: Callable[[], Batch]) -> Batch:

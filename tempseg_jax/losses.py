@@ -1,4 +1,4 @@
-"""Equations 1 to 5 of the paper, the adversaries, and the objective. All float32."""
+"""Equations 1 to 5 of the paper in float32, the adversaries, and the objective."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def cross_entropy(
 
     Equation 1 sums over the pixels of an image; the sum diverges at the paper's
     learning rate, so this is the mean. The weight decay of equation 1 is part of the
-    optimizer (optim.py). Pixels with the ignore label count nowhere; the loss is 0
-    where no pixel is scored.
+    optimizer (optim.py). Pixels with the ignore label are not counted. The loss is 0 if
+    no pixel is scored.
     """
     scored = labels != IGNORE_LABEL
     nats = optax.softmax_cross_entropy_with_integer_labels(
@@ -39,12 +39,12 @@ def probabilities(
     temperature: Scalar,
     mask: Bool[Array, "*b"] | None,
 ) -> Float[Array, "*b k"]:
-    """softmax(logits / T): the map p that the discriminator sees of the segmenter.
+    """Return p = softmax(logits / T), the segmenter's output as D sees it.
 
     Args:
-        logits: Unscaled output of the segmenter.
-        temperature: T_G in L_adv, T_D in L_D.
-        mask: Pixels to show; the map is zero at all others. None shows every pixel.
+        logits: Output of the segmenter, not divided by a temperature.
+        temperature: T_G for L_adv, and T_D for L_D.
+        mask: Pixels that D sees; p is zero at all others. With None, D sees all pixels.
     """
     p = jax.nn.softmax(logits / temperature)
     return p if mask is None else p * mask[..., None]
@@ -53,7 +53,7 @@ def probabilities(
 def one_hot(
     labels: Integer[Array, "*b"], *, num_classes: int
 ) -> Float[Array, "*b {num_classes}"]:
-    """One-hot ground truth X, zero at void: the map that D sees as real."""
+    """Return the one-hot ground truth X, which is zero at void pixels."""
     return jax.nn.one_hot(labels, num_classes)
 
 
@@ -62,9 +62,9 @@ def visible_to_discriminator(
 ) -> Bool[Array, "b h w"]:
     """Mark the pixels of p that D sees when void is masked.
 
-    The one-hot ground truth is zero at void pixels. D could therefore recognize it by
-    its holes, unless p has the same holes. An image without labels has no void: D sees
-    all of its p.
+    The one-hot ground truth is zero at void pixels. If p were not zero there too, D
+    could tell the two apart by these pixels. An image without labels has no void
+    pixels: D sees all of its p.
     """
     visible = labels != IGNORE_LABEL
     return visible if labeled is None else visible | ~labeled[:, None, None]
@@ -116,13 +116,14 @@ class DiscriminatorLoss(Protocol):
         *,
         labeled: Bool[Array, "b"] | None = None,
     ) -> Float[Array, ""]:
-        """Images where `labeled` is False have no ground truth: `d_real` is void."""
+        """Return L_D; `d_real` is ignored for images where `labeled` is False."""
 
 
 class SegmenterLoss(Protocol):
     """L_adv, given D's map over the segmenter's output."""
 
-    def __call__(self, d_fake: Num[Array, "b *map"]) -> Float[Array, ""]: ...
+    def __call__(self, d_fake: Num[Array, "b *map"]) -> Float[Array, ""]:
+        """Return L_adv."""
 
 
 class Penalty(Protocol):
@@ -137,11 +138,14 @@ class Penalty(Protocol):
         labeled: Bool[Array, "b"] | None,
         key: PRNGKeyArray,
     ) -> Float[Array, ""]:
-        """`discriminate` maps class maps to scores; it updates no statistics."""
+        """Return the penalty; `discriminate` maps class maps to the scores of D.
+
+        Calling it does not update D's running statistics.
+        """
 
 
 class Adversary(NamedTuple):
-    """The two sides of one adversarial objective."""
+    """The losses of both players in one adversarial objective."""
 
     discriminator: DiscriminatorLoss
     segmenter: SegmenterLoss
@@ -157,23 +161,23 @@ ADVERSARIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is optimized: the networks, and the terms of their losses.
+    """The networks and the terms of their losses.
 
-    Linen modules compare and hash by their fields, so two objectives that were built
-    from equal configs are equal.
+    Linen modules are compared and hashed by their fields, so objectives built from
+    equal configs are equal.
     """
 
     segmenter: nn.Module
     discriminator: nn.Module | None  # None: supervised training, L_G = L_seg
     adversary: Adversary
-    critic_steps: int  # updates of D for each update of G
-    mask_void: bool  # whether D sees p only where the ground truth is not void
+    critic_steps: int  # updates of D per update of G
+    mask_void: bool  # whether p is set to zero at void pixels before D sees it
 
 
 def mean_over_labeled(
     x: Num[Array, "b *map"], labeled: Bool[Array, "b"] | None
 ) -> Float[Array, ""]:
-    """Mean over the images that have ground truth; 0 if none has."""
+    """Return the mean over the images that have ground truth; 0 if there are none."""
     if labeled is None:
         return jnp.mean(x)
     weights = jnp.broadcast_to(labeled.reshape(-1, *[1] * (x.ndim - 1)), x.shape)

@@ -1,4 +1,11 @@
-"""Flags of `python -m tempseg_jax.main`, nothing else."""
+"""Train a segmentation network, evaluate a checkpoint, or describe a config.
+
+    python -m tempseg_jax.main --config=configs/demo.py --workdir=runs/demo
+    python -m tempseg_jax.main --config=configs/demo.py --workdir=runs/demo --mode=eval
+    python -m tempseg_jax.main --config=configs/demo.py --mode=describe
+
+Every field of the config can be overridden, as by --config.data.batch_size=8.
+"""
 
 import functools
 
@@ -13,7 +20,7 @@ from tempseg_jax.workdir import saved_config
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="Config file, such as configs/demo.py; default in --mode=eval: the "
-    "config of the workdir.",
+    "config saved in --workdir.",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; training resumes from its last checkpoint."
@@ -22,7 +29,7 @@ _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ["train", "eval", "describe"],
-    "Train, evaluate a checkpoint, or print the networks and the config.",
+    "Train, evaluate a checkpoint, or print the sizes of the networks and the config.",
 )
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -43,7 +50,10 @@ _STRIDE = flags.DEFINE_integer(
     "stride", None, "Pixels between windows; default: two thirds of --window."
 )
 _SCALES = flags.DEFINE_list(
-    "scales", ["1"], "Test-time augmentation in --mode=eval: average over these scales."
+    "scales",
+    ["1"],
+    "Test-time augmentation in --mode=eval: average over these scales, such as "
+    "0.75,1,1.25.",
 )
 _FLIP = flags.DEFINE_bool(
     "flip",
@@ -53,8 +63,8 @@ _FLIP = flags.DEFINE_bool(
 _FIT = flags.DEFINE_bool(
     "fit_temperature",
     True,
-    "In --mode=eval also fit the temperature of least negative log-likelihood, which "
-    "takes one more pass over data.val_split.",
+    "In --mode=eval, also fit the temperature that minimizes the negative "
+    "log-likelihood on data.val_split, which takes another pass over that split.",
 )
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change",
@@ -74,16 +84,18 @@ _COORDINATOR = flags.DEFINE_string(
     "and --process_id.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Number of processes of the run."
+    "num_processes", None, "Training with several processes: number of processes."
 )
 _PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Number of this process, from 0."
+    "process_id",
+    None,
+    "Training with several processes: number of this process, from 0.",
 )
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def main(argv: list[str]) -> None:
-    """Do what `--mode` says."""
+    """Run the command that `--mode` selects."""
     if len(argv) > 1:
         raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
     config = _CONFIG.value
@@ -133,7 +145,7 @@ def _main(argv: list[str]) -> None:
 
 
 def run() -> None:
-    """Run the command line; the console script `tempseg` calls this."""
+    """Run the command line, as the console script `tempseg` does."""
     app.run(_main, flags_parser=functools.partial(config_flag.parse, config=_CONFIG))
 
 

@@ -1,7 +1,7 @@
-"""Data parallelism: one device mesh, the batch sharded, everything else replicated.
+"""Data parallelism over a device mesh: the batch is sharded, all else is replicated.
 
-A jitted step over such arrays computes what one device would: BatchNorm's statistics
-and the losses are those of the whole batch, and XLA inserts the all-reduces.
+A jitted step with such inputs gives the results of a single device: BatchNorm's
+statistics and the losses are those of the whole batch, and XLA inserts the all-reduces.
 """
 
 import jax
@@ -18,17 +18,17 @@ def data_mesh(*, batch_size: int) -> Mesh:
     """Return the mesh of all devices of all processes, for batches of this size.
 
     Args:
-        batch_size: Images of a batch, or of a micro-batch with accumulation.
+        batch_size: Images per batch or, with gradient accumulation, per micro-batch.
 
     Raises:
-        ValueError: If the batch does not divide among the devices.
+        ValueError: If the batch size is not a multiple of the number of devices.
     """
     mesh = global_mesh()
     if batch_size % mesh.size:
         raise ValueError(
-            f"data.batch_size over accumulate: {batch_size} images at once do not "
-            f"divide among {mesh.size} devices; choose a data.batch_size that is a "
-            f"multiple of {mesh.size} times accumulate"
+            f"data.batch_size / accumulate: {batch_size} images do not divide evenly "
+            f"among {mesh.size} devices; choose a data.batch_size that is a multiple "
+            f"of {mesh.size} times accumulate"
         )
     return mesh
 
@@ -39,7 +39,7 @@ def global_mesh() -> Mesh:
 
 
 def local_mesh() -> Mesh:
-    """Return the mesh of this process's devices, for work that differs by process."""
+    """Return the mesh of this process's devices, for work that processes share."""
     return Mesh(np.array(jax.local_devices()), ("data",))
 
 
@@ -83,9 +83,9 @@ def split_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def over_processes(tree: PyTree) -> PyTree:
-    """Sum 64-bit NumPy numbers over all processes.
+    """Return the sums over all processes of 64-bit NumPy arrays and numbers.
 
-    They travel as pairs of 32-bit words, because JAX would round them to 32 bits.
+    They are sent as pairs of 32-bit words, because JAX would round them to 32 bits.
     """
     if jax.process_count() == 1:
         return tree

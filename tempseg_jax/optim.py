@@ -1,4 +1,4 @@
-"""Optimization: the learning-rate schedule, SGD for G, Adam for D, one update."""
+"""The learning-rate schedule, SGD for G, Adam for D, and the update of a player."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,10 +14,11 @@ from tempseg_jax.types import Metrics, Scalar
 
 
 def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedule:
-    """Factor in [0, 1] on the peak learning rate: linear warm-up, then cosine to 0.
+    """Return a schedule of linear warm-up and cosine decay, from 0 to 1.
 
-    `cycles` > 1 restarts the cosine, without another warm-up, at equal intervals
-    (SGDR, Loshchilov & Hutter 2016).
+    Its value is a factor on the peak learning rate. If `cycles` is above 1, the cosine
+    is restarted at equal intervals, without another warm-up (SGDR, Loshchilov & Hutter
+    2016).
 
     Raises:
         ValueError: If the warm-up leaves fewer steps than there are cycles.
@@ -30,7 +31,7 @@ def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedu
             "optimizer.cycles, or train longer"
         )
     ends = [warmup_steps + cosine_steps * i // cycles for i in range(cycles + 1)]
-    # The first step has 1/warmup of the peak rate: at rate 0 it would be wasted.
+    # The first step has 1/warmup of the peak rate; with rate 0 it would be wasted.
     parts = [
         optax.linear_schedule(1 / max(warmup_steps, 1), 1.0, max(warmup_steps - 1, 1))
     ]
@@ -44,7 +45,7 @@ def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedu
 def sgd(
     *, learning_rate: Scalar, momentum: Scalar, weight_decay: Scalar
 ) -> optax.GradientTransformation:
-    """Optimizer of the segmenter: weight decay (λ of eq. 1), then SGD with momentum.
+    """Return the segmenter's optimizer: weight decay (λ of eq. 1), SGD with momentum.
 
     The shape of its state does not depend on the values, so that they can be traced.
     """
@@ -55,12 +56,12 @@ def sgd(
 
 
 def adam(*, learning_rate: Scalar) -> optax.GradientTransformation:
-    """Optimizer of the discriminator: Adam(0.5, 0.999), as in Radford et al. 2016."""
+    """Return the discriminator's optimizer: Adam(0.5, 0.999) (Radford et al. 2016)."""
     return optax.adam(learning_rate, b1=0.5, b2=0.999)
 
 
 def weight_decay_mask(params: PyTree) -> PyTree[bool]:
-    """Mark the convolution kernels: weight decay acts on no bias and no BatchNorm."""
+    """Mark the convolution kernels; biases and BatchNorm have no weight decay."""
     return jax.tree.map(lambda x: x.ndim == 4, params)
 
 
@@ -87,7 +88,7 @@ def differentiate(loss: Callable, player: Player) -> tuple[Gradients, PyTree, Me
 def update_player(
     player: Player, optimizer: optax.GradientTransformation, gradients: Gradients
 ) -> Player:
-    """Apply one optimizer update; skip it where float16 gradients overflowed."""
+    """Apply one optimizer update; skip it if float16 gradients overflowed."""
     updates, opt_state = optimizer.update(
         gradients.grads, player.opt_state, player.params
     )

@@ -1,4 +1,4 @@
-"""Lengths of a run in steps, from the config and the size of the data set."""
+"""Lengths of a run in steps, and the size of a micro-batch."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 
 class Plan(NamedTuple):
-    """Lengths in steps, from the config's epochs and the number of images."""
+    """Lengths of a run in steps."""
 
     steps: int
     warmup_steps: int
@@ -14,7 +14,7 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, config: ConfigDict, *, images: int) -> "Plan":
-        """Convert epochs to steps; `config.steps` scales the schedule proportionally.
+        """Convert the config's epochs to steps; `config.steps` scales the warm-up too.
 
         Raises:
             ValueError: If the training split has fewer images than one batch.
@@ -33,6 +33,6 @@ class Plan(NamedTuple):
         return cls(total, warmup, every)
 
 
-def images_at_once(config: ConfigDict) -> int:
-    """Return the number of images in a micro-batch: the batch, without accumulation."""
+def micro_batch_size(config: ConfigDict) -> int:
+    """Return the images per micro-batch; without accumulation, those of the batch."""
     return config.data.batch_size // config.accumulate

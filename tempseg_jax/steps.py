@@ -1,8 +1,8 @@
-"""Section 3 of the paper: two players, and one step that updates both.
+"""Section 3 of the paper: one training step updates the segmenter and D.
 
-Pure functions of arrays. What an experiment optimizes is one hashable `Objective`, a
-static argument of `jax.jit`; every number is traced, so that experiments with the same
-objective share one compiled step whatever their learning rates and temperatures.
+All functions are pure. The networks and loss terms are one hashable `Objective`, a
+static argument of `jax.jit`; all numbers are traced. Experiments with equal objectives
+therefore share one compiled step, even with other learning rates and temperatures.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from tempseg_jax.types import Batch, Metrics, Scalar
 
 
 class Hyperparameters(NamedTuple):
-    """The numbers of an experiment. All are traced: changing one recompiles nothing."""
+    """The numbers of an experiment. All are traced: no change compiles anything."""
 
     seed: int | Int[Array, ""]
     schedule: PyTree  # Float[Array, "n"]: a factor on both rates, by step; n >= steps
@@ -48,8 +48,8 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """Update both players once, each against the other's old parameters.
 
-    With `critic_steps` above 1, D is then updated further on the same images and maps,
-    and the metrics of D are those of its last update.
+    If `critic_steps` is above 1, D is then updated again on the same images and class
+    maps, and the metrics of D are those of its last update.
     """
     key = step_key(state, hyper)
     gradients, logits, metrics = compute_gradients(
@@ -73,7 +73,7 @@ def train_step(
 
 
 def step_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
-    """Return this step's random key: a function of the seed and the step alone."""
+    """Return the random key of this step; it depends only on the seed and the step."""
     return jax.random.fold_in(jax.random.key(hyper.seed), state.step)
 
 
@@ -97,13 +97,13 @@ def compute_gradients(
     """Return both players' gradients (eqs. 1 to 5) from one forward pass of G.
 
     Args:
-        state: Parameters of both players.
-        batch: Images and labels; `labeled`, where it is present, marks the images
-            that have labels.
-        hyper: Temperatures and α.
-        key: Of dropout, and of the adversary.
-        seg_weight: Factor on L_seg; 1, except in gradient accumulation.
-        objective: What is optimized.
+        state: The parameters and running statistics of both players.
+        batch: Images and labels; `labeled`, if present, marks the images that have
+            labels.
+        hyper: The temperatures and α.
+        key: Random key of dropout and of the adversary's penalty.
+        seg_weight: Factor on L_seg; it differs from 1 only in gradient accumulation.
+        objective: The networks and the terms of their losses.
 
     Returns:
         The gradients of G and of D (None without a discriminator), G's logits, and the
@@ -151,7 +151,7 @@ def predict(
     *,
     segmenter: nn.Module,
 ) -> Float[Array, "b h w k"]:
-    """Return the logits of a trained segmenter: no dropout, running statistics."""
+    """Return the logits in evaluation mode: no dropout, running statistics."""
     return segmenter.apply(variables, image, train=False)
 
 
@@ -164,7 +164,7 @@ def _segmenter_gradients(
     seg_weight: Scalar,
     objective: Objective,
 ) -> tuple[Gradients, Float[Array, "b h w k"], Metrics]:
-    """Return the gradient of L_G (eq. 5) against D's present parameters."""
+    """Return the gradient of L_G (eq. 5), with D's current parameters."""
 
     def loss_g(params):
         """L_G = L_seg + α L_adv (eq. 5)."""
@@ -204,8 +204,8 @@ def _discriminator_gradients(
 ) -> tuple[Gradients, Metrics]:
     """Return the gradient of L_D (eq. 3), from the segmenter's logits.
 
-    Real and fake maps are separate passes, so that BatchNorm normalizes each by its
-    own statistics; the running statistics are updated by both, real first.
+    D runs separately on real and on fake maps, so that BatchNorm normalizes each by its
+    own batch statistics. Both update the running statistics, the real maps first.
     """
     labeled = batch.get("labeled")
     real = losses.one_hot(batch["label"], num_classes=logits.shape[-1])
@@ -213,7 +213,7 @@ def _discriminator_gradients(
     fake = _fake_map(logits, batch, hyper.temperature_d, objective)
 
     def loss_d(params):
-        """L_D (eq. 3), and the adversary's penalty where it has one."""
+        """L_D (eq. 3), plus the adversary's penalty if it has one."""
         variables = player.replace(params=params).variables
         d_real, batch_stats = _apply_discriminator(
             objective, variables, real, mask=labeled
@@ -306,7 +306,7 @@ def _fake_map(
     temperature: Scalar,
     objective: Objective,
 ) -> Float[Array, "b h w k"]:
-    """Return p_T as D sees it: with `mask_void`, zero where the label is void."""
+    """Return p_T as D sees it; with `mask_void` it is zero at void pixels."""
     mask = None
     if objective.mask_void:
         mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))

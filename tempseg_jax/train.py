@@ -21,7 +21,7 @@ from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation.result import PANELS, save_pictures, score, table
 from tempseg_jax.inference import sliding_window
 from tempseg_jax.losses import Objective
-from tempseg_jax.plan import Plan, images_at_once
+from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
@@ -30,31 +30,32 @@ from tempseg_jax.workdir.metrics_writer import Silent, Writer
 TRAIN_STEP = jax.jit(
     steps.train_step, static_argnames=("objective",), donate_argnames=("state",)
 )
-"""The one `jit` of training: runs with equal objectives share the compiled step."""
+"""The jitted training step; runs with equal objectives share the compiled step."""
 
 ACCUMULATED_STEP = jax.jit(
     gradient_accumulation.accumulated_step,
     static_argnames=("micro_batches", "objective"),
     donate_argnames=("state",),
 )
-"""The same with gradient accumulation."""
+"""The jitted training step with gradient accumulation."""
 
 
 class Diverged(ValueError):
-    """A loss or a parameter is not finite."""
+    """Training stopped, because a loss or a parameter is not finite."""
 
 
 def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool:
-    """Train, resuming from the latest checkpoint in the workdir if it has one.
+    """Train a new run, or resume from the latest checkpoint in the workdir.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         folder: The workdir.
-        allow_change: Resume although the workdir belongs to another config.
+        allow_change: Whether to resume although the workdir was started with another
+            config.
 
     Returns:
-        True if interrupted by SIGTERM or Ctrl-C; the state is saved and training can
-        be resumed.
+        True if training was interrupted by SIGTERM or Ctrl-C; the state is saved and
+        training can be resumed.
 
     Raises:
         ValueError, OSError: If the config, the data or the workdir cannot be used.
@@ -64,7 +65,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
     train_split = builders.load_split(config, config.data.train_split)
     val_split = builders.load_split(config, config.data.val_split)
     plan = Plan.of(config, images=len(train_split.examples))
-    devices = mesh.data_mesh(batch_size=images_at_once(config))
+    devices = mesh.data_mesh(batch_size=micro_batch_size(config))
     hyper = mesh.replicate(builders.hyperparameters(config, plan), devices)
     checkpoints = Checkpoints(folder)
     objective, state, model = _first_state(
@@ -132,8 +133,8 @@ def _first_state(
 ) -> tuple[Objective, TrainState, dict[str, Any]]:
     """Return the objective, the first state and the description of the model.
 
-    The state is restored from the latest checkpoint, or else initialized. Afterwards
-    the workdir belongs to this config.
+    The state is restored from the latest checkpoint, or initialized if there is none.
+    The config is then saved in the workdir.
     """
     if checkpoints.steps():
         if allow_change:
@@ -148,7 +149,7 @@ def _first_state(
         objective = builders.build_objective(config, num_classes=len(split.class_names))
         model = builders.describe_model(config, objective, split)
         state = mesh.replicate(builders.initial_state(config, objective), devices)
-    # Only now: a workdir that cannot be restored still belongs to its own config.
+    # This comes last, so that a workdir that cannot be restored keeps its config.
     saved_config.claim(folder, config, allow_change=True)
     return objective, state, model
 
@@ -188,7 +189,7 @@ def _evaluate(
 
 
 def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:
-    """Return the error for a step that is not finite, which says how to go on."""
+    """Return the error for a step that is not finite; it names the last checkpoint."""
     checkpoints.wait()
     good = checkpoints.steps()
     return Diverged(
@@ -200,7 +201,7 @@ def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:
 
 
 def _jitted_step(config: ConfigDict, objective: Objective) -> Callable:
-    """Return the step over a whole batch, or over micro-batches with accumulation."""
+    """Return the jitted step, with gradient accumulation if the config sets it."""
     if config.accumulate == 1:
         return functools.partial(TRAIN_STEP, objective=objective)
     return functools.partial(

@@ -1,4 +1,4 @@
-"""The state of training, which checkpoints hold: two players and a step count."""
+"""The training state that checkpoints hold: two players and the step."""
 
 import flax.struct
 import optax
@@ -16,7 +16,7 @@ class Player(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """The variables that `Module.apply` takes."""
+        """The variables as `Module.apply` takes them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -34,7 +34,7 @@ def init_player(
     *,
     loss_scale: DynamicScale | None,
 ) -> Player:
-    """Make a player from the initial variables of its network."""
+    """Return a player with the initial variables of its network."""
     params = variables["params"]
     return Player(
         params=params,

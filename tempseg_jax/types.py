@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 IGNORE_LABEL = 255
-"""The void label: not scored, not trained on, and masked out of what D sees."""
+"""The label of void pixels, which are neither trained on nor scored."""
 
 Scalar = float | Float[Array, ""] | Float[np.ndarray, ""]
 
@@ -15,8 +15,10 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class Batch(TypedDict):
-    """Images and labels, as the data pipeline hands them to the device."""
+    """Images and labels, as the data pipeline sends them to the device."""
 
     image: UInt8[Array, "b h w 3"]  # RGB
     label: UInt8[Array, "b h w"]  # 0 to k - 1, or IGNORE_LABEL
-    labeled: NotRequired[Bool[Array, "b"]]  # False: no ground truth, label all void
+    labeled: NotRequired[
+        Bool[Array, "b"]
+    ]  # False: no ground truth; the label is all void

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: checked shapes, prepared scenes, a tiny config."""
+"""Fixtures for all tests, and checks of array shapes."""
 
 import os
 import tempfile
@@ -34,15 +34,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real data, as CONTRIBUTING.md lists it."""
+    """The folder of real data that CONTRIBUTING.md describes."""
     if not TEST_DATA.is_dir():
-        pytest.skip(f"no real data: {TEST_DATA} is not there")
+        pytest.skip(f"{TEST_DATA}: this folder of real data does not exist")
     return TEST_DATA
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> str:
-    """A folder of prepared datasets that holds the generated scenes."""
+    """A folder of prepared datasets, with the generated scenes."""
     from tempseg_jax.data import catalog
 
     base = tmp_path_factory.getbasetemp()
@@ -61,7 +61,7 @@ def demo_config(data_dir) -> ConfigDict:
 
 @pytest.fixture(scope="session")
 def saved_run(tmp_path_factory) -> Path:
-    """A workdir whose narrow FCN-8s was never trained, but tells classes apart."""
+    """A workdir with a narrow FCN-8s whose random weights predict several classes."""
     from tempseg_jax import builders
     from tempseg_jax.data.catalog import Split
     from tempseg_jax.data.sources import scenes

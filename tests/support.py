@@ -13,7 +13,7 @@ TEST_DATA = Path(os.environ.get("TEMPSEG_TEST_DATA") or ROOT.parent / "shared/da
 
 
 def load_config(name: str) -> ConfigDict:
-    """Return what `--config=configs/<name>.py` gives."""
+    """Return the config of `--config=configs/<name>.py`."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -21,7 +21,7 @@ def load_config(name: str) -> ConfigDict:
 
 
 def make_segmenter(name, *, num_classes=5, width=0.05, dtype=jnp.float32, remat=False):
-    """Return a network of SEGMENTERS, by default a narrow one."""
+    """Return a network of SEGMENTERS, by default narrow."""
     from tempseg_jax.models import SEGMENTERS
     from tempseg_jax.models.preprocessing import TORCHVISION
 
@@ -35,14 +35,14 @@ def make_segmenter(name, *, num_classes=5, width=0.05, dtype=jnp.float32, remat=
 
 
 def make_state(segmenter, discriminator, *, size, num_classes, loss_scale=None):
-    """Return a first TrainState; without a discriminator, that of supervised training.
+    """Return an initial TrainState; without a discriminator, for supervised training.
 
     Args:
-        segmenter: Linen module.
-        discriminator: Linen module, or None.
+        segmenter: The Linen module.
+        discriminator: The Linen module, or None.
         size: Height and width of the images that initialize the networks, in pixels.
-        num_classes: Channels of the discriminator's input.
-        loss_scale: Initial loss scale of float16; None for none.
+        num_classes: Number of channels of the discriminator's input.
+        loss_scale: Initial loss scale for float16; None for no loss scale.
     """
     from flax.training.dynamic_scale import DynamicScale
 
@@ -69,7 +69,7 @@ def make_state(segmenter, discriminator, *, size, num_classes, loss_scale=None):
 
 
 def make_objective(segmenter, discriminator, **changes):
-    """Return the paper's objective over these networks."""
+    """Return the paper's objective with these networks, and with `changes`."""
     from tempseg_jax import losses
 
     fields = {

@@ -16,13 +16,13 @@ def config():
     return config
 
 
-def test_steps_follow_from_epochs_and_the_size_of_the_data(config):
+def test_steps_are_computed_from_epochs_and_the_size_of_the_data(config):
     config.epochs, config.optimizer.warmup_epochs = 50, 5
     config.data.batch_size = 16
     assert Plan.of(config, images=10_582) == Plan(50 * 661, 5 * 661, 661)
 
 
-def test_a_shortened_run_has_the_whole_schedule_in_small(config):
+def test_a_shortened_run_has_the_whole_schedule(config):
     config.epochs, config.optimizer.warmup_epochs = 50, 5
     config.steps = 200
     plan = Plan.of(config, images=512)
@@ -35,7 +35,7 @@ def test_a_shortened_run_has_the_whole_schedule_in_small(config):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 10])
-def test_any_number_of_steps_makes_a_schedule(config, steps):
+def test_every_number_of_steps_has_a_schedule(config, steps):
     config.steps = steps
     plan = Plan.of(config, images=512)
     schedule = builders.hyperparameters(config, plan).schedule
@@ -43,7 +43,7 @@ def test_any_number_of_steps_makes_a_schedule(config, steps):
     assert np.all(schedule[:steps] > 0)
 
 
-def test_evaluation_follows_epochs_and_is_at_least_every_step_once(config):
+def test_the_evaluation_interval_is_computed_from_epochs_and_at_least_one_step(config):
     config.evaluate_every_epochs = 2.5
     assert Plan.of(config, images=512).evaluate_every == 80
     config.evaluate_every_epochs = 1e-6
@@ -57,45 +57,45 @@ def test_a_batch_larger_than_the_data_is_refused(config):
         Plan.of(config, images=15)
 
 
-def test_t_g_acts_on_both_losses_unless_one_has_its_own(config):
+def test_t_g_is_used_in_both_losses_unless_one_has_its_own_temperature(config):
     plan = Plan.of(config, images=512)
     config.objective.temperature_g, config.objective.temperature_d = 0.5, 2.0
     both = builders.hyperparameters(config, plan)
     assert both.temperature_seg == both.temperature_adv == 0.5
     assert both.temperature_d == 2.0
     config.objective.temperature_adv = 3.0
-    one = builders.hyperparameters(config, plan)
-    assert (one.temperature_seg, one.temperature_adv) == (0.5, 3.0)
+    own_adv = builders.hyperparameters(config, plan)
+    assert (own_adv.temperature_seg, own_adv.temperature_adv) == (0.5, 3.0)
     config.objective.temperature_adv, config.objective.temperature_seg = None, 4.0
-    other = builders.hyperparameters(config, plan)
-    assert (other.temperature_seg, other.temperature_adv) == (4.0, 0.5)
+    own_seg = builders.hyperparameters(config, plan)
+    assert (own_seg.temperature_seg, own_seg.temperature_adv) == (4.0, 0.5)
 
 
-def test_pretrained_weights_that_do_not_exist_are_refused(config):
+def test_unknown_pretrained_weights_are_refused(config):
     config.model.pretrained = "vgg19"
     with pytest.raises(ValueError, match="model.pretrained='vgg19' is neither"):
         builders.build_objective(config, num_classes=8)
 
 
-def test_preprocessing_is_that_of_the_weights_and_a_checkpoints_is_its_own(config):
-    def found(**kwargs):
+def test_preprocessing_is_that_of_the_pretrained_weights_or_as_given(config):
+    def preprocessing(**kwargs):
         objective = builders.build_objective(config, num_classes=8, **kwargs)
         return objective.segmenter.preprocessing
 
-    assert found() == TORCHVISION
+    assert preprocessing() == TORCHVISION
     config.model.pretrained = "keras_resnet50"
-    assert found() == CAFFE
-    assert found(preprocessing=TORCHVISION) == TORCHVISION
+    assert preprocessing() == CAFFE
+    assert preprocessing(preprocessing=TORCHVISION) == TORCHVISION
 
 
-def test_alpha_zero_builds_no_discriminator(config):
+def test_with_alpha_zero_there_is_no_discriminator(config):
     config.objective.alpha = 0.0
     objective = builders.build_objective(config, num_classes=8)
     assert objective.discriminator is None
     assert builders.abstract_state(config, objective).discriminator is None
 
 
-def test_the_first_state_is_a_function_of_the_seed_and_has_the_announced_shapes(config):
+def test_the_initial_state_depends_only_on_the_seed_and_has_the_abstract_shapes(config):
     objective = builders.build_objective(config, num_classes=8)
     state = builders.initial_state(config, objective)
     again = builders.initial_state(config, objective)
@@ -109,15 +109,15 @@ def test_the_first_state_is_a_function_of_the_seed_and_has_the_announced_shapes(
             [x for x in jax.tree.leaves(getattr(s, name).params) if x.ndim == 4]
             for s in (state, other)
         ]
-        # Two are zero or bilinear at first, whatever the seed.
+        # Score layers start at zero and upsampling is bilinear, with every seed.
         same = [bool(jnp.all(a == b)) for a, b in zip(*kernels, strict=True)]
         assert sum(same) == (4 if name == "segmenter" else 0)
 
 
-def test_classes_are_known_without_the_data(config):
+def test_class_names_are_known_without_the_data(config):
     assert len(builders.class_names(config)) == 8
     for name, count in (("fcn_voc", 21), ("fcn_cityscapes", 19), ("fcn_camvid", 11)):
         assert len(builders.class_names(load_config(name))) == count
     config.data.name = "folder"
-    with pytest.raises(ValueError, match="data.options.class_names.*must name its"):
+    with pytest.raises(ValueError, match="data.options.class_names.*list the names"):
         builders.class_names(config)

@@ -32,13 +32,16 @@ def fields(config, prefix=""):
 
 
 def change(field, value):
+    """Return the complete config with another value of one field."""
     config = load_config("fcn_voc")
     config.update_from_flattened_dict({field: value})
     return config
 
 
 def test_every_number_of_the_config_has_a_range():
-    numeric = {n for n, kind in fields(load_config("fcn_voc")) if kind in (int, float)}
+    numeric = {
+        name for name, kind in fields(load_config("fcn_voc")) if kind in (int, float)
+    }
     assert numeric == set(RANGES)
 
 
@@ -97,7 +100,7 @@ def test_a_negative_evaluation_interval_means_never_as_in_the_first_release():
 
 
 @pytest.mark.parametrize("name", ["fcn_voc", "resnet50_camvid", "demo"])
-def test_configs_as_they_are_pass(name):
+def test_the_configs_of_the_repository_pass(name):
     check_fields(load_config(name))
 
 
@@ -129,7 +132,9 @@ def test_configs_as_they_are_pass(name):
         ("evaluate_every_epochs", math.nan, "a finite number$"),
     ],
 )
-def test_a_number_out_of_its_range_is_refused_by_name(field, value, allowed):
+def test_a_number_out_of_range_is_refused_with_the_name_of_its_field(
+    field, value, allowed
+):
     with pytest.raises(
         ValueError, match=f"^{field}: {value} is not allowed.*{allowed}"
     ):
@@ -147,7 +152,7 @@ def test_a_number_out_of_its_range_is_refused_by_name(field, value, allowed):
         ("objective.adversary", "began", "dcgan, lsgan"),
     ],
 )
-def test_a_name_of_no_table_is_refused_with_those_there_are(field, value, choices):
+def test_an_unknown_name_is_refused_with_the_allowed_ones(field, value, choices):
     with pytest.raises(
         ValueError, match=f"^{field}: '{value}' is not one of.*{choices}"
     ):
@@ -168,7 +173,7 @@ def test_fields_that_depend_on_each_other_are_checked_together():
         check_fields(config)
 
 
-def test_a_range_says_what_it_allows():
+def test_a_range_describes_the_numbers_that_it_allows():
     assert str(Range(above=0, at_most=1)) == "a finite number above 0 and of at most 1"
     assert str(Range(below=2**32)) == "a finite number below 4294967296"
     assert str(Range()) == "a finite number"

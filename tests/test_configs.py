@@ -1,4 +1,4 @@
-"""Every config of the repository: its values, how it is written, that it trains."""
+"""The configs of the repository: their values and files, and that they train."""
 
 import ast
 import dataclasses
@@ -80,7 +80,7 @@ def test_every_config_describes_itself_without_data(name, monkeypatch):
     assert "temperature_g: 0.5" in description
 
 
-def test_every_config_of_the_paper_has_its_numbers():
+def test_the_configs_of_the_paper_have_its_hyperparameters():
     for name in TABLE_4:
         config = load_config(name)
         resnet, cityscapes = "resnet" in name, "cityscapes" in name

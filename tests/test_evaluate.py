@@ -1,4 +1,4 @@
-"""`--mode=eval`: numbers, file and pictures."""
+"""`--mode=eval`: the scores, the JSON file and the pictures."""
 
 import json
 import shutil
@@ -22,6 +22,7 @@ def config(demo_config):
 
 
 def run(config, folder, **changes):
+    """Evaluate the best checkpoint, with some arguments changed."""
     arguments = {
         "checkpoint": "best",
         "split_name": None,
@@ -31,7 +32,7 @@ def run(config, folder, **changes):
     return evaluate.evaluate(config, folder, **arguments | changes)
 
 
-def test_an_evaluation_leaves_its_numbers_and_pictures(config, saved_run, capsys):
+def test_an_evaluation_writes_its_scores_and_pictures(config, saved_run, capsys):
     report = run(config, saved_run)
     printed = capsys.readouterr().out
     assert "checkpoint 7, scenes val, whole images" in printed
@@ -42,12 +43,12 @@ def test_an_evaluation_leaves_its_numbers_and_pictures(config, saved_run, capsys
     confusion = np.array(saved["confusion"])
     assert saved["miou"] == metrics.scores(confusion)["miou"]
     assert confusion.sum() == saved["pixels"]
-    kinds = saved["calibration"]
-    assert set(kinds) == {"one", "t_g", "fitted"}
-    assert kinds["t_g"]["temperature"] == 0.5
-    for found in kinds.values():
-        assert sum(found["count"]) == saved["pixels"]
-        assert kinds["fitted"]["nll"] <= found["nll"] + 1e-6
+    calibrations = saved["calibration"]
+    assert set(calibrations) == {"one", "t_g", "fitted"}
+    assert calibrations["t_g"]["temperature"] == 0.5
+    for measured in calibrations.values():
+        assert sum(measured["count"]) == saved["pixels"]
+        assert calibrations["fitted"]["nll"] <= measured["nll"] + 1e-6
     for name in ("eval-val-reliability.png", "eval-val-confusion.png"):
         assert (saved_run / name).read_bytes().startswith(b"\x89PNG")
     for pattern in ("*.partial*", ".*partial*"):
@@ -63,7 +64,7 @@ def test_a_damaged_log_does_not_lose_the_numbers(config, saved_run, tmp_path):
     assert json.loads((folder / "eval-val.json").read_text())["images"] == 64
 
 
-def test_views_and_split_are_as_asked(config, saved_run, capsys):
+def test_inference_settings_and_split_are_those_requested(config, saved_run, capsys):
     settings = InferenceSettings(window=128, stride=None, scales=(1.0,), flip=True)
     report = run(config, saved_run, settings=settings, fit=False)
     assert "windows of 128 pixels every 85" in capsys.readouterr().out
@@ -72,7 +73,7 @@ def test_views_and_split_are_as_asked(config, saved_run, capsys):
         run(config, saved_run, split_name="tset")
 
 
-def test_cityscapes_gets_both_numbers_by_name():
+def test_for_cityscapes_both_mean_ious_are_printed_with_their_names():
     confusion = np.random.default_rng(0).integers(1, 9, (19, 19))
     bins = (1, calibration.BINS)
     tally = calibration.Tally(

@@ -1,4 +1,4 @@
-"""Imports go one way down: an experiment flows from its config to its report."""
+"""Imports go only from higher to lower folders and modules of the package."""
 
 import ast
 import graphlib
@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tempseg_jax"
 
-# From the bottom up: a folder or module may import those of its line, and itself.
+# From the bottom up: a folder or module may import itself and those in its line.
 MAY_IMPORT = {
     "types": "",
     "io": "",
@@ -63,36 +63,37 @@ READS_THE_CONFIG = {
 
 
 def modules():
-    """Return {dotted name below the package: syntax tree}."""
-    found = {}
+    """Return {dotted name in the package: syntax tree}."""
+    trees = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        found[name] = ast.parse(path.read_text(), str(path))
-    return found
+        trees[name] = ast.parse(path.read_text(), str(path))
+    return trees
 
 
 def imports(tree):
-    """Yield the dotted names that a module imports, at its top or in a function."""
+    """Yield the dotted names that a module imports, at the top or in functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports say where from, in full"
+            assert node.level == 0, "imports must be absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def ours(tree):
-    """Yield the modules of the package that a module imports, below the package."""
+def own_imports(tree):
+    """Yield the modules of the package that a module imports."""
     for name in imports(tree):
         top, _, rest = name.partition(".")
         if top == "tempseg_jax":
             parts = rest.split(".")
             while parts and not exists(parts):
-                parts.pop()  # a name in a module, not a module
+                parts.pop()  # a name within a module
             yield ".".join(parts) or "__init__"
 
 
 def exists(parts):
+    """Return whether the package has this module or folder."""
     path = PACKAGE.joinpath(*parts)
     return path.is_dir() or path.with_suffix(".py").exists()
 
@@ -102,13 +103,14 @@ def is_below(name, parents):
 
 
 def line_of(module):
+    """Return the key of a module in the table."""
     return module.split(".")[0]
 
 
 MODULES = modules()
 
 
-def test_the_table_itself_goes_one_way():
+def test_each_line_of_the_table_allows_only_lines_above_it():
     above = []
     for line, allowed in MAY_IMPORT.items():
         above.append(line)
@@ -116,7 +118,7 @@ def test_the_table_itself_goes_one_way():
         assert line not in allowed.split(), line
 
 
-def test_every_module_has_its_line_in_the_table():
+def test_every_module_has_a_line_in_the_table():
     assert {line_of(module) for module in MODULES} == set(MAY_IMPORT)
 
 
@@ -126,16 +128,18 @@ def test_imports_follow_the_table(module):
     allowed = {*MAY_IMPORT[line].split()} | (
         {line} if (PACKAGE / line).is_dir() else set()
     )
-    assert {line_of(name) for name in ours(MODULES[module])} <= allowed
+    assert {line_of(name) for name in own_imports(MODULES[module])} <= allowed
 
 
 @pytest.mark.parametrize("module", LEAVES)
 def test_a_leaf_imports_no_more_of_the_package_than_its_entry(module):
-    assert set(ours(MODULES[module])) <= {*LEAVES[module].split()}
+    assert set(own_imports(MODULES[module])) <= {*LEAVES[module].split()}
 
 
-def test_no_module_imports_itself_by_way_of_others():
-    graph = {module: set(ours(tree)) - {module} for module, tree in MODULES.items()}
+def test_there_is_no_import_cycle():
+    graph = {
+        module: set(own_imports(tree)) - {module} for module, tree in MODULES.items()
+    }
     for package in [name for name in graph if name.endswith(".__init__")]:
         # `from tempseg_jax.models import x` reads models/__init__.py.
         folder = package.removesuffix(".__init__")
@@ -143,7 +147,7 @@ def test_no_module_imports_itself_by_way_of_others():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_only_the_top_reads_the_config():
+def test_only_the_listed_modules_read_the_config():
     readers = {
         line_of(module)
         for module, tree in MODULES.items()
@@ -152,11 +156,11 @@ def test_only_the_top_reads_the_config():
     assert readers <= READS_THE_CONFIG
 
 
-def test_the_core_neither_logs_nor_opens_files_nor_compiles():
-    outside = ("absl", "pathlib", "os", "time", "sys", "orbax", "tempseg_jax.data")
+def test_the_core_does_not_log_open_files_or_compile():
+    forbidden = ("absl", "pathlib", "os", "time", "sys", "orbax", "tempseg_jax.data")
     for module in ("losses", "evaluation.metrics", "optim", "precision", "steps"):
         names = set(imports(MODULES[module]))
-        assert not [n for n in names if is_below(n, outside)], module
+        assert not [n for n in names if is_below(n, forbidden)], module
         calls = {
             ast.unparse(node.func)
             for node in ast.walk(MODULES[module])
@@ -165,12 +169,12 @@ def test_the_core_neither_logs_nor_opens_files_nor_compiles():
         assert not {"jax.jit", "print", "open"} & calls, module
 
 
-def test_neither_tensorflow_nor_pytorch_is_imported_anywhere():
+def test_tensorflow_and_pytorch_are_not_imported():
     for module, tree in MODULES.items():
         tops = {name.split(".")[0] for name in imports(tree)}
         assert not {"tensorflow", "torch", "torchvision"} & tops, module
 
 
-def test_no_module_postpones_annotations_which_the_shape_check_needs():
+def test_annotations_are_not_postponed_because_the_shape_check_needs_them():
     for module, tree in MODULES.items():
         assert "__future__.annotations" not in set(imports(tree)), module

@@ -11,19 +11,20 @@ from tempseg_jax.train_state import Player, TrainState
 
 
 class Diverged(Exception):
-    pass
+    """The exception that `callbacks.diverged` returns here."""
 
 
 def make_state(step=0, value=0.0):
+    """Return a state with a single parameter."""
     params = {"w": jnp.float32(value)}
     return TrainState(jnp.int32(step), Player(params, {}, {}, None), None)
 
 
 class Run:
-    """A loop over a step that counts, and everything that it asked for."""
+    """A training loop with a fake step, and a record of its callbacks."""
 
     def __init__(self, **callbacks):
-        self.events, self.logged, self.first_seen = [], [], None
+        self.events, self.logged, self.first_batch = [], [], None
         self.loss_of = lambda number: 1.0
         self.parameter_of = float
         self.during_step = lambda number: None
@@ -38,10 +39,10 @@ class Run:
 
     def step(self, state, batch):
         number = int(state.step) + 1
-        self.first_seen = self.first_seen or int(batch["image"][0, 0, 0, 0])
+        self.first_batch = self.first_batch or int(batch["image"][0, 0, 0, 0])
         self.during_step(number)
-        moved = make_state(number, self.parameter_of(number))
-        return moved, {"loss": jnp.float32(self.loss_of(number)), "x": number}
+        updated = make_state(number, self.parameter_of(number))
+        return updated, {"loss": jnp.float32(self.loss_of(number)), "x": number}
 
     def train(self, *, first_step=0, last_step):
         images = (
@@ -63,7 +64,7 @@ class Run:
         return state
 
 
-def test_the_last_step_is_evaluated_and_the_others_as_often_as_asked():
+def test_evaluation_and_saving_follow_their_intervals_and_the_last_step():
     run = Run(evaluate_every=4, save_every=3)
     state = run.train(last_step=10)
     assert int(state.step) == 10
@@ -77,42 +78,42 @@ def test_the_last_step_is_evaluated_and_the_others_as_often_as_asked():
     ]
 
 
-def test_a_later_start_takes_the_steps_that_are_left_at_the_same_numbers():
+def test_a_resumed_run_takes_the_remaining_steps_with_the_same_numbers():
     run = Run(evaluate_every=4, save_every=3)
     run.train(first_step=6, last_step=10)
     assert run.events == [("evaluate", 8), ("save", 9), ("evaluate", 10)]
-    assert run.first_seen == 7
+    assert run.first_batch == 7
 
 
-def test_nothing_is_done_where_no_step_is_left():
+def test_a_finished_run_does_nothing():
     run = Run()
     state = run.train(first_step=10, last_step=10)
     assert int(state.step) == 10
     assert run.events == run.logged == []
 
 
-def test_every_step_is_in_the_mean_of_exactly_one_line():
+def test_every_step_is_averaged_in_exactly_one_log_line():
     run = Run(log_every=4, save_every=6)
     run.train(last_step=10)
     means = [(number, means["x"]) for number, means in run.logged]
-    # Also at a save: a start from there would not see steps 5 and 6 again.
+    # A save also logs: a run resumed from it would not log steps 5 and 6.
     assert means == [(4, 2.5), (6, 5.5), (8, 7.5), (10, 9.5)]
 
 
-def test_a_line_is_written_while_later_steps_are_queued():
+def test_metrics_are_logged_while_later_steps_are_queued():
     run = Run(log_every=4, save_every=100)
-    taken, ahead = [], []
-    run.during_step = taken.append
+    started, ahead = [], []
+    run.during_step = started.append
 
     def log(number, means):
-        ahead.append((number, taken[-1] - number))
+        ahead.append((number, started[-1] - number))
 
     run.callbacks = run.callbacks._replace(log=log)
     run.train(last_step=10)
     assert ahead == [(4, loop.IN_FLIGHT), (8, 2), (10, 0)]
 
 
-def test_the_lines_tell_speed_and_the_wait_for_data():
+def test_the_log_has_throughput_and_the_wait_for_data():
     run = Run()
     run.train(last_step=5)
     ((_, means),) = run.logged
@@ -120,36 +121,36 @@ def test_the_lines_tell_speed_and_the_wait_for_data():
     np.testing.assert_allclose(means["images_per_s"], 4 * means["steps_per_s"])
 
 
-def test_speed_is_of_the_steps_in_a_line_without_the_compilation(monkeypatch):
+def test_throughput_excludes_the_compilation_of_the_first_step(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
     run = Run(log_every=4)
 
-    def take(number):
+    def advance(number):
         clock[0] += 100.0 if number == 1 else 1.0
 
-    run.during_step = take
+    run.during_step = advance
     run.train(last_step=8)
-    # Lines are written when their last step is read: after steps 7 and 8.
+    # A line is logged when the loss of its last step is read: after steps 7 and 8.
     assert [means["steps_per_s"] for _, means in run.logged] == [4 / 6, 4 / 1]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("number", [1, 5, 10])
-def test_a_loss_that_is_not_finite_stops_and_names_its_step(number, value):
+def test_a_loss_that_is_not_finite_stops_training_and_names_its_step(number, value):
     run = Run(evaluate_every=10, save_every=5)
     run.loss_of = lambda n: value if n >= number else 1.0
-    taken = []
-    run.during_step = taken.append
+    started = []
+    run.during_step = started.append
     with pytest.raises(Diverged, match=f"step {number}: the loss is not finite.*loss"):
         run.train(last_step=10)
     assert all(step < number for _, step in run.events)
-    assert taken[-1] <= number + loop.IN_FLIGHT
+    assert started[-1] <= number + loop.IN_FLIGHT
 
 
 @pytest.mark.parametrize("every", ["save_every", "evaluate_every"])
 def test_parameters_that_are_not_finite_are_never_saved(every):
-    # The loss of step 3 is of the parameters before it.
+    # The loss of step 3 is computed with the parameters before the update.
     run = Run(**{every: 3})
     run.parameter_of = lambda n: float("nan") if n == 3 else 1.0
     with pytest.raises(Diverged, match="step 3: the loss was finite"):
@@ -159,7 +160,7 @@ def test_parameters_that_are_not_finite_are_never_saved(every):
 
 @pytest.fixture
 def ctrl_c():
-    """SIGINT as in a terminal; what runs in the background may ignore it."""
+    """Python's handler of SIGINT; a background process may ignore the signal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -167,7 +168,7 @@ def ctrl_c():
 
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_after_the_step_and_returns(sent):
+def test_a_signal_stops_training_after_the_step_and_saves(sent):
     run = Run(log_every=1)
 
     def terminate(number):
@@ -183,15 +184,15 @@ def test_a_signal_saves_after_the_step_and_returns(sent):
     assert signal.getsignal(sent) is before
 
 
-def test_a_signal_during_the_last_evaluation_is_not_lost():
+def test_a_signal_during_the_last_evaluation_is_reported():
     run = Run()
     run.train(last_step=2)
     assert not run.interrupted
 
-    def terminated(state):
+    def evaluate_and_terminate(state):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    run.callbacks = run.callbacks._replace(evaluate=terminated)
+    run.callbacks = run.callbacks._replace(evaluate=evaluate_and_terminate)
     run.train(last_step=2)
     assert run.interrupted
 
@@ -214,7 +215,7 @@ def test_an_ignored_signal_stays_ignored():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_a_second_ctrl_c_ends_at_once():
+def test_a_second_ctrl_c_ends_training_at_once():
     run = Run()
 
     def interrupt_twice(number):
@@ -231,16 +232,16 @@ def test_sigterm_during_an_evaluation_stops_after_the_next_step():
     run = Run(evaluate_every=4)
     evaluate = run.callbacks.evaluate
 
-    def terminated(state):
+    def evaluate_and_terminate(state):
         evaluate(state)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    run.callbacks = run.callbacks._replace(evaluate=terminated)
+    run.callbacks = run.callbacks._replace(evaluate=evaluate_and_terminate)
     run.train(last_step=10)
     assert run.events == [("evaluate", 4), ("save", 5)]
 
 
-def test_the_signal_handler_is_put_back_after_an_error():
+def test_the_signal_handler_is_restored_after_an_error():
     run = Run()
     run.loss_of = lambda n: float("nan")
     before = signal.getsignal(signal.SIGTERM)

@@ -12,14 +12,14 @@ LOG2 = float(np.log(2))
 
 @pytest.fixture(scope="module")
 def maps():
-    """Logits and labels of two 4x4 images with void in them."""
+    """Logits and labels of two 4x4 images, one with void pixels."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (2, 4, 4)).astype(np.uint8)
     labels[0, :2] = IGNORE_LABEL
     return jnp.array(rng.normal(size=(2, 4, 4, 3)), jnp.float32), jnp.array(labels)
 
 
-def test_cross_entropy_of_uniform_logits_is_log_of_the_classes_at_any_temperature():
+def test_cross_entropy_of_uniform_logits_is_log_k_at_every_temperature():
     logits, labels = jnp.zeros((2, 3, 21)), jnp.full((2, 3), 20, jnp.uint8)
     for temperature in (0.5, 1.0, 2.0):
         loss = losses.cross_entropy(logits, labels, temperature=temperature)
@@ -34,7 +34,7 @@ def test_cross_entropy_is_the_log_of_one_plus_the_odds(temperature):
     np.testing.assert_allclose(loss, np.log1p(np.exp(-3 / temperature)), atol=1e-6)
 
 
-def test_cross_entropy_is_the_mean_over_scored_pixels_alone(maps):
+def test_cross_entropy_is_the_mean_over_scored_pixels_only(maps):
     logits, labels = maps
     nats = []
     for z, label in zip(np.reshape(logits, (-1, 3)), np.ravel(labels), strict=True):
@@ -54,7 +54,7 @@ def test_temperature_scales_the_gradient_by_its_inverse_at_zero_logits():
     np.testing.assert_allclose(at_half, 2 * at_one, rtol=1e-6)
 
 
-def test_ignored_pixels_carry_no_gradient(maps):
+def test_ignored_pixels_have_no_gradient(maps):
     logits, labels = maps
     grad = jax.grad(losses.cross_entropy)(logits, labels, temperature=0.5)
     void = np.asarray(labels) == IGNORE_LABEL
@@ -62,7 +62,7 @@ def test_ignored_pixels_carry_no_gradient(maps):
     assert np.all(np.abs(grad[~void]).max(axis=-1) > 0)
 
 
-def test_what_lies_under_void_changes_nothing(maps):
+def test_logits_of_void_pixels_do_not_change_the_cross_entropy(maps):
     logits, labels = maps
     void = (np.asarray(labels) == IGNORE_LABEL)[..., None]
     other = jnp.where(void, 1e4, logits)
@@ -72,7 +72,7 @@ def test_what_lies_under_void_changes_nothing(maps):
     )
 
 
-def test_a_batch_of_void_alone_costs_nothing_and_moves_nothing():
+def test_a_batch_of_only_void_pixels_has_zero_loss_and_gradient():
     logits = jnp.ones((2, 2, 3))
     labels = jnp.full((2, 2), IGNORE_LABEL, jnp.uint8)
     loss, grad = jax.value_and_grad(losses.cross_entropy)(
@@ -91,7 +91,7 @@ def test_cross_entropy_stays_finite_where_probabilities_underflow():
     assert np.isfinite(grad).all()
 
 
-def test_cross_entropy_refuses_labels_of_another_shape():
+def test_labels_of_another_shape_are_refused():
     with pytest.raises(TypeCheckError):
         losses.cross_entropy(
             jnp.zeros((2, 4, 3)), jnp.zeros((2, 5), jnp.uint8), temperature=1.0
@@ -111,7 +111,7 @@ def test_temperature_sharpens_and_flattens_probabilities():
     np.testing.assert_allclose(p(1e6), [1 / 3] * 3, atol=1e-6)
 
 
-def test_d_sees_zero_where_the_label_is_void_unless_told_not_to_mask(maps):
+def test_masked_probabilities_are_zero_at_void_pixels(maps):
     logits, labels = maps
     void = np.asarray(labels) == IGNORE_LABEL
     mask = losses.visible_to_discriminator(labels, None)
@@ -119,12 +119,12 @@ def test_d_sees_zero_where_the_label_is_void_unless_told_not_to_mask(maps):
     masked = losses.probabilities(logits, temperature=1.0, mask=mask)
     np.testing.assert_array_equal(masked[void], 0)
     np.testing.assert_allclose(masked[~void].sum(-1), 1, rtol=1e-6)
-    bare = losses.probabilities(logits, temperature=1.0, mask=None)
-    np.testing.assert_allclose(bare.sum(-1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(bare[~void], masked[~void])
+    unmasked = losses.probabilities(logits, temperature=1.0, mask=None)
+    np.testing.assert_allclose(unmasked.sum(-1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(unmasked[~void], masked[~void])
 
 
-def test_one_hot_of_void_is_zero():
+def test_the_one_hot_vector_of_void_is_zero():
     labels = jnp.array([0, 20, IGNORE_LABEL], jnp.uint8)
     x = np.asarray(losses.one_hot(labels, num_classes=21))
     assert x.dtype == np.float32
@@ -133,12 +133,12 @@ def test_one_hot_of_void_is_zero():
     np.testing.assert_array_equal(x[2], 0)
 
 
-def test_least_squares_discriminator_is_a_quarter_where_d_says_half_everywhere():
+def test_least_squares_l_d_is_a_quarter_if_d_is_one_half_everywhere():
     half = jnp.full((2, 13, 13, 1), 0.5)
     assert losses.least_squares_discriminator(half, half) == 0.25
 
 
-def test_least_squares_losses_vanish_where_their_player_has_won():
+def test_least_squares_losses_are_zero_if_the_scores_equal_their_targets():
     real, fake = jnp.ones((2, 3)), jnp.zeros((2, 3))
     assert losses.least_squares_discriminator(real, fake) == 0
     assert losses.least_squares_segmenter(real) == 0
@@ -155,7 +155,7 @@ def test_least_squares_losses_are_equations_3_and_4():
     np.testing.assert_allclose(loss_adv, 0.5 * np.mean((fake - 1) ** 2), rtol=1e-6)
 
 
-def test_minimax_losses_are_equation_2_of_a_sigmoid():
+def test_minimax_losses_are_equation_2_with_a_sigmoid():
     real, fake = np.array([0.5, 2.0, -1.0]), np.array([0.25, 3.0, 0.0])
 
     def sigmoid(x):
@@ -168,24 +168,24 @@ def test_minimax_losses_are_equation_2_of_a_sigmoid():
     np.testing.assert_allclose(loss_adv, -np.mean(np.log(sigmoid(fake))), rtol=1e-6)
 
 
-def test_minimax_losses_of_an_undecided_d_are_multiples_of_log_2():
+def test_minimax_losses_at_zero_scores_are_multiples_of_log_2():
     zero = jnp.zeros((2, 3))
     loss_d = losses.minimax_discriminator(zero, zero)
     np.testing.assert_allclose(loss_d, 2 * LOG2, rtol=1e-6)
     np.testing.assert_allclose(losses.non_saturating_segmenter(zero), LOG2, rtol=1e-6)
 
 
-def test_minimax_losses_neither_overflow_nor_lose_their_gradient():
-    certain = jnp.full((2, 3), 500.0)
+def test_minimax_losses_of_large_scores_are_finite_and_have_a_gradient():
+    large = jnp.full((2, 3), 500.0)
     np.testing.assert_allclose(
-        losses.minimax_discriminator(-certain, certain), 1000, rtol=1e-6
+        losses.minimax_discriminator(-large, large), 1000, rtol=1e-6
     )
-    # D is certain that it is fake, and the segmenter is still told so.
-    grad = jax.grad(losses.non_saturating_segmenter)(-certain)
+    # Even if D is certain that p is fake, the segmenter has a gradient.
+    grad = jax.grad(losses.non_saturating_segmenter)(-large)
     np.testing.assert_allclose(grad, -1 / 6, rtol=1e-6)
 
 
-def test_each_objective_pairs_the_two_sides_of_one_game():
+def test_each_adversary_has_the_losses_of_both_players():
     assert losses.ADVERSARIES == {
         "lsgan": losses.Adversary(
             losses.least_squares_discriminator, losses.least_squares_segmenter
@@ -196,17 +196,17 @@ def test_each_objective_pairs_the_two_sides_of_one_game():
     }
 
 
-def test_images_without_labels_do_not_count_as_real():
+def test_images_without_labels_are_left_out_of_the_real_term():
     d_real = jnp.array([[0.5, 2.0], [7.0, 7.0]])
     d_fake = jnp.zeros((2, 2))
     labeled = jnp.array([True, False])
-    found = losses.least_squares_discriminator(d_real, d_fake, labeled=labeled)
-    np.testing.assert_allclose(found, (0.5**2 + 1.0**2) / 2 / 2, rtol=1e-6)
-    nobody = losses.mean_over_labeled(d_real, jnp.array([False, False]))
-    assert nobody == 0
+    loss = losses.least_squares_discriminator(d_real, d_fake, labeled=labeled)
+    np.testing.assert_allclose(loss, (0.5**2 + 1.0**2) / 2 / 2, rtol=1e-6)
+    of_no_image = losses.mean_over_labeled(d_real, jnp.array([False, False]))
+    assert of_no_image == 0
 
 
-def test_an_image_without_labels_is_shown_to_d_whole():
+def test_d_sees_all_pixels_of_an_image_without_labels():
     labels = jnp.full((2, 1, 2), IGNORE_LABEL, jnp.uint8).at[0, 0, 0].set(1)
     visible = losses.visible_to_discriminator(labels, jnp.array([True, False]))
     np.testing.assert_array_equal(visible, [[[True, False]], [[True, True]]])

@@ -10,7 +10,7 @@ import pytest
 from tests.support import ROOT
 
 MISTAKES = {
-    # arguments after --config=configs/demo.py: the one line that is printed
+    # Arguments after --config=configs/demo.py, and the line that is printed.
     "--config.objective.temprature_g=1": "--config.objective.temprature_g: the config "
     "has no field 'temprature_g'; did you mean 'temperature_g'?",
     "--config.objctive.alpha=1": "--config.objctive.alpha: the config has no field "
@@ -97,7 +97,7 @@ def outcomes(data_dir, workdir, tmp_path_factory):
 
 
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_a_mistake_gets_one_line_and_an_exit_code(outcomes, workdir, arguments):
+def test_a_mistake_prints_one_line_and_exits_with_code_1(outcomes, workdir, arguments):
     code, output = outcomes[arguments]
     assert code == 1, output
     assert MISTAKES[arguments].format(workdir=workdir) in output
@@ -110,7 +110,9 @@ def test_mistakes_write_nothing_to_disk(outcomes, workdir):
     assert list(workdir.iterdir()) == []
 
 
-def test_describe_prints_the_parameters_of_table_4_and_debug_a_traceback(tmp_path):
+def test_describe_prints_the_parameters_of_table_4_and_debug_shows_a_traceback(
+    tmp_path,
+):
     (code, described), (failed, traceback), (missing, message) = launch(
         [
             ["--config=configs/fcn_voc.py", "--mode=describe"],

@@ -1,4 +1,4 @@
-"""Two virtual devices of a CPU against one, in a process that has two."""
+"""Data parallelism over two virtual devices of a CPU."""
 
 import os
 import subprocess
@@ -20,11 +20,11 @@ from tempseg_jax import mesh
 two = mesh.data_mesh(batch_size=4)
 one = Mesh(np.array(jax.devices()[:1]), ("data",))
 assert (one.size, two.size) == (1, 2)
-with pytest.raises(ValueError, match="batch_size .* 3 images at once do not"):
+with pytest.raises(ValueError, match="batch_size .* 3 images do not divide"):
     mesh.data_mesh(batch_size=3)
 assert [mesh.divisible(n, two) for n in (1, 2, 3)] == [2, 2, 4]
 
-states, lines = [], []
+states, step_metrics = [], []
 for devices in (one, two):
     hyper = mesh.replicate(HYPER, devices)
     state = mesh.replicate(initial_state(), devices)
@@ -36,25 +36,25 @@ for devices in (one, two):
     (kernel, *_) = jax.tree.leaves(state.segmenter.params)
     assert kernel.sharding.num_devices == devices.size
     states.append(state)
-    lines.append(metrics)
-for found, reference in (states, lines):
+    step_metrics.append(metrics)
+for single, parallel in (states, step_metrics):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        found,
-        reference,
+        single,
+        parallel,
     )
 
 local = mesh.local_mesh()
 assert local.size == 2
-sums, seen = run(make_split(), batch_size=mesh.divisible(3, local))
+sums, visited = run(make_split(), batch_size=mesh.divisible(3, local))
 np.testing.assert_array_equal(sums.confusion, count())
-assert len(seen) == len(IMAGES)
-print("the same")
+assert len(visited) == len(IMAGES)
+print("equal")
 """
 
 
-def test_two_devices_give_the_answer_of_one():
-    # Also BatchNorm's statistics, of both players, which must be of the whole batch.
+def test_two_devices_give_the_results_of_one():
+    # This includes BatchNorm's statistics, which must be those of the whole batch.
     devices = "--xla_force_host_platform_device_count=2"
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT],
@@ -65,8 +65,8 @@ def test_two_devices_give_the_answer_of_one():
         text=True,
     )
     assert process.returncode == 0, process.stderr
-    assert process.stdout == "the same\n"
+    assert process.stdout == "equal\n"
 
 
-def test_batches_are_rounded_up_to_the_devices():
+def test_batch_sizes_are_rounded_up_to_a_multiple_of_the_devices():
     assert mesh.divisible(3, mesh.local_mesh()) % mesh.local_mesh().size == 0

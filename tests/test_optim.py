@@ -8,41 +8,42 @@ from tempseg_jax import optim
 
 
 def factors(*, steps, warmup_steps, cycles=1):
+    """Return the factor on the learning rate at every step."""
     schedule = optim.warmup_cosine(
         steps=steps, warmup_steps=warmup_steps, cycles=cycles
     )
     return np.array([schedule(step) for step in range(steps)])
 
 
-def test_warm_up_is_linear_to_the_peak_and_then_cosine_to_zero():
-    found = factors(steps=25, warmup_steps=5)
-    np.testing.assert_allclose(found[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
+def test_linear_warm_up_is_followed_by_cosine_decay_to_zero():
+    values = factors(steps=25, warmup_steps=5)
+    np.testing.assert_allclose(values[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
     cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
-    np.testing.assert_allclose(found[5:], cosine, atol=1e-6)
+    np.testing.assert_allclose(values[5:], cosine, atol=1e-6)
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 1])
-def test_no_warm_up_starts_at_the_peak(warmup_steps):
-    found = factors(steps=10 + warmup_steps, warmup_steps=warmup_steps)
+def test_without_warm_up_the_schedule_starts_at_the_peak(warmup_steps):
+    values = factors(steps=10 + warmup_steps, warmup_steps=warmup_steps)
     cosine = (1 + np.cos(np.pi * np.arange(10) / 10)) / 2
-    np.testing.assert_allclose(found[warmup_steps:], cosine, atol=1e-6)
-    np.testing.assert_allclose(found[0], 1)
+    np.testing.assert_allclose(values[warmup_steps:], cosine, atol=1e-6)
+    np.testing.assert_allclose(values[0], 1)
 
 
-def test_cycles_restart_the_cosine_at_equal_intervals_without_another_warm_up():
-    found = factors(steps=65, warmup_steps=5, cycles=3)
+def test_cycles_restart_the_cosine_at_equal_intervals():
+    values = factors(steps=65, warmup_steps=5, cycles=3)
     cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
-    np.testing.assert_allclose(found[5:], np.tile(cosine, 3), atol=1e-6)
+    np.testing.assert_allclose(values[5:], np.tile(cosine, 3), atol=1e-6)
 
 
-def test_the_factor_never_leaves_0_to_1_and_moves_at_every_step():
+def test_the_factor_is_above_0_and_at_most_1_at_every_step():
     for steps, warmup_steps, cycles in ((1, 0, 1), (7, 3, 2), (100, 9, 4)):
-        found = factors(steps=steps, warmup_steps=warmup_steps, cycles=cycles)
-        assert found.min() > 0
-        assert found.max() <= 1
+        values = factors(steps=steps, warmup_steps=warmup_steps, cycles=cycles)
+        assert values.min() > 0
+        assert values.max() <= 1
 
 
-def test_the_schedule_is_a_pure_function_of_the_step():
+def test_the_schedule_depends_only_on_the_step():
     schedule = optim.warmup_cosine(steps=20, warmup_steps=4, cycles=1)
     backwards = [float(schedule(step)) for step in reversed(range(20))]
     np.testing.assert_array_equal(
@@ -58,12 +59,12 @@ def test_the_schedule_is_a_pure_function_of_the_step():
         dict(steps=6, warmup_steps=0, cycles=0),
     ],
 )
-def test_a_warm_up_that_leaves_too_little_is_refused_by_name(lengths):
+def test_a_warm_up_that_leaves_too_few_steps_is_refused(lengths):
     with pytest.raises(ValueError, match="optimizer.warmup_epochs.*shorten"):
         optim.warmup_cosine(**lengths)
 
 
-def test_sgd_with_momentum_is_its_recursion():
+def test_sgd_with_momentum_follows_its_recursion():
     optimizer = optim.sgd(learning_rate=0.1, momentum=0.9, weight_decay=0.0)
     params = {"bias": jnp.array([1.0])}
     state = optimizer.init(params)
@@ -78,7 +79,7 @@ def test_sgd_with_momentum_is_its_recursion():
 
 
 def test_weight_decay_is_the_gradient_of_half_lambda_w_squared():
-    # So it passes through the momentum like any gradient, as equation 1 has it.
+    # As in equation 1, it is part of the gradient, to which momentum applies.
     def optimized(weight_decay, gradient_of):
         optimizer = optim.sgd(
             learning_rate=0.1, momentum=0.9, weight_decay=weight_decay
@@ -101,7 +102,7 @@ def test_weight_decay_is_the_gradient_of_half_lambda_w_squared():
     )
 
 
-def test_weight_decay_acts_on_convolution_kernels_alone():
+def test_weight_decay_acts_on_convolution_kernels_only():
     params = {
         "conv": {"kernel": jnp.ones((3, 3, 2, 2)), "bias": jnp.ones(2)},
         "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
@@ -113,7 +114,7 @@ def test_weight_decay_acts_on_convolution_kernels_alone():
     assert all(not np.any(x) for x in jax.tree.leaves(updates))
 
 
-def test_adam_is_the_published_recursion_with_dcgan_momenta():
+def test_adam_follows_the_published_recursion_with_beta_1_of_dcgan():
     optimizer = optim.adam(learning_rate=0.01)
     params = jnp.array([1.0])
     state = optimizer.init(params)
@@ -128,7 +129,7 @@ def test_adam_is_the_published_recursion_with_dcgan_momenta():
         np.testing.assert_allclose(params, [w], rtol=1e-5)
 
 
-def test_optimizer_states_have_one_shape_whatever_the_numbers():
+def test_the_shapes_of_optimizer_states_do_not_depend_on_the_numbers():
     params = {"kernel": jnp.ones((1, 1, 1, 1)), "bias": jnp.ones(1)}
 
     def shapes(optimizer):

@@ -18,14 +18,14 @@ def test_only_float16_needs_a_loss_scale():
     assert set(precision.COMPUTE_DTYPES) == set(PRECISIONS)
 
 
-def step_and_arguments(name, numbers):
-    """Return the step of tiny networks and the shapes of what it takes."""
-    dtype = precision.COMPUTE_DTYPES[numbers]
+def step_and_arguments(name, compute_precision):
+    """Return the training step of narrow networks, and the shapes of its arguments."""
+    dtype = precision.COMPUTE_DTYPES[compute_precision]
     segmenter = make_segmenter(name, dtype=dtype)
     discriminator = Discriminator(dtype)
 
     def initial_state():
-        scale = 2.0**15 if numbers == "float16" else None
+        scale = 2.0**15 if compute_precision == "float16" else None
         return make_state(
             segmenter, discriminator, size=32, num_classes=5, loss_scale=scale
         )
@@ -54,36 +54,39 @@ def step_and_arguments(name, numbers):
 
 
 @pytest.mark.parametrize("name", ["fcn8s", "resnet50"])
-@pytest.mark.parametrize("numbers", PRECISIONS)
-def test_parameters_optimizers_statistics_and_losses_stay_float32(name, numbers):
-    step, arguments = step_and_arguments(name, numbers)
+@pytest.mark.parametrize("compute_precision", PRECISIONS)
+def test_parameters_optimizers_statistics_and_losses_stay_float32(
+    name, compute_precision
+):
+    step, arguments = step_and_arguments(name, compute_precision)
     before = arguments[0]
     after, metrics = jax.eval_shape(step, *arguments)
-    kinds = {x.dtype for x in jax.tree.leaves((after, metrics))}
-    assert kinds <= {jnp.dtype("float32"), jnp.dtype("int32")}
-    # A step's result is the next one's argument: else each step would compile anew.
+    dtypes = {x.dtype for x in jax.tree.leaves((after, metrics))}
+    assert dtypes <= {jnp.dtype("float32"), jnp.dtype("int32")}
+    # The result of a step is the argument of the next one; if the shapes or dtypes
+    # differed, the second step would be compiled again.
     same = jax.tree.map(
         lambda a, b: a.shape == b.shape and a.dtype == b.dtype, before, after
     )
     assert all(jax.tree.leaves(same))
 
 
-@pytest.mark.parametrize("numbers", PRECISIONS)
-def test_convolutions_compute_in_the_precision_asked_for(numbers):
-    step, arguments = step_and_arguments("fcn8s", numbers)
-    found = convolution_dtypes(jax.make_jaxpr(step)(*arguments).jaxpr)
-    assert found == {jnp.dtype(precision.COMPUTE_DTYPES[numbers])}
+@pytest.mark.parametrize("compute_precision", PRECISIONS)
+def test_convolutions_compute_in_the_requested_precision(compute_precision):
+    step, arguments = step_and_arguments("fcn8s", compute_precision)
+    dtypes = convolution_dtypes(jax.make_jaxpr(step)(*arguments).jaxpr)
+    assert dtypes == {jnp.dtype(precision.COMPUTE_DTYPES[compute_precision])}
 
 
 def convolution_dtypes(jaxpr):
-    """Return what every convolution and matrix product of a program works on."""
-    found = set()
+    """Return the input dtypes of all convolutions and matrix products of a program."""
+    dtypes = set()
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-            found |= {x.aval.dtype for x in equation.invars}
+            dtypes |= {x.aval.dtype for x in equation.invars}
         for inner in jax.tree.leaves(
             equation.params, is_leaf=lambda x: hasattr(x, "eqns")
         ):
             if hasattr(inner, "eqns"):
-                found |= convolution_dtypes(inner)
-    return found
+                dtypes |= convolution_dtypes(inner)
+    return dtypes

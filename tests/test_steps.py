@@ -1,4 +1,4 @@
-"""The fused step, on networks so small that the slow obvious way is affordable."""
+"""The training step, compared with a slow reference on tiny networks."""
 
 import dataclasses
 import functools
@@ -10,19 +10,18 @@ import numpy as np
 import optax
 import pytest
 
-from tempseg_jax import losses, steps
-from tempseg_jax.models import Discriminator
+from tempseg_jax import losses, models, steps
 from tempseg_jax.types import IGNORE_LABEL
 from tests.support import make_objective, make_state
 
 CLASSES = 3
 SCHEDULE = np.array([0.5, 1.0, 0.75, 0.25] + 196 * [1.0], np.float32)
 TRACES = []
-"""One entry whenever Python runs a network, which a compiled step does not."""
+"""One entry for each call of a network in Python; a compiled step adds none."""
 
 
 class Segmenter(nn.Module):
-    """Two convolutions, BatchNorm and dropout: all that a real one keeps as state."""
+    """Two convolutions with BatchNorm and dropout."""
 
     num_classes: int = CLASSES
     gain: float = 1.0
@@ -38,7 +37,7 @@ class Segmenter(nn.Module):
 
 
 class Pixelwise(nn.Module):
-    """A segmenter that sees one pixel at a time."""
+    """A segmenter of 1x1 convolutions: each output depends on a single pixel."""
 
     @nn.compact
     def __call__(self, image, *, train):
@@ -46,13 +45,14 @@ class Pixelwise(nn.Module):
         return nn.Conv(CLASSES, (1, 1))(nn.relu(nn.Conv(16, (1, 1))(x)))
 
 
-class Judge(nn.Module):
-    """A discriminator with BatchNorm, whose running statistics tell who updates it."""
+class Discriminator(nn.Module):
+    """A discriminator with BatchNorm, whose running statistics show each update."""
 
     @nn.compact
     def __call__(self, probabilities, *, train):
-        TRACES.append("judge")
-        # No bias before BatchNorm: Adam would make large steps of its rounding errors.
+        TRACES.append("discriminator")
+        # No bias before BatchNorm: its gradient is only rounding errors, which Adam
+        # would scale up to large steps.
         x = nn.Conv(4, (4, 4), strides=2, use_bias=False)(probabilities)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
         return nn.Conv(1, (4, 4), strides=2)(nn.leaky_relu(x, 0.2))
@@ -72,9 +72,9 @@ HYPER = steps.Hyperparameters(
     alpha=0.3,
 )
 STEP = jax.jit(steps.train_step, static_argnames="objective")
-ADVERSARIAL = make_objective(SEGMENTER, Judge())
+ADVERSARIAL = make_objective(SEGMENTER, Discriminator())
 SUPERVISED = make_objective(SEGMENTER, None)
-PIXELWISE = make_objective(Pixelwise(), Judge())
+PIXELWISE = make_objective(Pixelwise(), Discriminator())
 
 
 def make_batch():
@@ -95,32 +95,32 @@ def batch():
 def initial_state(*, adversarial=True, segmenter=SEGMENTER, scale=None):
     return make_state(
         segmenter,
-        Judge() if adversarial else None,
+        Discriminator() if adversarial else None,
         size=8,
         num_classes=CLASSES,
         loss_scale=scale,
     )
 
 
-def assert_close(found, expected, *, atol=1e-6):
+def assert_close(actual, expected, *, atol=1e-6):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol),
-        found,
+        actual,
         expected,
     )
 
 
-def assert_equal(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+def assert_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-def assert_moved(found, before):
-    """No array of a tree is what it was."""
-    jax.tree.map(lambda a, b: np.testing.assert_(np.any(a != b)), found, before)
+def assert_all_changed(after, before):
+    """Check that every array of a tree has changed."""
+    jax.tree.map(lambda a, b: np.testing.assert_(np.any(a != b)), after, before)
 
 
-def segment(variables, batch, step):
-    """Run the segmenter as step number `step` of the run does."""
+def forward(variables, batch, step):
+    """Run the segmenter with the dropout of step number `step`."""
     dropout = jax.random.fold_in(jax.random.key(HYPER.seed), step)
     return Segmenter().apply(
         variables,
@@ -131,12 +131,13 @@ def segment(variables, batch, step):
     )
 
 
-def judge(variables, x):
-    return Judge().apply(variables, x, train=True, mutable=["batch_stats"])
+def discriminate(variables, x):
+    """Run the discriminator in training mode."""
+    return Discriminator().apply(variables, x, train=True, mutable=["batch_stats"])
 
 
 def real_and_fake(logits, labels, temperature):
-    """What D is shown, written out: softmax and one-hot, both zero where void."""
+    """Return the inputs of D, written out: one-hot and softmax, zero at void pixels."""
     scored = (labels != IGNORE_LABEL)[..., None]
     exp = jnp.exp(logits / temperature)
     fake = scored * exp / exp.sum(-1, keepdims=True)
@@ -146,20 +147,21 @@ def real_and_fake(logits, labels, temperature):
 
 @functools.partial(jax.jit, static_argnames="gan")
 def slow_gradients(g, d, batch, step, *, gan):
-    """Both players' gradients at the old parameters of both, each from its own passes.
+    """Return both players' gradients, each from its own forward passes.
 
-    `g` and `d` are variables. Returns gradients, losses and the new statistics.
+    `g` and `d` are the variables before the step. Also returns the losses and the
+    updated running statistics.
     """
     labels = batch["label"].astype(jnp.int32)
     scored = labels != IGNORE_LABEL
 
     def loss_g(params):
-        logits, _ = segment({**g, "params": params}, batch, step)
+        logits, _ = forward({**g, "params": params}, batch, step)
         log_p = jax.nn.log_softmax(logits / HYPER.temperature_seg)
         chosen = sum(jnp.where(labels == k, log_p[..., k], 0.0) for k in range(CLASSES))
         loss_seg = -chosen.sum() / scored.sum()
         _, fake = real_and_fake(logits, labels, HYPER.temperature_adv)
-        d_fake, _ = judge(d, fake)
+        d_fake, _ = discriminate(d, fake)
         if gan == "lsgan":
             loss_adv = 0.5 * jnp.mean((d_fake - 1) ** 2)
         else:
@@ -167,10 +169,10 @@ def slow_gradients(g, d, batch, step, *, gan):
         return loss_seg + HYPER.alpha * loss_adv, (loss_seg, loss_adv)
 
     def loss_d(params):
-        logits, _ = segment(g, batch, step)
+        logits, _ = forward(g, batch, step)
         real, fake = real_and_fake(logits, labels, HYPER.temperature_d)
-        d_real, _ = judge({**d, "params": params}, real)
-        d_fake, _ = judge({**d, "params": params}, fake)
+        d_real, _ = discriminate({**d, "params": params}, real)
+        d_fake, _ = discriminate({**d, "params": params}, fake)
         if gan == "lsgan":
             return 0.5 * (jnp.mean((d_real - 1) ** 2) + jnp.mean(d_fake**2))
         log_real = jnp.log(jax.nn.sigmoid(d_real))
@@ -181,17 +183,17 @@ def slow_gradients(g, d, batch, step, *, gan):
         g["params"]
     )
     value_d, grads_d = jax.value_and_grad(loss_d)(d["params"])
-    logits, updated = segment(g, batch, step)
+    logits, updated = forward(g, batch, step)
     real, fake = real_and_fake(logits, labels, HYPER.temperature_d)
-    _, after_real = judge(d, real)
-    _, after_fake = judge({**d, **after_real}, fake)
+    _, after_real = discriminate(d, real)
+    _, after_fake = discriminate({**d, **after_real}, fake)
     values = {"loss_seg": loss_seg, "loss_adv": loss_adv, "loss_d": value_d}
     stats = (updated["batch_stats"], after_fake["batch_stats"])
     return grads_g, grads_d, values, stats
 
 
 class SlowReference:
-    """Both optimizers written out, with the state that they carry from step to step."""
+    """Both optimizers written out, with their states."""
 
     def __init__(self, state):
         self.g, self.d = state.segmenter.variables, state.discriminator.variables
@@ -199,7 +201,8 @@ class SlowReference:
         self.m = self.v = jax.tree.map(jnp.zeros_like, self.d["params"])
         self.step = 0
 
-    def take(self, batch, *, gan):
+    def update(self, batch, *, gan):
+        """Update both players, and return the losses."""
         grads_g, grads_d, values, (stats_g, stats_d) = slow_gradients(
             self.g, self.d, batch, self.step, gan=gan
         )
@@ -233,32 +236,34 @@ class SlowReference:
 
 
 @pytest.mark.parametrize("gan", ["lsgan", "dcgan"])
-def test_one_fused_step_is_what_separate_passes_and_gradients_give(batch, gan):
+def test_one_step_equals_separate_forward_passes_and_gradients(batch, gan):
     reference, state = SlowReference(initial_state()), initial_state()
     adversary = losses.ADVERSARIES[gan]
-    objective = make_objective(SEGMENTER, Judge(), adversary=adversary)
+    objective = make_objective(SEGMENTER, Discriminator(), adversary=adversary)
     for _ in range(3):
-        expected = reference.take(batch, gan=gan)
+        expected = reference.update(batch, gan=gan)
         before = state
         state, metrics = STEP(state, batch, HYPER, objective=objective)
         for name, value in expected.items():
             np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
         assert_close(state.segmenter.variables, reference.g)
         assert_close(state.discriminator.variables, reference.d)
-        assert_moved(state.segmenter.variables, before.segmenter.variables)
-        assert_moved(state.discriminator.batch_stats, before.discriminator.batch_stats)
+        assert_all_changed(state.segmenter.variables, before.segmenter.variables)
+        assert_all_changed(
+            state.discriminator.batch_stats, before.discriminator.batch_stats
+        )
     assert int(state.step) == 3
 
 
-def test_the_metrics_add_up(batch):
+def test_the_metrics_agree_with_the_reference(batch):
     _, m = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
     np.testing.assert_allclose(m["loss"], m["loss_seg"] + 0.3 * m["loss_adv"])
     np.testing.assert_allclose(m["learning_rate"], 0.5 * 0.1)
     state = initial_state()
-    logits, _ = segment(state.segmenter.variables, batch, 0)
+    logits, _ = forward(state.segmenter.variables, batch, 0)
     real, fake = real_and_fake(logits, batch["label"], HYPER.temperature_d)
     for name, x in (("d_real", real), ("d_fake", fake)):
-        scores, _ = judge(state.discriminator.variables, x)
+        scores, _ = discriminate(state.discriminator.variables, x)
         np.testing.assert_allclose(m[name], jnp.mean(scores), rtol=1e-4, atol=1e-6)
     grads_g, grads_d, _, _ = slow_gradients(
         state.segmenter.variables,
@@ -275,14 +280,14 @@ def test_without_a_discriminator_the_step_is_supervised_training(batch):
     state = initial_state(adversarial=False)
     hyper = HYPER._replace(alpha=0.0)
     TRACES.clear()
-    moved, metrics = STEP(state, batch, hyper, objective=SUPERVISED)
-    assert moved.discriminator is None
-    assert "judge" not in TRACES
+    after, metrics = STEP(state, batch, hyper, objective=SUPERVISED)
+    assert after.discriminator is None
+    assert "discriminator" not in TRACES
     assert not {"loss_adv", "loss_d", "d_real", "d_fake"} & metrics.keys()
 
     def loss(params):
         variables = {**state.segmenter.variables, "params": params}
-        logits, updated = segment(variables, batch, 0)
+        logits, updated = forward(variables, batch, 0)
         log_p = jax.nn.log_softmax(logits / hyper.temperature_seg)
         scored = batch["label"] != IGNORE_LABEL
         truth = jnp.where(scored, batch["label"], 0).astype(jnp.int32)
@@ -297,13 +302,13 @@ def test_without_a_discriminator_the_step_is_supervised_training(batch):
         return w - 0.5 * 0.1 * (grad + 0.02 * w * (w.ndim == 4))
 
     expected = jax.tree.map(descend, state.segmenter.params, grads)
-    assert_close(moved.segmenter.params, expected)
-    assert_close(moved.segmenter.batch_stats, stats)
+    assert_close(after.segmenter.params, expected)
+    assert_close(after.segmenter.batch_stats, stats)
     assert metrics["loss"] == metrics["loss_seg"]
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
 
 
-def test_alpha_towards_zero_approaches_the_supervised_update(batch):
+def test_with_alpha_zero_the_adversarial_step_equals_the_supervised_one(batch):
     supervised, _ = STEP(
         initial_state(adversarial=False), batch, HYPER, objective=SUPERVISED
     )
@@ -314,12 +319,12 @@ def test_alpha_towards_zero_approaches_the_supervised_update(batch):
 
 
 def test_changing_a_number_compiles_nothing(batch):
-    # A jit of its own: its cache holds what these calls compiled and no more.
+    # This jit is not shared, so its cache has only the programs of these calls.
     step = jax.jit(functools.partial(steps.train_step, objective=ADVERSARIAL))
     step(initial_state(), batch, HYPER)
     assert step._cache_size() == 1
     TRACES.clear()
-    found = []
+    results = []
     for name in (
         "temperature_seg",
         "temperature_adv",
@@ -333,28 +338,28 @@ def test_changing_a_number_compiles_nothing(batch):
     ):
         other = HYPER._replace(**{name: type(getattr(HYPER, name))(3)})
         state, _ = step(initial_state(), batch, other)
-        found.append((state.segmenter, state.discriminator))
+        results.append((state.segmenter, state.discriminator))
     step(initial_state(), batch, HYPER._replace(schedule=SCHEDULE / 2))
     assert step._cache_size() == 1
     assert TRACES == []
-    # And each of them did something: momentum alone has nothing yet to carry on.
+    # Every number changes the result, except momentum, which starts at zero.
     same, _ = step(initial_state(), batch, HYPER)
     changed = [
         any(
             np.any(a != b)
             for a, b in zip(
-                jax.tree.leaves(player),
+                jax.tree.leaves(players),
                 jax.tree.leaves((same.segmenter, same.discriminator)),
                 strict=True,
             )
         )
-        for player in found
+        for players in results
     ]
     assert changed == [True] * 6 + [False] + [True] * 2
 
 
 def test_the_segmenter_runs_forward_once_and_d_three_times():
-    # D judges p for L_adv, then X and p for L_D.
+    # D sees p for L_adv, then X and p for L_D.
     TRACES.clear()
     jax.eval_shape(
         functools.partial(steps.train_step, objective=ADVERSARIAL),
@@ -365,23 +370,23 @@ def test_the_segmenter_runs_forward_once_and_d_three_times():
         },
         HYPER,
     )
-    assert sorted(TRACES) == ["judge"] * 3 + ["segmenter"]
+    assert sorted(TRACES) == ["discriminator"] * 3 + ["segmenter"]
 
 
-def test_neither_player_is_moved_by_the_others_numbers(batch):
+def test_neither_update_depends_on_the_hyperparameters_of_the_other_player(batch):
     base, _ = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
     numbers_of_d = HYPER._replace(learning_rate_d=1.0, temperature_d=0.1)
-    moved, _ = STEP(initial_state(), batch, numbers_of_d, objective=ADVERSARIAL)
-    assert_equal(moved.segmenter, base.segmenter)
+    after, _ = STEP(initial_state(), batch, numbers_of_d, objective=ADVERSARIAL)
+    assert_equal(after.segmenter, base.segmenter)
     numbers_of_g = HYPER._replace(
         learning_rate_g=1.0, temperature_seg=3.0, temperature_adv=3.0, alpha=9.0
     )
-    moved, _ = STEP(initial_state(), batch, numbers_of_g, objective=ADVERSARIAL)
-    assert_equal(moved.discriminator, base.discriminator)
+    after, _ = STEP(initial_state(), batch, numbers_of_g, objective=ADVERSARIAL)
+    assert_equal(after.discriminator, base.discriminator)
 
 
-def test_void_pixels_move_neither_player(batch):
-    # What the image shows under void differs, for a segmenter that cannot see further.
+def test_void_pixels_affect_neither_player(batch):
+    # The images differ only at void pixels, and this segmenter has no other context.
     void = (batch["label"] == IGNORE_LABEL)[..., None]
     other = batch | {"image": jnp.where(void, 255 - batch["image"], batch["image"])}
     state = initial_state(segmenter=Pixelwise())
@@ -395,30 +400,32 @@ def test_void_pixels_move_neither_player(batch):
         assert_close(unmasked.discriminator, one.discriminator)
 
 
-def test_a_batch_of_void_alone_leaves_everything_finite_and_the_segmenter_alone(batch):
+def test_a_batch_of_only_void_pixels_stays_finite_and_does_not_update_the_segmenter(
+    batch,
+):
     void = batch | {"label": jnp.full_like(batch["label"], IGNORE_LABEL)}
     state = initial_state()
     hyper = HYPER._replace(weight_decay=0.0)
-    moved, metrics = STEP(state, void, hyper, objective=ADVERSARIAL)
+    after, metrics = STEP(state, void, hyper, objective=ADVERSARIAL)
     assert metrics["loss_seg"] == 0
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((moved, metrics)))
-    assert_equal(moved.segmenter.params, state.segmenter.params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after, metrics)))
+    assert_equal(after.segmenter.params, state.segmenter.params)
 
 
-def test_randomness_is_a_function_of_seed_and_step(batch):
+def test_randomness_depends_only_on_seed_and_step(batch):
     state = initial_state()
-    again = [
+    repeated = [
         STEP(state, batch, HYPER, objective=ADVERSARIAL)[1]["loss"] for _ in range(2)
     ]
-    assert again[0] == again[1]
+    assert repeated[0] == repeated[1]
     later = state.replace(step=jnp.int32(1))
-    assert STEP(later, batch, HYPER, objective=ADVERSARIAL)[1]["loss"] != again[0]
+    assert STEP(later, batch, HYPER, objective=ADVERSARIAL)[1]["loss"] != repeated[0]
     seeded = HYPER._replace(seed=8)
-    assert STEP(state, batch, seeded, objective=ADVERSARIAL)[1]["loss"] != again[0]
+    assert STEP(state, batch, seeded, objective=ADVERSARIAL)[1]["loss"] != repeated[0]
 
 
 def test_one_batch_overfits(batch):
-    # The labels are a function of the pixel, so that they can be learned.
+    # Each label is a function of its pixel's color, so that it can be learned.
     label = (batch["image"][..., 0] // 86).astype(jnp.uint8)
     learnable = batch | {"label": label.at[:, :2].set(IGNORE_LABEL)}
     hyper = HYPER._replace(
@@ -438,11 +445,11 @@ def test_one_batch_overfits(batch):
         state.segmenter.variables, batch["image"], segmenter=Pixelwise()
     )
     scored = learnable["label"] != IGNORE_LABEL
-    right = (logits.argmax(-1) == learnable["label"])[scored]
-    assert right.mean() > 0.97
+    correct = (logits.argmax(-1) == learnable["label"])[scored]
+    assert correct.mean() > 0.97
 
 
-def test_an_unlimited_lsgan_discriminator_learns_to_tell_real_from_fake(batch):
+def test_an_lsgan_discriminator_learns_to_tell_real_from_fake(batch):
     hyper = HYPER._replace(
         schedule=np.ones_like(SCHEDULE), learning_rate_g=0.0, weight_decay=0.0
     )
@@ -465,7 +472,7 @@ def test_predict_uses_running_statistics_and_no_dropout(batch):
     np.testing.assert_allclose(one[0], two[0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_loss_scale_changes_no_update_that_is_finite(batch):
+def test_a_loss_scale_does_not_change_a_finite_update(batch):
     plain, _ = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
     scaled, metrics = STEP(
         initial_state(scale=2.0**10), batch, HYPER, objective=ADVERSARIAL
@@ -475,27 +482,29 @@ def test_a_loss_scale_changes_no_update_that_is_finite(batch):
     assert metrics["skipped_g"] == metrics["skipped_d"] == 0
 
 
-def test_an_overflow_skips_the_update_halves_the_scale_and_stops_nothing(batch):
-    # The gradient of the segmenter alone overflows float32; D is not held up by it.
-    wild = make_objective(Segmenter(gain=1e4), Judge())
+def test_an_overflow_skips_the_update_and_halves_the_loss_scale(batch):
+    # Only the gradient of the segmenter overflows float32; D is updated.
+    overflowing = make_objective(Segmenter(gain=1e4), Discriminator())
     state = initial_state(scale=2.0**126)
-    moved, metrics = STEP(state, batch, HYPER._replace(alpha=0.0), objective=wild)
+    after, metrics = STEP(
+        state, batch, HYPER._replace(alpha=0.0), objective=overflowing
+    )
     assert metrics["skipped_g"] == 1
     assert metrics["loss_scale_g"] == 2.0**125
     assert np.isfinite(metrics["grad_norm_g"])
-    assert_equal(moved.segmenter.params, state.segmenter.params)
-    assert_equal(moved.segmenter.opt_state, state.segmenter.opt_state)
+    assert_equal(after.segmenter.params, state.segmenter.params)
+    assert_equal(after.segmenter.opt_state, state.segmenter.opt_state)
     assert np.isfinite(metrics["loss"])
-    assert int(moved.step) == 1
+    assert int(after.step) == 1
 
 
-def test_every_objective_can_be_chosen():
+def test_the_adversaries_are_lsgan_and_dcgan():
     assert set(losses.ADVERSARIES) == {"lsgan", "dcgan"}
 
 
-def test_further_critic_steps_are_further_updates_of_d_on_the_same_maps(batch):
-    # With the segmenter held still, and without dropout, three steps of one critic
-    # update each see the same maps as one step of three.
+def test_critic_steps_are_repeated_updates_of_d_on_the_same_class_maps(batch):
+    # The segmenter is not updated and has no dropout, so three steps with one update
+    # of D each use the same class maps as one step with three updates.
     hyper = HYPER._replace(
         schedule=np.ones_like(SCHEDULE), learning_rate_g=0.0, weight_decay=0.0
     )
@@ -511,28 +520,28 @@ def test_further_critic_steps_are_further_updates_of_d_on_the_same_maps(batch):
     assert int(three.step) == 1
 
 
-def test_the_segmenter_does_not_see_further_critic_steps_of_the_same_step(batch):
+def test_further_critic_steps_do_not_affect_the_segmenter_in_the_same_step(batch):
     one, _ = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
     objective = dataclasses.replace(ADVERSARIAL, critic_steps=4)
     four, _ = STEP(initial_state(), batch, HYPER, objective=objective)
     assert_close(four.segmenter, one.segmenter)
-    assert_moved(four.discriminator.params, one.discriminator.params)
+    assert_all_changed(four.discriminator.params, one.discriminator.params)
 
 
-def test_a_penalty_sees_the_discriminator_both_maps_and_a_key(batch):
-    """The gradient penalty of WGAN-GP, written against a finite difference."""
-    seen = {}
+def test_a_penalty_gets_the_discriminator_both_class_maps_and_a_key(batch):
+    """The gradient with the penalty of WGAN-GP equals a finite difference."""
+    passed = {}
 
     def penalty(discriminate, real, fake, *, labeled, key):
-        seen.update(real=real, fake=fake, labeled=labeled)
-        share = jax.random.uniform(key, (len(real), 1, 1, 1))
-        mixed = share * real + (1 - share) * fake
+        passed.update(real=real, fake=fake, labeled=labeled)
+        weight = jax.random.uniform(key, (len(real), 1, 1, 1))
+        mixed = weight * real + (1 - weight) * fake
         slope = jax.grad(lambda x: discriminate(x).sum())(mixed)
         norm = jnp.sqrt(jnp.sum(slope**2, axis=(1, 2, 3)) + 1e-12)
         return 10 * jnp.mean((norm - 1) ** 2)
 
     class Critic(nn.Module):
-        """Without BatchNorm, as WGAN-GP wants it."""
+        """A discriminator without BatchNorm, as WGAN-GP requires."""
 
         @nn.compact
         def __call__(self, x, *, train):
@@ -545,7 +554,7 @@ def test_a_penalty_sees_the_discriminator_both_maps_and_a_key(batch):
     state = make_state(Pixelwise(), Critic(), size=8, num_classes=CLASSES)
 
     def gradients(objective, state):
-        (_, found), _, metrics = steps.compute_gradients(
+        (_, gradients_d), _, metrics = steps.compute_gradients(
             state,
             batch,
             HYPER,
@@ -553,17 +562,17 @@ def test_a_penalty_sees_the_discriminator_both_maps_and_a_key(batch):
             seg_weight=1.0,
             objective=objective,
         )
-        return found.grads, metrics["loss_d"]
+        return gradients_d.grads, metrics["loss_d"]
 
-    found, loss = gradients(penalized, state)
+    with_penalty, loss = gradients(penalized, state)
     without, loss_without = gradients(plain, state)
     assert loss > loss_without
-    assert seen["labeled"] is None
-    np.testing.assert_allclose(seen["fake"].sum(-1)[:, 2:], 1, rtol=1e-5)
-    np.testing.assert_array_equal(seen["real"][:, :2], 0)
+    assert passed["labeled"] is None
+    np.testing.assert_allclose(passed["fake"].sum(-1)[:, 2:], 1, rtol=1e-5)
+    np.testing.assert_array_equal(passed["real"][:, :2], 0)
 
     kernel, direction = (
-        tree["Conv_0"]["kernel"] for tree in (state.discriminator.params, found)
+        tree["Conv_0"]["kernel"] for tree in (state.discriminator.params, with_penalty)
     )
     unit = direction / jnp.linalg.norm(direction)
 
@@ -575,14 +584,12 @@ def test_a_penalty_sees_the_discriminator_both_maps_and_a_key(batch):
 
     slope = (loss_at(5e-3) - loss_at(-5e-3)) / 1e-2
     np.testing.assert_allclose(slope, jnp.linalg.norm(direction), rtol=1e-2)
-    assert optax.tree.norm(found) != optax.tree.norm(without)
+    assert optax.tree.norm(with_penalty) != optax.tree.norm(without)
 
 
-def test_unlabeled_images_are_neither_void_nor_real_to_d(batch):
-    """D sees all of their p, and no ground truth of them."""
-
+def test_for_unlabeled_images_d_gets_the_whole_prediction_and_no_ground_truth(batch):
     class Scores(nn.Module):
-        """A discriminator whose score is a pixel's sum over the classes."""
+        """A discriminator whose score is the sum of a pixel over the classes."""
 
         @nn.compact
         def __call__(self, x, *, train, mask=None):
@@ -591,11 +598,11 @@ def test_unlabeled_images_are_neither_void_nor_real_to_d(batch):
 
     labeled = jnp.array([True, False, True, False])
     label = jnp.where(labeled[:, None, None], batch["label"], IGNORE_LABEL)
-    half = batch | {"label": label.astype(jnp.uint8), "labeled": labeled}
+    partly_labeled = batch | {"label": label.astype(jnp.uint8), "labeled": labeled}
     objective = make_objective(Pixelwise(), Scores())
     state = make_state(Pixelwise(), Scores(), size=8, num_classes=CLASSES)
-    _, metrics = STEP(state, half, HYPER, objective=objective)
-    # A quarter of the pixels is void: 0 in X and p of the labeled images alone.
+    _, metrics = STEP(state, partly_labeled, HYPER, objective=objective)
+    # A quarter of the pixels is void: X and p are 0 there in labeled images only.
     np.testing.assert_allclose(metrics["d_real"], 0.75, rtol=1e-5)
     np.testing.assert_allclose(metrics["d_fake"], (0.75 + 1) / 2, rtol=1e-5)
     expected = (0.25 + (0.75 + 1) / 2) / 2  # eq. 3: means of (X - 1)² and p²
@@ -609,11 +616,11 @@ def test_unlabeled_images_are_neither_void_nor_real_to_d(batch):
     np.testing.assert_allclose(metrics["loss_seg"], scored, rtol=1e-5)
 
 
-def test_a_batch_of_labeled_images_alone_is_the_batch_without_the_mark(batch):
+def test_if_all_images_are_labeled_the_mark_changes_nothing(batch):
     marked = batch | {"labeled": jnp.ones(4, bool)}
 
     class Masked(nn.Module):
-        """A discriminator with BatchNorm that leaves unlabeled images out."""
+        """A discriminator whose BatchNorm leaves out unlabeled images."""
 
         @nn.compact
         def __call__(self, x, *, train, mask=None):
@@ -632,7 +639,7 @@ def test_a_batch_of_labeled_images_alone_is_the_batch_without_the_mark(batch):
 
 def test_a_batch_without_any_labels_leaves_everything_finite(batch):
     """Also the BatchNorm of the real discriminator, which sees no real image."""
-    discriminator = Discriminator(jnp.float32)
+    discriminator = models.Discriminator(jnp.float32)
     labeled = jnp.zeros(4, bool)
     label = jnp.full_like(batch["label"], IGNORE_LABEL)
     unlabeled = {"image": batch["image"], "label": label, "labeled": labeled}

@@ -1,4 +1,4 @@
-"""Whole runs of a moment: what they leave, and that an interruption leaves no trace."""
+"""Short training runs: their files, and resuming after an interruption."""
 
 import os
 import re
@@ -25,11 +25,11 @@ SETTINGS = {
     "log_every_steps": 1,
     "save_every_steps": 2,
     "evaluate_every_epochs": 3 / 128,  # of 128 steps
-    # Far too fast, so that a few steps change every prediction.
+    # High learning rates, so that a few steps change every prediction.
     "optimizer.learning_rate_g": 0.5,
     "optimizer.learning_rate_d": 1e-5,
 }
-CLOCK = ("images_per_s", "steps_per_s", "data_wait")
+TIMINGS = ("images_per_s", "steps_per_s", "data_wait")
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def config(data_dir):
 
 @pytest.fixture(scope="module")
 def command(config):
-    """The same run as a command line."""
-    shrunk = ("data.data_dir", "data.batch_size", "data.crop_size", "data.num_workers")
+    """The command line of the same run."""
+    reduced = ("data.data_dir", "data.batch_size", "data.crop_size", "data.num_workers")
     values = dict(SETTINGS)
-    values |= {name: config.data[name.split(".")[1]] for name in shrunk}
+    values |= {name: config.data[name.split(".")[1]] for name in reduced}
     values["model.width"] = config.model.width
     overrides = [f"--config.{name}={value}" for name, value in values.items()]
     return [sys.executable, "-m", "tempseg_jax.main", "--config=configs/demo.py"] + (
@@ -54,7 +54,7 @@ def command(config):
 
 @pytest.fixture(scope="module")
 def run(config, tmp_path_factory):
-    """A run that nothing interrupted."""
+    """The workdir of a run that was not interrupted."""
     folder = tmp_path_factory.mktemp("run")
     train.train(config, folder, allow_change=False)
     return folder
@@ -62,29 +62,30 @@ def run(config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped(config, tmp_path_factory):
-    """A run that SIGTERM stopped after step 1, which is no step to save at."""
+    """The workdir of a run that SIGTERM stopped after step 1, before the first save."""
     folder = tmp_path_factory.mktemp("stopped")
-    whole = builders.training_batches
+    batches = builders.training_batches
 
-    def terminated(*args, **kwargs):
-        for number, batch in enumerate(whole(*args, **kwargs), start=1):
+    def batches_and_sigterm(*args, **kwargs):
+        for number, batch in enumerate(batches(*args, **kwargs), start=1):
             if number == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builders, "training_batches", terminated)
+        patch.setattr(builders, "training_batches", batches_and_sigterm)
         train.train(config, folder, allow_change=False)
     return folder
 
 
 @pytest.fixture
 def copy(stopped, tmp_path):
-    """A workdir to go on in."""
+    """A copy of the stopped run, to resume it."""
     return shutil.copytree(stopped, tmp_path / "copy")
 
 
 def changed(config, **values):
+    """Return the config with other values; `__` stands for the dot of a field."""
     other = config.copy_and_resolve_references()
     other.update_from_flattened_dict(
         {k.replace("__", "."): v for k, v in values.items()}
@@ -93,7 +94,7 @@ def changed(config, **values):
 
 
 def state_of(config, folder, *, step="latest"):
-    """Restore all that a checkpoint holds."""
+    """Restore the whole state of a checkpoint."""
     checkpoints = Checkpoints(folder)
     number = checkpoints.resolve(step)
     split = builders.load_split(config, "val")
@@ -106,23 +107,23 @@ def state_of(config, folder, *, step="latest"):
 
 
 def numbers_of(line):
-    """Every number of a line of the log but those that a clock gave."""
-    return {k: v for k, v in line.items() if not k.endswith(CLOCK)}
+    """Return the values of a log line, without measured times."""
+    return {k: v for k, v in line.items() if not k.endswith(TIMINGS)}
 
 
-def assert_same_lines(found, expected):
-    assert [numbers_of(line) for line in found] == [
+def assert_same_lines(actual, expected):
+    assert [numbers_of(line) for line in actual] == [
         numbers_of(line) for line in expected
     ]
 
 
 def contents(folder):
-    """Return what every file of a folder holds."""
+    """Return the contents of every file of a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
-def test_a_run_leaves_what_it_did(run, config):
+def test_a_run_writes_its_config_curves_predictions_and_checkpoints(run, config):
     assert saved_config.read_config(run).to_dict() == config.to_dict()
     assert (run / "curves.png").stat().st_size > 0
     panels = [path.name for path in (run / "predictions").iterdir()]
@@ -131,15 +132,15 @@ def test_a_run_leaves_what_it_did(run, config):
     assert Checkpoints(run).resolve("latest") == STEPS
 
 
-def test_the_log_has_every_step_once_and_the_promised_names(run):
+def test_the_log_has_every_step_once_and_the_documented_names(run):
     lines = read_metrics(run)
     train = [line for line in lines if "train/loss" in line]
     val = [line for line in lines if "val/miou" in line]
     assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in val] == [3, 6]
     assert len(lines) == len(train) + len(val)
-    promised = "loss_seg loss_adv loss_d d_real d_fake learning_rate images_per_s"
-    for name in (*promised.split(), "data_wait"):
+    documented = "loss_seg loss_adv loss_d d_real d_fake learning_rate images_per_s"
+    for name in (*documented.split(), "data_wait"):
         assert all(np.isfinite(line[f"train/{name}"]) for line in train), name
     for name in ("pacc", "miou", "macc", "fwiou"):
         assert all(0 <= line[f"val/{name}"] <= 1 for line in val), name
@@ -148,15 +149,19 @@ def test_the_log_has_every_step_once_and_the_promised_names(run):
         np.testing.assert_allclose(line["train/loss"], total, rtol=1e-5)
 
 
-def test_the_best_checkpoint_is_the_one_of_highest_miou(run):
+def test_the_best_checkpoint_has_the_highest_miou(run):
     miou = {x["step"]: x["val/miou"] for x in read_metrics(run) if "val/miou" in x}
-    assert miou[3] > miou[6], "a test of the best wants it to be another than the last"
+    assert miou[3] > miou[6], (
+        "this test needs a best checkpoint that is not the last one"
+    )
     assert Checkpoints(run).resolve("best") == 3
     assert Checkpoints(run).resolve("latest") == 6
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "latest", "6"])
-def test_scoring_a_checkpoint_gives_what_training_logged(run, config, checkpoint):
+def test_evaluating_a_checkpoint_gives_the_scores_that_training_logged(
+    run, config, checkpoint
+):
     report = evaluate.evaluate(
         config,
         run,
@@ -174,12 +179,12 @@ def test_scoring_a_checkpoint_gives_what_training_logged(run, config, checkpoint
         np.testing.assert_allclose(report[name], expected[f"val/{name}"], rtol=1e-6)
 
 
-def test_sigterm_saves_what_was_done(stopped):
+def test_sigterm_saves_and_logs_the_steps_so_far(stopped):
     assert Checkpoints(stopped).steps() == [1]
     assert [line["step"] for line in read_metrics(stopped)] == [1]
 
 
-def test_a_stopped_run_goes_on_to_the_same_end(run, copy, config):
+def test_a_stopped_run_resumes_to_the_same_result(run, copy, config):
     train.train(config, copy, allow_change=False)
     jax.tree.map(
         np.testing.assert_array_equal, state_of(config, copy), state_of(config, run)
@@ -187,7 +192,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(run, copy, config):
     assert_same_lines(read_metrics(copy), read_metrics(run))
 
 
-def test_a_finished_run_started_again_changes_nothing(run, config):
+def test_starting_a_finished_run_again_changes_nothing(run, config):
     before = contents(run / "checkpoints")
     lines = read_metrics(run)
     train.train(config, run, allow_change=False)
@@ -195,7 +200,7 @@ def test_a_finished_run_started_again_changes_nothing(run, config):
     assert read_metrics(run) == lines
 
 
-def test_another_config_is_refused_and_nothing_touched(copy, config):
+def test_another_config_is_refused_and_the_workdir_is_unchanged(copy, config):
     before = contents(copy)
     other = changed(config, objective__temperature_g=2.0)
     with pytest.raises(ValueError, match="temperature_g: 0.5 there, 2.0 now.*--allow"):
@@ -217,7 +222,7 @@ def test_another_config_is_refused_and_nothing_touched(copy, config):
         ),
     ],
 )
-def test_another_network_is_refused_even_where_changes_are_allowed(
+def test_another_network_is_refused_even_if_changes_are_allowed(
     copy, config, change, message
 ):
     before = contents(copy)
@@ -226,7 +231,7 @@ def test_another_network_is_refused_even_where_changes_are_allowed(
     assert contents(copy) == before
 
 
-def test_a_run_that_diverges_names_step_and_checkpoint_and_keeps_it_good(copy, config):
+def test_a_run_that_diverges_names_its_step_and_the_last_good_checkpoint(copy, config):
     other = changed(config, optimizer__learning_rate_g=1e38, save_every_steps=1)
     with pytest.raises(train.Diverged) as caught:
         train.train(other, copy, allow_change=True)
@@ -239,7 +244,7 @@ def test_a_run_that_diverges_names_step_and_checkpoint_and_keeps_it_good(copy, c
 
 
 def wait_for(process, folder, *, step):
-    """Return once the process has logged a step."""
+    """Wait until the process has logged a step."""
     deadline = time.monotonic() + 240
     while not any(line["step"] >= step for line in read_metrics(folder)):
         assert process.poll() is None, process.communicate()[0]
@@ -258,8 +263,8 @@ def start(command, folder, **environment):
     )
 
 
-def test_a_killed_run_goes_on_to_the_same_end(run, command, config, tmp_path):
-    # First terminated, then killed, then left alone.
+def test_a_killed_run_resumes_to_the_same_result(run, command, config, tmp_path):
+    # The run is terminated, resumed and killed, and resumed to its end.
     folder = tmp_path / "run"
     process = start(command, folder)
     wait_for(process, folder, step=1)

@@ -64,19 +64,19 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         default="best",
-        help='"best" (default: highest validation mIoU), "latest", or a step',
+        help='"best" (highest validation mIoU, the default), "latest", or a step',
     )
     parser.add_argument(
         "--window",
         type=int,
         help="sliding-window inference with square windows of this many pixels a side; "
-        "default: images of up to 2048 x 1024 pixels run whole, larger ones in windows "
-        "of 1024",
+        "by default images of up to 2048 x 1024 pixels run whole, and larger ones in "
+        "windows of 1024",
     )
     parser.add_argument(
         "--stride",
         type=int,
-        help="pixels between windows; default: two thirds of --window",
+        help="pixels between windows (default: two thirds of --window)",
     )
     parser.add_argument(
         "--scales",
@@ -89,7 +89,7 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
         help="test-time augmentation: also average over the mirror image",
     )
     parser.add_argument(
-        "--precision", help="float32, bfloat16 or float16; default: that of training"
+        "--precision", help="float32, bfloat16 or float16 (default: that of training)"
     )
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error"

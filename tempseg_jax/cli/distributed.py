@@ -28,7 +28,7 @@ def join(
     Args:
         automatic: Detect the other arguments from SLURM, Kubernetes, Open MPI or a TPU
             pod.
-        coordinator_address: host:port of process 0.
+        coordinator_address: Host and port of process 0, as host:port.
         num_processes: Number of processes of the run.
         process_id: Number of this process, from 0.
 

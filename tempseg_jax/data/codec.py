@@ -72,7 +72,7 @@ def check_label(
         label: Class indices.
         size: (height, width) of its image in pixels.
         num_classes: Number of classes; IGNORE_LABEL (void) is not one of them.
-        name: Of the file, for the error message.
+        name: Name of the file, for the error message.
 
     Raises:
         BadFile: If the size differs, or a value is neither a class nor void.

@@ -52,14 +52,14 @@ def train_batches(
     processes, and not on the step at which the run started or resumed.
 
     Args:
-        split: Where the records are.
+        split: The split to read.
         batch_size: Images per step, over all processes.
         crop_size: Height and width of the crops in pixels.
         min_scale: See `RandomScaleCrop`.
         max_scale: See `RandomScaleCrop`.
         cat_max_ratio: See `RandomScaleCrop`.
         photometric: Whether to apply `PhotometricDistortion`.
-        seed: Of the order and the augmentation.
+        seed: Seed of the order of the images and of the augmentation.
         start_step: The first step.
         num_workers: Threads that decode and augment; 0 uses the calling thread.
         cache_bytes: Memory for decoded images; cached images are never replaced.
@@ -145,7 +145,7 @@ def eval_batches(
     batch of each shape is filled with void images, so that few programs are compiled.
 
     Args:
-        split: Where the records are.
+        split: The split to read.
         batch_size: Images per batch of this process.
         num_workers: Threads that decode; 0 uses the calling thread.
         process_index: This process reads examples process_index::process_count.

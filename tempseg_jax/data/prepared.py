@@ -32,7 +32,7 @@ class Examples(Sequence[Record]):
     """Undecoded records of one or more prepared splits, with random access.
 
     Args:
-        folder: What `prepare` returned.
+        folder: The folder that `prepare` returned.
         expression: Splits joined by '+', see `Source.split_expression`.
     """
 
@@ -94,7 +94,7 @@ def read_metadata(folder: Path) -> dict:
 
 
 def _prepare(source: Source, final: Path, *, on_error: str) -> None:
-    """Write beside `final`, check and rename; delete what was written on failure.
+    """Write a temporary folder next to `final`, check and rename it; delete on failure.
 
     `io.atomic.replacing` does not fit: its temporary name differs by process, so the
     files of a process that was killed would never be deleted.

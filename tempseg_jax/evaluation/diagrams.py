@@ -17,8 +17,8 @@ def save_reliability(calibrations: dict[str, Calibration], path: Path) -> None:
     """Draw reliability diagrams side by side, with the share of pixels in each bin.
 
     Args:
-        calibrations: one for each panel, by the panel's title.
-        path: of the PNG file.
+        calibrations: The calibration in each panel, by the panel's title.
+        path: Path of the PNG file.
     """
     centers = (np.arange(BINS) + 0.5) / BINS
     with matplotlib.rc_context(_STYLE):

@@ -76,13 +76,14 @@ def evaluate_split(
     """Score this process's share of a split, data parallel over its own devices.
 
     Args:
-        variables: of the segmenter, replicated over the devices of all processes.
-        split: the images and their labels.
-        segmenter: the network.
-        batch_size: images per forward pass; rounded up to a multiple of the devices.
-        num_workers: threads that decode images; 0 decodes in the calling thread.
-        settings: sliding windows and test-time augmentation.
-        temperatures: at which the calibration is measured.
+        variables: Variables of the segmenter, replicated over all devices of all
+            processes.
+        split: The images and their labels.
+        segmenter: The network.
+        batch_size: Images per forward pass; rounded up to a multiple of the devices.
+        num_workers: Threads that decode images; 0 decodes in the calling thread.
+        settings: Sliding-window inference and test-time augmentation.
+        temperatures: Temperatures at which the calibration is measured.
 
     Raises:
         ValueError: If the segmenter's number of classes is not the split's.
@@ -122,14 +123,14 @@ def evaluate_batches(
     The images of one batch are yielded while the device computes the next batch.
 
     Args:
-        variables: of the segmenter.
-        batches: of `pipeline.eval_batches`; images of size 0 are skipped.
-        segmenter: the network.
-        num_classes: k, without the ignore label.
-        settings: sliding windows and test-time augmentation.
-        temperatures: at which the calibration is measured.
-        place: puts a batch on the devices.
-        devices: number of devices that a batch is split over.
+        variables: Variables of the segmenter.
+        batches: Batches of `pipeline.eval_batches`; images of size 0 are skipped.
+        segmenter: The network.
+        num_classes: Number of classes, without the ignore label.
+        settings: Sliding-window inference and test-time augmentation.
+        temperatures: Temperatures at which the calibration is measured.
+        place: Function that puts a batch on the devices.
+        devices: Number of devices that a batch is split over.
 
     Raises:
         ValueError: If the segmenter's number of classes is not `num_classes`.
@@ -150,8 +151,8 @@ def evaluate_batches(
         predicted = scores.confusion.shape[-1]
         if predicted != num_classes:
             raise ValueError(
-                f"the segmenter predicts {predicted} classes, but the data set has "
-                f"{num_classes}; evaluate it on the data set that it was trained on"
+                f"the segmenter predicts {predicted} classes, but the dataset has "
+                f"{num_classes}; evaluate it on the dataset that it was trained on"
             )
         yield from _scored_images(batch, scores)
 

@@ -1,4 +1,4 @@
-"""Segmentation scores from the confusion matrix of a whole data set."""
+"""Segmentation scores from the confusion matrix of a whole dataset."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -68,8 +68,8 @@ def save_comparison(runs: dict[str, Lines], path: Path) -> None:
     """Draw segmentation loss and validation mIoU of several runs in one figure.
 
     Args:
-        runs: lines of metrics.jsonl, by the name of the run.
-        path: of the PNG file.
+        runs: Lines of metrics.jsonl, by the name of the run.
+        path: Path of the PNG file.
 
     Raises:
         ValueError: If no run has a segmentation loss or a validation mIoU.

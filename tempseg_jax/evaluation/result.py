@@ -77,15 +77,16 @@ def score(
     """Score the images of a split at native resolution, each exactly once.
 
     Args:
-        variables: of the segmenter, replicated over the devices of all processes.
-        split: the images and their labels.
-        segmenter: the network.
-        batch_size: images per forward pass and process.
-        num_workers: threads that decode images; 0 decodes in the calling thread.
-        settings: sliding windows and test-time augmentation.
-        temperatures: at which the calibration is measured, by name.
-        num_examples: number of images that this process keeps in `Result.examples`.
-        visit: called with every image of this process's share.
+        variables: Variables of the segmenter, replicated over all devices of all
+            processes.
+        split: The images and their labels.
+        segmenter: The network.
+        batch_size: Images per forward pass and process.
+        num_workers: Threads that decode images; 0 decodes in the calling thread.
+        settings: Sliding-window inference and test-time augmentation.
+        temperatures: Temperatures at which the calibration is measured, by name.
+        num_examples: Number of images that this process keeps in `Result.examples`.
+        visit: Function that is called with every image of this process's share.
 
     Returns:
         Scores over all processes, of which each evaluates a share on its own devices.

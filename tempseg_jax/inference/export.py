@@ -1,7 +1,7 @@
 """Export a trained segmenter as StableHLO and safetensors, usable without this package.
 
-The programs are exported for CPU and CUDA, whichever of the two the exporting machine
-has. Where an operation has a faster form on one platform, the program holds both forms.
+The programs are exported for CPU and CUDA, even if the exporting machine has only one
+of them. Where an operation has a faster form on one platform, the program has both.
 """
 
 import json

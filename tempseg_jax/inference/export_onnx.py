@@ -30,7 +30,7 @@ def export_onnx(predictor: Predictor, path: Path, *, shape: Shape) -> float:
     to JAX's primitives first, because jax2onnx's own conversions of Linen convolutions
     and of bilinear resizing do not cover all of ours (version 0.17). Operations are
     exported in their CPU form, because jax2onnx cannot convert a choice by platform.
-    The weights may be in a second file beside `path`, `model.onnx.data`.
+    The weights may be in a second file, `model.onnx.data`, in the folder of `path`.
 
     Returns:
         The largest difference of a probability from JAX, for one random image.

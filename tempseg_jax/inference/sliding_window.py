@@ -145,7 +145,7 @@ def bands(
     A band is at most one window high; together the bands cover each row once.
 
     Args:
-        image: Of any size; padded if it is smaller than a window.
+        image: An image of any size; it is padded if it is smaller than a window.
         forward: Computes the probabilities of a batch of windows, on the device.
         window: Side of a window in pixels.
         stride: Pixels between windows; the last window ends at the image's border.

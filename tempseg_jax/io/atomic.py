@@ -20,7 +20,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     it was. If `path` is a symbolic link, the file that it points to is replaced.
 
     Raises:
-        OSError: the file or folder cannot be written.
+        OSError: If the file or folder cannot be written.
     """
     path = Path(path)
     # Processes in different containers may have the same id, so the name is random. The

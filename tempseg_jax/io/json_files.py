@@ -12,7 +12,7 @@ def write_json(path: str | Path, content: Any) -> None:
     """Replace a file by `content` as indented JSON.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: If the file cannot be written.
     """
     with atomic.replacing(path) as partial:
         partial.write_text(json.dumps(finite_or_null(content), indent=2) + "\n")

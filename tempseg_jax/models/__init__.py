@@ -52,7 +52,7 @@ def resnet50_v15(
     dtype: DTypeLike,
     remat: bool,
 ) -> nn.Module:
-    """ResNet-50 as in torchvision and timm, whose weights users bring."""
+    """ResNet-50 as in torchvision and timm, for weight files in their format."""
     return ResNet50(num_classes, preprocessing, True, width, dtype, remat)
 
 

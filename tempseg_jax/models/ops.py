@@ -32,7 +32,7 @@ def forms_of(platform: str) -> AbstractContextManager:
     every platform, but fastest on this one.
 
     Args:
-        platform: one of `PLATFORMS`.
+        platform: One of `PLATFORMS`.
 
     Raises:
         ValueError: If the platform is not one of `PLATFORMS`.

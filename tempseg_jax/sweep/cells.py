@@ -65,13 +65,13 @@ CELLS = {
     "lambda1e-4": Cell("λ = 1e-4", _decay(1e-4)),
     "lambda2e-4": Cell("λ = 2e-4", _decay(2e-4)),
     "lambda5e-4": Cell("λ = 5e-4", _decay(5e-4)),
-    # Separates the effect of T_G on the cross-entropy from that of the adversary.
+    # Separates the effect of T_G in L_seg from that in L_adv.
     "seg_only": Cell(
-        "T_G = 0.5 on L_seg, no D",
+        "T_G = 0.5 on L_seg, without D",
         _SUPERVISED | {"objective.temperature_seg": 0.5},
     ),
     "adv_only": Cell(
-        "T_G = 0.5 on L_adv alone",
+        "T_G = 0.5 on L_adv only",
         _T1 | {"objective.temperature_adv": 0.5},
     ),
     # The gradient of a loss of z / T is 1 / T times as large at equal probabilities.
@@ -80,15 +80,15 @@ CELLS = {
         _T1 | {"optimizer.learning_rate_g": Times(2.0)},
     ),
     "frozen_d": Cell(
-        "D frozen as it starts",
+        "Frozen D",
         _T1 | {"optimizer.learning_rate_d": 0.0},
     ),
     "learning_d": Cell(
-        "D that learns (rate 1e-4)",
+        "D with learning rate 1e-4",
         _T1 | {"optimizer.learning_rate_d": 1e-4},
     ),
     "void_shown": Cell(
-        "D sees p at void pixels",
+        "Without void masking",
         _T1 | {"objective.mask_void": False},
     ),
 }
@@ -99,7 +99,7 @@ TABLES = {
     ),
     "2": Table("Table 2: T_D (T_G = 1)", ("baseline", "adversarial", "td0.5", "td2")),
     "3": Table("Table 3: T_G (T_D = 1)", ("baseline", "adversarial", "tg0.5", "tg2")),
-    "4": Table("Table 4: the cost of D", ("baseline", "adversarial")),
+    "4": Table("Table 4: cost of the discriminator", ("baseline", "adversarial")),
     "controls": Table(
         "Controls",
         (
@@ -117,26 +117,28 @@ TABLES = {
 }
 
 CONTRASTS = (
-    Contrast("Does an adversary help, at T = 1?", "adversarial", "baseline"),
-    Contrast("Does T_G = 0.5 help, beside an adversary?", "tg0.5", "adversarial"),
-    Contrast("Does T_G = 0.5 help, with none?", "seg_only", "baseline"),
-    Contrast("Does the adversary add to T_G = 0.5?", "tg0.5", "seg_only"),
-    Contrast("Is T_G = 0.5 more than twice the rate?", "tg0.5", "rate_matched"),
-    Contrast("Does T_G matter in L_adv by itself?", "adv_only", "adversarial"),
-    Contrast("Does it matter that D moves at all?", "adversarial", "frozen_d"),
-    Contrast("Does a D that really learns do more?", "learning_d", "adversarial"),
-    Contrast("Does it matter if D sees p at void?", "void_shown", "adversarial"),
+    Contrast("Does a discriminator help at T = 1?", "adversarial", "baseline"),
+    Contrast("Does T_G = 0.5 help with a discriminator?", "tg0.5", "adversarial"),
+    Contrast("Does T_G = 0.5 help without a discriminator?", "seg_only", "baseline"),
+    Contrast("Does a discriminator help at T_G = 0.5?", "tg0.5", "seg_only"),
+    Contrast(
+        "Is T_G = 0.5 better than twice the learning rate?", "tg0.5", "rate_matched"
+    ),
+    Contrast("Does T_G = 0.5 help on L_adv only?", "adv_only", "adversarial"),
+    Contrast("Does training D have an effect?", "adversarial", "frozen_d"),
+    Contrast("Does a higher learning rate of D help?", "learning_d", "adversarial"),
+    Contrast("Does omitting void masking have an effect?", "void_shown", "adversarial"),
 )
-"""The planned comparisons, which the table of controls is for."""
+"""The planned comparisons; the table of controls has the cells that they need."""
 
 
 def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
     """Return the config of one run: the sweep's, with overrides of the cell and seed.
 
     Args:
-        config: of the sweep.
-        cell: key of `CELLS`.
-        seed: of the run.
+        config: The config of the sweep.
+        cell: A key of `CELLS`.
+        seed: The seed of the run.
     """
     result = config.copy_and_resolve_references()
     flat = {
@@ -149,7 +151,7 @@ def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
 
 
 def trained_as(config: ConfigDict, cell: str) -> str:
-    """Return the first cell whose config is the same, so that it is trained only once.
+    """Return the first cell with the same config; equal cells are trained only once.
 
     If the weight decay of the config is 0, for example, `lambda0` is the baseline.
     """

@@ -42,13 +42,13 @@ class Splits(dict[str, Split]):
         similar, such as the frames of one video.
 
         Args:
-            config: of the sweep.
-            test_split: name of the split that is reported as test; "" for none.
-            train_images: number of images of train; None for as many as val has.
+            config: The config of the sweep.
+            test_split: Name of the split that is reported as test; "" for none.
+            train_images: Number of images of train; None for as many as val has.
 
         Raises:
-            ValueError: If the data set has no such split.
-            FileNotFoundError: If the files of the data set are missing.
+            ValueError: If the dataset has no such split.
+            FileNotFoundError: If the files of the dataset are missing.
         """
         val = builders.load_split(config, config.data.val_split)
         train = builders.load_split(config, config.data.train_split)
@@ -73,10 +73,10 @@ def finish(
     """Measure the last checkpoint of a run and store the measurements.
 
     Args:
-        config: of the run.
-        folder: the workdir of the run.
-        splits: the splits to measure.
-        examples: file of the validation images; written if it does not exist.
+        config: The config of the run.
+        folder: The workdir of the run.
+        splits: The splits to measure.
+        examples: File of the validation images; written if it does not exist.
 
     Returns:
         The contents of `final.json`, without its duration and provenance.

@@ -37,10 +37,10 @@ def view(
     """Return the table of all runs, their counts, and the time left.
 
     Args:
-        sweep: folder of the sweep.
-        runs: all runs of the sweep.
-        mine: the runs of this process, whose time left is estimated.
-        steps: of one run; None if not known.
+        sweep: Folder of the sweep.
+        runs: All runs of the sweep.
+        mine: The runs of this process, whose time left is estimated.
+        steps: Number of steps of one run; None if it is not known.
     """
     states = {x: state(sweep, x) for x in runs}
     seeds = sorted({x.seed for x in runs})

@@ -50,12 +50,12 @@ def run_sweep(
     is skipped.
 
     Args:
-        config: the config that every cell overrides.
-        folder: of the sweep; a sweep in it is resumed.
-        scope: the runs of the sweep.
-        only: cells to train in this process; all if empty.
-        shard: (i, n) trains every n-th run from the i-th, counted from 1.
-        keep_checkpoints: whether to keep the checkpoints of finished runs.
+        config: The config that every cell overrides.
+        folder: Folder of the sweep; a sweep in it is resumed.
+        scope: The runs of the sweep.
+        only: Cells to train in this process; all if empty.
+        shard: The pair (i, n) trains every n-th run from the i-th, counted from 1.
+        keep_checkpoints: Whether to keep the checkpoints of finished runs.
 
     Returns:
         Whether all runs of this process are finished.

@@ -54,10 +54,10 @@ def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
     """Write `sweep.json`, or add the tables and seeds of this scope to it.
 
     Args:
-        folder: of the sweep.
-        scope: of this start.
-        val: the validation split, which names the data set and its classes.
-        steps: of one run.
+        folder: Folder of the sweep.
+        scope: The scope that the sweep is started or resumed with.
+        val: The validation split, which names the dataset and its classes.
+        steps: Number of steps of one run.
 
     Raises:
         ValueError: If runs in this folder are evaluated on other splits.

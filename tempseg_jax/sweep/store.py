@@ -71,9 +71,9 @@ def save_pictures(
     """Write fields of examples, resized to at most `LONGEST_SIDE` pixels.
 
     Args:
-        path: of the .npz file.
-        examples: the images.
-        fields: of `image` (stored as JPEG), `label` and `prediction` (as PNG).
+        path: Path of the .npz file.
+        examples: The images.
+        fields: Some of `image` (stored as JPEG), `label` and `prediction` (as PNG).
 
     Raises:
         OSError: If the file cannot be written.

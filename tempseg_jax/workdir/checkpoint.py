@@ -64,7 +64,7 @@ class Checkpoints:
         """Save in the background; a step that is already saved is left as it is.
 
         Args:
-            state: After the step that it names.
+            state: The state after the step that it names.
             model: The description by `builders.describe_model`.
             metrics: Validation scores with `miou`, by which the best checkpoint is
                 chosen; None if the state was not evaluated.

@@ -45,14 +45,14 @@ CONFIG_UPGRADES = {
 """For `config.json`, by the format that is upgraded.
 
 A new field of a config needs a default here, for the format before it was added: the
-value with which a run computes what it computed without the field.
+value with which an older run computes the same as before.
 """
 
 MODEL_UPGRADES = {
     1: Upgrade(
         renamed={},
         defaults={},
-        # Only whether there was a discriminator; there was one architecture.
+        # Format 1 has only whether there is a discriminator, of the one architecture.
         values={"discriminator": {True: "dcgan", False: None}},
     )
 }
@@ -70,9 +70,9 @@ def complete(content: Any, upgrades: Mapping[int, Upgrade], *, where: str) -> Co
     """Return a file's fields in the current format, without its format number.
 
     Args:
-        content: of the file, as read from JSON; it is not modified.
+        content: Content of the file, as read from JSON; it is not modified.
         upgrades: CONFIG_UPGRADES or MODEL_UPGRADES.
-        where: names the file in an error.
+        where: Name of the file for error messages.
 
     Raises:
         ValueError: If the file's format is newer than this version, or is no format;

@@ -62,7 +62,7 @@ class Writer:
         """Open the files, and drop metrics after `first_step`, which will be rewritten.
 
         Args:
-            workdir: Of the run.
+            workdir: The workdir of the run.
             first_step: The step that training starts or resumes from.
             last_step: The step that the whole run ends with.
         """
@@ -105,7 +105,7 @@ class Writer:
             self._events.add_scalar(name, value, step)
 
     def progress(self, step: int, metrics: dict[str, float]) -> None:
-        """Show how far training is: a progress bar on a terminal, else a line."""
+        """Show the progress of training: a progress bar on a terminal, else a line."""
         loss, rate = metrics["train/loss"], metrics["train/images_per_s"]
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s")

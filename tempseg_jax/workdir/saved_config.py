@@ -1,4 +1,4 @@
-"""A workdir belongs to one config, which is saved beside the checkpoints as JSON."""
+"""The config of a workdir, which is saved as JSON in its config.json."""
 
 import json
 from pathlib import Path
@@ -21,8 +21,8 @@ FREE_FIELDS = (
     "save_every_steps",
     "eval_batch_size",
 )
-"""Fields that may change in a workdir: they do not change what is computed, only where
-or how fast, or what is shown of it."""
+"""Fields that may change when a run is resumed: they do not affect the training result,
+but where files are, the speed, the logging and the evaluation."""
 
 
 class SavedConfig(NamedTuple):
@@ -114,7 +114,7 @@ def claim(workdir: str | Path, config: ConfigDict, *, allow_change: bool) -> Non
 
     Args:
         workdir: A folder, which is created if it does not exist.
-        config: Of the run that is about to start.
+        config: The config of the run that is about to start.
         allow_change: Replace another config without an error.
 
     Raises:

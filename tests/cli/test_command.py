@@ -1,19 +1,21 @@
+"""Errors of the commands, printed as one line."""
+
 import jax.numpy as jnp
 import pytest
 
 from tempseg_jax.cli import command
 
 
-def test_a_mistake_is_one_line_and_exit_code_1():
-    with pytest.raises(SystemExit, match="error: data.x: 3 is wrong; use 4") as stop:
+def test_an_error_is_printed_as_one_line_and_exits_with_code_1():
+    with pytest.raises(SystemExit, match="error: data.x: 3 is wrong; use 4") as exit_:
         with command.one_line_errors(debug=False):
             raise ValueError("data.x: 3 is wrong; use 4")
-    assert stop.value.code != 0
+    assert exit_.value.code != 0
     with pytest.raises(ValueError), command.one_line_errors(debug=True):
-        raise ValueError("shown where it arose")
+        raise ValueError("with a traceback")
 
 
-def test_a_full_device_is_one_line_with_what_needs_less():
+def test_an_out_of_memory_error_is_printed_as_one_line_with_remedies():
     with pytest.raises(SystemExit, match="out of memory .*raise accumulate"):
         with command.one_line_errors(debug=False):
             jnp.zeros(2**55, jnp.uint8)

@@ -87,7 +87,7 @@ def test_two_processes_train_and_evaluate_as_one(command, alone, tmp_path):
     assert "step" not in second  # only one process logs
 
 
-def test_a_killed_process_stops_the_other_and_any_number_resumes(
+def test_a_killed_process_stops_the_other_and_any_number_of_processes_resumes(
     command, alone, tmp_path
 ):
     first, second = start_two(command, workdir=tmp_path)

@@ -96,7 +96,7 @@ def test_the_first_of_jax_platforms_decides(machine, monkeypatch, platforms, on_
     assert huge_pages.computes_on_cpu() is on_cpu
 
 
-def test_an_empty_jax_platforms_decides_nothing(machine, monkeypatch):
+def test_an_empty_jax_platforms_has_no_effect(machine, monkeypatch):
     machine(["nvidia0"], ["jax_plugins"])
     monkeypatch.setenv("JAX_PLATFORMS", "")
     assert huge_pages.computes_on_cpu() is False

@@ -80,7 +80,7 @@ def test_masks_are_read_as_indices_or_colors():
     np.testing.assert_array_equal(codec.read_mask(data, name="mask"), colors)
 
 
-def test_of_a_jpeg_with_several_pictures_the_first_is_decoded():
+def test_the_first_of_several_pictures_in_a_jpeg_is_decoded():
     pictures = [Image.new("RGB", (30, 20), color) for color in ("red", "blue")]
     stream = io.BytesIO()
     pictures[0].save(stream, "MPO", save_all=True, append_images=pictures[1:])

@@ -34,7 +34,7 @@ def test_pixels_images_sizes_and_problems_are_counted(split):
     assert "2 images of 1 sizes: 30x20 (2)" in text and "50.00%" in text
 
 
-def test_a_grid_has_each_image_beside_its_colored_label():
+def test_a_grid_has_each_image_next_to_its_colored_label():
     batch = {
         "image": np.full((3, 8, 8, 3), 9, np.uint8),
         "label": np.ones((3, 8, 8), np.uint8),

@@ -148,7 +148,7 @@ def test_a_killed_preparation_is_not_mistaken_for_a_finished_one(tmp_path):
 
 
 @pytest.mark.timeout(120)
-def test_if_the_disk_fills_up_the_message_says_so_and_nothing_is_kept(tmp_path):
+def test_a_full_disk_is_reported_and_nothing_is_kept(tmp_path):
     code = (
         "import resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

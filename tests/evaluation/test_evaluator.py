@@ -128,7 +128,7 @@ def expected():
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_each_image_counts_once_whatever_the_batch_size(split, expected, batch_size):
+def test_each_image_is_counted_once_with_every_batch_size(split, expected, batch_size):
     sums, examples = run(split, batch_size=batch_size)
     np.testing.assert_array_equal(sums.confusion, expected)
     assert sums.images == len(IMAGES)
@@ -259,5 +259,5 @@ def test_a_network_with_another_number_of_classes_is_refused(split):
         place=lambda batch: batch,
         devices=1,
     )
-    with pytest.raises(ValueError, match="predicts 2 classes, but the data set has 21"):
+    with pytest.raises(ValueError, match="predicts 2 classes, but the dataset has 21"):
         next(images)

@@ -66,7 +66,7 @@ def test_scores_of_an_empty_confusion_matrix_are_nan_without_a_warning():
     assert all(np.isnan(value) for value in scores.values())
 
 
-def test_scores_do_not_overflow_over_a_whole_data_set():
+def test_scores_do_not_overflow_over_a_whole_dataset():
     # 500 images of 2048 x 1024 are 2³⁰ pixels; 2⁴⁰ does not fit 32 bits.
     scores = metrics.scores(np.full((2, 2), 2**40, np.int64))
     np.testing.assert_allclose(scores["miou"], 1 / 3)

@@ -116,7 +116,7 @@ def test_areas_are_of_the_classes_present_largest_first():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 300)])
-def test_the_legend_is_beside_the_image_however_small_it_is(size):
+def test_the_legend_is_next_to_images_of_every_size(size):
     labels = np.arange(np.prod(size), dtype=np.uint8).reshape(size) % 3
     image = np.zeros((*size, 3), np.uint8)
     legend = overlays.with_legend(image, labels, palette=PALETTE, class_names=NAMES)

@@ -13,7 +13,9 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path, kind):
+def test_after_an_error_the_old_file_is_unchanged_and_nothing_else_is_left(
+    tmp_path, kind
+):
     path = tmp_path / "result"
     path.write_text("before")
     with pytest.raises(KeyboardInterrupt), atomic.replacing(path) as partial:
@@ -27,7 +29,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path, kind):
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
 
 
-def test_a_folder_appears_whole(tmp_path):
+def test_a_folder_appears_only_when_it_is_complete(tmp_path):
     with atomic.replacing(tmp_path / "export") as partial:
         partial.mkdir()
         (partial / "use.py").write_text("pass")

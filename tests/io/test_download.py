@@ -129,7 +129,9 @@ def test_a_file_with_another_digest_is_deleted(server, tmp_path, sized, content)
     assert names_without_locks(tmp_path) == []
 
 
-def test_a_corrupted_part_is_not_resumed_twice(server, tmp_path):
+def test_a_corrupted_partial_download_is_deleted_and_not_resumed_again(
+    server, tmp_path
+):
     (tmp_path / f"{NAME}.part").write_bytes(b"\0" * 1000)
     with pytest.raises(ValueError, match="is not the published file"):
         fetch(remote_file(server), tmp_path)
@@ -141,7 +143,7 @@ def test_an_existing_file_of_another_size_is_replaced(server, tmp_path):
     assert fetch(remote_file(server), tmp_path).read_bytes() == CONTENT
 
 
-def test_without_the_file_or_the_server_the_message_says_where_to_put_it(
+def test_if_the_file_or_the_server_is_missing_the_error_says_where_to_save_it(
     server, tmp_path
 ):
     remedy = f"download it by hand and save it as {tmp_path}"
@@ -153,7 +155,7 @@ def test_without_the_file_or_the_server_the_message_says_where_to_put_it(
 
 
 @pytest.mark.parametrize("sized", [True, False])
-def test_a_disk_that_is_too_small_is_reported_before_the_download(
+def test_a_lack_of_disk_space_is_reported_before_the_download(
     server, tmp_path, monkeypatch, sized
 ):
     usage = shutil._ntuple_diskusage(10**9, 10**9, 1000)
@@ -167,7 +169,7 @@ def test_a_disk_that_is_too_small_is_reported_before_the_download(
     assert names_without_locks(tmp_path) == []
 
 
-def test_two_processes_at_once_download_once(server, tmp_path):
+def test_two_simultaneous_calls_download_once(server, tmp_path):
     remote = remote_file(server)
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(lambda _: fetch(remote, tmp_path), range(2)))

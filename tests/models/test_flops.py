@@ -48,7 +48,7 @@ def test_functions_inside_jit_remat_and_scan_count_each_time_they_run():
     assert count_flops(function, shape(4, 4)) == 3 * 2 * 4**3
 
 
-def test_of_a_conditional_the_branch_with_most_flops_counts():
+def test_the_branch_of_a_conditional_with_most_flops_is_counted():
     def function(x):
         cases = [lambda x: x, lambda x: x @ x @ x, lambda x: x @ x]
         return jax.lax.switch(x[0, 0].astype(int), cases, x)
@@ -56,7 +56,7 @@ def test_of_a_conditional_the_branch_with_most_flops_counts():
     assert count_flops(function, shape(4, 4)) == 2 * 2 * 4**3
 
 
-def test_of_a_choice_by_platform_the_default_form_counts():
+def test_the_default_form_of_a_choice_by_platform_is_counted():
     def function(x):
         return jax.lax.platform_dependent(
             x, cpu=lambda x: x @ x @ x, default=lambda x: x @ x

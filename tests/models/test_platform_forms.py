@@ -149,7 +149,7 @@ def test_the_compiled_program_contains_nothing_of_the_other_form(module):
 
 @pytest.mark.parametrize("platform", ops.PLATFORMS)
 @by_module
-def test_forms_of_traces_the_form_of_one_platform_alone(module, platform):
+def test_forms_of_traces_the_form_of_one_platform_only(module, platform):
     variables = module.init(jax.random.key(0), X)
     function = gradients(module.apply)
     assert "platform_index" in str(jax.make_jaxpr(function)(variables, X))

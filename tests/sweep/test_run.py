@@ -126,7 +126,7 @@ def test_a_sweep_compiles_two_steps_with_and_without_an_adversary(swept):
     assert swept[1] == 2
 
 
-def test_a_sweep_leaves_the_files_of_the_report_and_no_checkpoints(swept):
+def test_a_sweep_writes_the_files_of_the_report_and_keeps_no_checkpoints(swept):
     evidence = SweepResults(swept[0])
     assert evidence.missing() == []
     for cell in cells.TABLES["4"].cells:

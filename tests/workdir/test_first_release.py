@@ -1,4 +1,4 @@
-"""A run of the first release trains on, is evaluated and predicts (first_release/)."""
+"""A run of the first release can be resumed, evaluated and used for prediction."""
 
 import json
 import shutil
@@ -34,7 +34,8 @@ def config(workdir, data_dir) -> ConfigDict:
 
 
 def test_every_field_that_the_first_release_lacked_has_a_default(workdir):
-    # A field that is added to fcn_voc.py needs one in formats.py, or old runs end here.
+    # A new field of fcn_voc.py needs a default in formats.py, because without one old
+    # runs can no longer be used.
     def fields(config, prefix=""):
         for name, value in config.items():
             if isinstance(value, ConfigDict) and name != "options":
@@ -46,7 +47,7 @@ def test_every_field_that_the_first_release_lacked_has_a_default(workdir):
     assert sorted(fields(completed)) == sorted(fields(fcn_voc.get_config()))
 
 
-def test_it_trains_on_as_the_first_release_did(workdir, config):
+def test_it_resumes_with_the_losses_of_the_first_release(workdir, config):
     assert not train.train(config, workdir, allow_change=False)
     checkpoints = Checkpoints(workdir)
     assert checkpoints.steps() == [4]

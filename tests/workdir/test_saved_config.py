@@ -68,7 +68,7 @@ def test_a_change_that_is_allowed_is_saved(tmp_path):
 
 
 @pytest.mark.parametrize("field", MAY_CHANGE)
-def test_fields_of_place_speed_and_display_may_change(tmp_path, field):
+def test_fields_that_do_not_affect_training_may_change(tmp_path, field):
     config = load_config("demo")
     saved_config.claim(tmp_path, config, allow_change=False)
     section, _, name = field.rpartition(".")
@@ -92,7 +92,7 @@ def test_the_file_carries_the_format_number_and_the_config_does_not(tmp_path):
     assert "format" not in saved_config.read_config(tmp_path)
 
 
-def test_a_config_of_the_first_release_is_completed_and_the_changes_said(
+def test_a_config_of_the_first_release_is_completed_and_the_changes_are_printed(
     tmp_path, capsys
 ):
     config = load_config("demo")
@@ -198,7 +198,7 @@ def test_a_folder_that_is_not_a_workdir_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("saved, now", [(True, "dcgan"), (False, None)])
-def test_a_model_of_the_first_release_says_which_discriminator_it_had(saved, now):
+def test_a_model_of_the_first_release_names_its_discriminator(saved, now):
     model = {"name": "fcn8s", "discriminator": saved}
     completed = formats.complete(model, formats.MODEL_UPGRADES, where="model")
     assert completed.fields == {"name": "fcn8s", "discriminator": now}

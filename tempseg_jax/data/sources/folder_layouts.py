@@ -106,7 +106,7 @@ def _stem(path: Path) -> str:
 
 
 def _from_hashes(images: Path, masks: Path) -> dict[str, Pairs]:
-    """Split by a hash of the stem: adding an image moves at most one other image.
+    """Split by a hash of the stem: adding an image reassigns at most one other.
 
     Raises:
         ValueError: If there is only one image.

@@ -55,7 +55,7 @@ class Voc:
         manual_dir: The folder of VOCtrainval_11-May-2012.tar, or VOCdevkit, or the
             folder that contains it, or VOC2012 itself. train_aug also needs SBD: either
             benchmark.tgz or benchmark_RELEASE in the same folder, or
-            SegmentationClassAug/ beside SegmentationClass/. None downloads both
+            SegmentationClassAug/ next to SegmentationClass/. None downloads both
             archives (3.4 GB).
         download_dir: The folder for downloads.
         allow_missing: Whether to use a part of the data, with a warning that says how
@@ -99,8 +99,8 @@ class Voc:
             )
         if split == "train_aug" and "extra" not in self.splits:
             raise ValueError(
-                f"{self.where}: train_aug needs SBD; put {sbd.ARCHIVE} beside the"
-                f" archive, or {AUG_FOLDER}/ beside SegmentationClass/, or use the"
+                f"{self.where}: train_aug needs SBD; put {sbd.ARCHIVE} next to"
+                f" the archive, or {AUG_FOLDER}/ next to SegmentationClass/, or use the"
                 " split train"
             )
         return _EXPRESSIONS[split]

@@ -27,8 +27,8 @@ class SweepResults:
         """Read the folder of a sweep.
 
         Args:
-            folder: the sweep's workdir.
-            block: number of neighboring images that the bootstrap resamples together.
+            folder: The workdir of the sweep.
+            block: Number of neighboring images that the bootstrap resamples together.
 
         Raises:
             FileNotFoundError: If it is not the folder of a sweep.
@@ -80,7 +80,7 @@ class SweepResults:
         return {x.seed: final for x, final in self.finals.items() if x.cell == cell}
 
     def scores(self, cell: str, split: str, metric: str) -> dict[int, float]:
-        """Return a score in per cent, by seed."""
+        """Return a score in percent, by seed."""
         values = {
             seed: final["splits"].get(split, {}).get(metric)
             for seed, final in self.finished(cell).items()

@@ -206,7 +206,7 @@ def per_class(sweep: SweepResults, cells: Sequence[str], split: str) -> TextTabl
 
 
 def class_ious(sweep: SweepResults, cell: str, split: str) -> dict[int, np.ndarray]:
-    """Return the IoU of every class in per cent, by seed; NaN for an absent class."""
+    """Return the IoU of every class in percent, by seed; NaN for an absent class."""
     return {
         seed: 100 * metrics.iou_per_class(confusion.sum(axis=0))
         for seed, confusion in sweep.confusions(cell, split).items()

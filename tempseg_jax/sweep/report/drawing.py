@@ -87,11 +87,11 @@ def curves_with_bands(
     """Draw mean and standard deviation over seeds of each cell, over the steps.
 
     Args:
-        curves: for each cell, the points of every seed. Cells without seeds are left
+        curves: For each cell, the points of every seed. Cells without seeds are left
             out; without any curve there is no figure.
-        label: of the vertical axis.
-        scale: factor for all values, such as 100 for per cent.
-        line: where to draw a horizontal line for comparison, if anywhere.
+        label: Label of the vertical axis.
+        scale: Factor for all values, such as 100 for percent.
+        line: Height of a horizontal line for comparison; None for no line.
     """
     axes = new_axes(height=3.1)
     titles = []

@@ -14,7 +14,7 @@ from tempseg_jax.sweep.report.drawing import COLORS, MARKERS, Figure
 from tempseg_jax.sweep.report.tables import bootstrap_difference, paired_difference
 
 PANEL = 5
-"""Most cells in one figure beside the reference; further cells get another figure."""
+"""Largest number of cells in one figure, in addition to the reference."""
 LEAST_PIXELS = 1 / 10_000
 """Fraction of the pixels that a bin needs to be drawn: the others are noise."""
 
@@ -61,7 +61,7 @@ def forest(sweep: SweepResults, table: str, split: str) -> Figure | None:
 def learning_curves(sweep: SweepResults, table: str) -> list[Figure]:
     """Draw L_seg and validation mIoU over the steps, mean and standard deviation.
 
-    In a large table each setting gets figures of its own, beside the reference.
+    In a large table each setting has its own figures, together with the reference.
     """
     reference, *others = TABLES[table].cells
     groups = [(reference, *others)]

@@ -15,7 +15,7 @@ READING = (
     ),
     (
         "Scores",
-        "Per cent, over whole images at native resolution, as mean ± sample standard "
+        "Percent, over whole images at native resolution, as mean ± sample standard "
         "deviation over seeds.",
     ),
     (

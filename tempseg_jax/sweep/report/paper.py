@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 
 class Printed(NamedTuple):
-    """One setting of tables 1 to 3, in per cent."""
+    """One setting of tables 1 to 3, in percent."""
 
     pacc: float
     miou: float

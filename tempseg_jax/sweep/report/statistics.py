@@ -60,8 +60,8 @@ def paired_difference(
     The interval estimates how the difference varies with the seed, on the same images.
 
     Args:
-        values: score by seed.
-        reference: score by seed of the setting to compare with. Only seeds in both
+        values: Scores by seed.
+        reference: Scores by seed of the setting to compare with. Only seeds in both
             mappings are compared.
 
     Returns:
@@ -111,7 +111,7 @@ def _t_test(a: Sequence[float], b: Sequence[float]) -> Any:  # scipy's TtestResu
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for multiple comparisons (Holm 1979), in the given order.
 
-    Controls the family-wise error rate, whatever the dependence between the tests.
+    Controls the family-wise error rate for any dependence between the tests.
     """
     p = np.asarray(p_values, float)
     order = np.argsort(p)
@@ -138,15 +138,15 @@ def bootstrap_difference(
     these trained models varies with the images; it ignores the variation over seeds.
 
     Args:
-        confusions: by seed, one confusion matrix per image, in the same order of
-            images for every run.
-        reference: the same for the setting to compare with.
-        metric: `pacc` or `miou`.
-        block: number of neighboring images that are resampled together. Blocks wrap
+        confusions: One confusion matrix per image, by seed. The order of the images is
+            the same for every run.
+        reference: The same for the setting to compare with.
+        metric: Either `pacc` or `miou`.
+        block: Number of neighboring images that are resampled together. Blocks wrap
             around the end (circular block bootstrap, Politis & Romano 1992). Use it
             for frames of a video, which are not independent.
-        seed: of the random number generator.
-        resamples: number of bootstrap resamples.
+        seed: Seed of the random number generator.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         The difference and its confidence interval, or None if there is no common seed.

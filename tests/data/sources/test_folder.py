@@ -93,7 +93,7 @@ def test_a_list_of_one_image_is_a_split(tmp_path):
     assert listing(source(tmp_path)) == {"train": ["a"]}
 
 
-def test_without_lists_a_tenth_is_val_and_adding_an_image_moves_at_most_one(tmp_path):
+def test_without_lists_a_tenth_is_val_and_another_image_reassigns_at_most_one(tmp_path):
     write(tmp_path, *(f"images/{i}.jpg" for i in range(20)))
     write(tmp_path, *(f"masks/{i}.png" for i in range(20)))
     before = listing(source(tmp_path))
@@ -103,8 +103,8 @@ def test_without_lists_a_tenth_is_val_and_adding_an_image_moves_at_most_one(tmp_
     for i in range(20, 40):
         write(tmp_path, f"images/{i}.jpg", f"masks/{i}.png")
         after = listing(source(tmp_path))
-        moved = set(before["val"]) ^ (set(after["val"]) - {str(i)})
-        assert len(moved) <= 1
+        reassigned = set(before["val"]) ^ (set(after["val"]) - {str(i)})
+        assert len(reassigned) <= 1
         before = after
     assert len(after["val"]) == 4
 

@@ -27,7 +27,7 @@ from tests.sweep.report.fake_sweep import row
 
 SEEDS = 3
 CELLS = ("baseline", "adversarial", "tg0.5", "tg2")
-MIOU = {  # on val, in per cent, by seed
+MIOU = {  # on val, in percent, by seed
     "baseline": (40, 41, 42),
     "adversarial": (41, 42, 43.3),  # +1, +1, +1.3
     "tg0.5": (39, 39.4, 41),  # -1, -1.6, -1

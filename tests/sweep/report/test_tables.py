@@ -95,7 +95,7 @@ def test_one_seed_gives_a_difference_without_an_interval_over_seeds(tmp_path):
     assert "±" not in shown["mIoU"]
 
 
-def test_images_are_paired_by_id_whatever_their_order_in_the_file(full, tmp_path):
+def test_images_are_paired_by_id_in_any_order_of_the_file(full, tmp_path):
     shutil.copytree(full.folder, tmp_path / "sweep")
     path = Run("tg0.5", 0).folder(tmp_path / "sweep") / "val.npz"
     measurement = store.load_measurement(path)
@@ -117,7 +117,7 @@ def test_a_cell_shared_by_two_tables_is_trained_once(full):
     )
 
 
-def test_a_config_of_the_paper_is_shown_beside_its_numbers(tmp_path):
+def test_a_config_of_the_paper_is_shown_with_its_numbers(tmp_path):
     sweep = write_sweep(tmp_path, runs=[], config=load_config("fcn_voc"))
     table = tables.results(sweep, "3", "val")
     assert table.header[-1] == "paper (FCN-8s-V)"
@@ -125,7 +125,7 @@ def test_a_config_of_the_paper_is_shown_beside_its_numbers(tmp_path):
     assert "pAcc / mIoU" in table.note
 
 
-def test_another_dataset_is_shown_beside_the_papers_differences(tmp_path):
+def test_another_dataset_is_shown_with_the_papers_differences(tmp_path):
     sweep = write_sweep(tmp_path, runs=[], config=load_config("resnet50_camvid"))
     table = tables.results(sweep, "3", "val")
     assert row(table, "T_G = 0.5")["paper's Δ mIoU"] == "V +0.57, C +0.40"
