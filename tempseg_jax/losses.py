@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Integer, Num, PRNGKeyArray
 
 from tempseg_jax.types import IGNORE_LABEL, Scalar
@@ -26,11 +25,50 @@ def cross_entropy(
     optimizer (optim.py). Pixels with the ignore label are not counted. The loss is 0 if
     no pixel is scored.
     """
+    return _mean_nats(logits, labels, jnp.asarray(temperature, logits.dtype))
+
+
+def _log_sum_exp(logits: Array, temperature: Array) -> Array:
+    """Return log Σ exp(logits / T), with the maximum that all temperatures share.
+
+    XLA computes the maximum once for L_seg, L_adv and L_D.
+    """
+    peak = jnp.max(logits, axis=-1, keepdims=True)
+    total = jnp.sum(jnp.exp((logits - peak) / temperature), axis=-1, keepdims=True)
+    return peak / temperature + jnp.log(total)
+
+
+@jax.custom_vjp
+def _mean_nats(logits: Array, labels: Array, temperature: Array) -> Array:
+    """Compute `cross_entropy`; its gradient keeps no array of the logits' size.
+
+    The gradient is computed from the logits, which L_adv and L_D need anyway, and from
+    one logsumexp per pixel. Differentiating the gather of log softmax would keep a
+    softmax and scatter into an array of zeros.
+    """
+    return _mean_nats_forward(logits, labels, temperature)[0]
+
+
+def _mean_nats_forward(logits: Array, labels: Array, temperature: Array) -> tuple:
     scored = labels != IGNORE_LABEL
-    nats = optax.softmax_cross_entropy_with_integer_labels(
-        logits / temperature, jnp.where(scored, labels, 0)
-    )
-    return jnp.sum(nats, where=scored) / jnp.maximum(jnp.sum(scored), 1)
+    log_sum = _log_sum_exp(logits, temperature)[..., 0]
+    chosen = jnp.where(scored, labels, 0).astype(jnp.int32)[..., None]
+    own = jnp.take_along_axis(logits, chosen, axis=-1)[..., 0] / temperature
+    count = jnp.maximum(jnp.sum(scored), 1)
+    loss = jnp.sum(log_sum - own, where=scored) / count
+    return loss, (logits, labels, temperature, log_sum, count)
+
+
+def _mean_nats_backward(residuals: tuple, g: Array) -> tuple[Array, None, Array]:
+    logits, labels, temperature, log_sum, count = residuals
+    z = logits / temperature
+    weight = jnp.where(labels != IGNORE_LABEL, g / count, 0)[..., None]
+    hot = one_hot(labels, num_classes=z.shape[-1])
+    z_gradient = (jnp.exp(z - log_sum[..., None]) - hot) * weight
+    return z_gradient / temperature, None, -jnp.sum(z_gradient * z) / temperature
+
+
+_mean_nats.defvjp(_mean_nats_forward, _mean_nats_backward)
 
 
 def probabilities(
@@ -46,8 +84,31 @@ def probabilities(
         temperature: T_G for L_adv, and T_D for L_D.
         mask: Pixels that D sees; p is zero at all others. With None, D sees all pixels.
     """
-    p = jax.nn.softmax(logits / temperature)
+    p = _softmax(logits, jnp.asarray(temperature, logits.dtype))
     return p if mask is None else p * mask[..., None]
+
+
+@jax.custom_vjp
+def _softmax(logits: Array, temperature: Array) -> Array:
+    """Return softmax(logits / T); its gradient keeps the logits and a logsumexp."""
+    return _softmax_forward(logits, temperature)[0]
+
+
+def _softmax_forward(logits: Array, temperature: Array) -> tuple:
+    log_sum = _log_sum_exp(logits, temperature)
+    p = jnp.exp(logits / temperature - log_sum)
+    return p, (logits, temperature, log_sum)
+
+
+def _softmax_backward(residuals: tuple, g: Array) -> tuple[Array, Array]:
+    logits, temperature, log_sum = residuals
+    z = logits / temperature
+    p = jnp.exp(z - log_sum)
+    z_gradient = p * (g - jnp.sum(g * p, axis=-1, keepdims=True))
+    return z_gradient / temperature, -jnp.sum(z_gradient * z) / temperature
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def one_hot(

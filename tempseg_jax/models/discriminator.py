@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from tempseg_jax.models.batch_norm import BatchNorm, normalized_conv
 from tempseg_jax.models.ops import HalvingConv
 
 CHANNELS = (64, 128, 256, 512)
@@ -30,14 +31,8 @@ class Discriminator(nn.Module):
         x = probabilities.astype(self.dtype)
         mask = None if mask is None else mask[:, None, None, None]
         for i, channels in enumerate(CHANNELS, start=1):
-            x = HalvingConv(channels, self.dtype, name=f"conv{i}")(x)
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.9,
-                epsilon=1e-5,
-                dtype=self.dtype,
-                name=f"bn{i}",
-            )(x, mask=mask)
-            x = nn.leaky_relu(x, 0.2)
+            conv = HalvingConv(channels, self.dtype, name=f"conv{i}")
+            norm = BatchNorm(1e-5, self.dtype, negative_slope=0.2, name=f"bn{i}")
+            x = normalized_conv(conv, norm, x, train=train, mask=mask)
         score = HalvingConv(1, self.dtype, name="conv5")(x)
         return score.astype(jnp.float32)

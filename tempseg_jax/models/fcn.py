@@ -10,6 +10,7 @@ from tempseg_jax.models.layers import (
     normalize_and_pad,
     upsample_bilinear,
 )
+from tempseg_jax.models.ops import SameConv
 from tempseg_jax.models.preprocessing import Preprocessing
 
 
@@ -40,10 +41,10 @@ class FCN8s(nn.Module):
 
     def _score(self, x: Float[Array, "b h w c"], name: str) -> Float[Array, "b h w k"]:
         """1x1 convolution to class scores, initialized to zero as in the paper."""
-        return nn.Conv(
+        return SameConv(
             self.num_classes,
-            (1, 1),
-            dtype=self.dtype,
+            1,
+            self.dtype,
             kernel_init=nn.initializers.zeros,
             name=name,
         )(x)

@@ -1,5 +1,7 @@
 """Padding and upsampling layers shared by the segmentation networks."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.ops import transposed_conv
+from tempseg_jax.models.ops import by_platform, transposed_conv
 from tempseg_jax.models.preprocessing import Preprocessing
 
 OUTPUT_STRIDE = 32
@@ -33,8 +35,67 @@ def upsample_bilinear(
     x: Float[Array, "b h w c"], *, factor: int
 ) -> Float[Array, "b h_out w_out c"]:
     """Upsample by bilinear interpolation (half-pixel centers, edges repeated)."""
+    return by_platform(
+        x,
+        cpu=partial(_upsample_by_products, factor=factor),
+        default=partial(_upsample_by_neighbors, factor=factor),
+    )
+
+
+def _upsample_by_products(x: Array, *, factor: int) -> Array:
     b, h, w, c = x.shape
     return jax.image.resize(x, (b, factor * h, factor * w, c), method="bilinear")
+
+
+def _upsample_by_neighbors(x: Array, *, factor: int) -> Array:
+    """Add weighted neighbors along each axis: elementwise, without a transposition."""
+    return _upsample_axis(2, factor, _upsample_axis(1, factor, x))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _upsample_axis(axis: int, factor: int, x: Array) -> Array:
+    """Upsample one axis; the gradient reads that of the result once."""
+    y = sum(
+        jnp.expand_dims(neighbor, axis + 1) * weight
+        for neighbor, weight in zip(
+            _neighbors(axis, x), _weights(axis, factor, x), strict=True
+        )
+    )
+    return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+
+
+def _neighbors(axis: int, x: Array) -> tuple[Array, Array, Array]:
+    """Return the previous, the same and the next entry; the ends are repeated."""
+    n = x.shape[axis]
+    part = partial(jax.lax.slice_in_dim, axis=axis)
+    padded = jnp.concatenate([part(x, 0, 1), x, part(x, n - 1, n)], axis)
+    return part(padded, 0, n), x, part(padded, 2, n + 2)
+
+
+def _weights(axis: int, factor: int, x: Array) -> list[Array]:
+    """Return the weights of `_neighbors`, for each of `factor` new positions."""
+    position = (np.arange(factor) + 0.5) / factor - 0.5  # in old pixels
+    weights = np.maximum(-position, 0), 1 - np.abs(position), np.maximum(position, 0)
+    shape = [1] * (x.ndim + 1)
+    shape[axis + 1] = factor
+    return [jnp.asarray(weight.reshape(shape), x.dtype) for weight in weights]
+
+
+def _upsample_axis_forward(axis: int, factor: int, x: Array) -> tuple[Array, None]:
+    return _upsample_axis(axis, factor, x), None
+
+
+def _upsample_axis_backward(axis: int, factor: int, _: None, g: Array) -> tuple[Array]:
+    n = g.shape[axis] // factor
+    small = g.shape[:axis] + (n,) + g.shape[axis + 1 :]
+    weights = jnp.stack(_weights(axis, factor, g))
+    g = g.reshape(*g.shape[:axis], n, factor, *g.shape[axis + 1 :])
+    sums = tuple(jnp.sum(g[None] * weights, axis + 2))
+    x = jax.ShapeDtypeStruct(small, g.dtype)
+    return jax.linear_transpose(partial(_neighbors, axis), x)(sums)
+
+
+_upsample_axis.defvjp(_upsample_axis_forward, _upsample_axis_backward)
 
 
 def bilinear_kernel(size: int) -> Float[np.ndarray, "size size"]:

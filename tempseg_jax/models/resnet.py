@@ -1,18 +1,17 @@
 """ResNet-50 (He et al. 2016) with 1x1 class scores, upsampled by 32."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
+from tempseg_jax.models.batch_norm import BatchNorm, normalized_conv
 from tempseg_jax.models.layers import (
     OUTPUT_STRIDE,
     normalize_and_pad,
     upsample_bilinear,
 )
-from tempseg_jax.models.ops import SameConv, max_pool_3x3
+from tempseg_jax.models.ops import SameConv, max_pool_3x3, relu
 from tempseg_jax.models.preprocessing import Preprocessing
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
@@ -38,24 +37,30 @@ class Bottleneck(nn.Module):
 
         `train` is positional because `nn.remat` takes static arguments by position.
         """
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=self.batch_norm_epsilon,
-            dtype=self.dtype,
-        )
-        conv = partial(SameConv, use_bias=self.conv_bias, dtype=self.dtype)
+
+        def layer(
+            x: Array, i: int, channels: int, kernel_size: int, **options
+        ) -> Array:
+            """Apply the i-th convolution and its BatchNorm."""
+            slope = options.pop("negative_slope", None)
+            conv = SameConv(
+                channels,
+                kernel_size,
+                self.dtype,
+                use_bias=self.conv_bias,
+                name=f"conv{i}",
+                **options,
+            )
+            norm = BatchNorm(self.batch_norm_epsilon, self.dtype, slope, name=f"bn{i}")
+            return normalized_conv(conv, norm, x, train=train)
+
         first, middle = (1, self.stride) if self.stride_in_3x3 else (self.stride, 1)
-        y = conv(self.channels, 1, stride=first, name="conv1")(x)
-        y = nn.relu(norm(name="bn1")(y))
-        y = conv(self.channels, 3, stride=middle, name="conv2")(y)
-        y = nn.relu(norm(name="bn2")(y))
-        y = norm(name="bn3")(conv(4 * self.channels, 1, name="conv3")(y))
+        y = layer(x, 1, self.channels, 1, stride=first, negative_slope=0.0)
+        y = layer(y, 2, self.channels, 3, stride=middle, negative_slope=0.0)
+        y = layer(y, 3, 4 * self.channels, 1)
         if self.project:
-            x = conv(4 * self.channels, 1, stride=self.stride, name="conv0")(x)
-            x = norm(name="bn0")(x)
-        return nn.relu(x + y)
+            x = layer(x, 0, 4 * self.channels, 1, stride=self.stride)
+        return relu(x + y)
 
 
 class ResNet50(nn.Module):
@@ -80,22 +85,16 @@ class ResNet50(nn.Module):
         h, w = image.shape[1:3]
         epsilon = self.preprocessing.batch_norm_epsilon
         x = normalize_and_pad(image, self.preprocessing, dtype=self.dtype)
-        x = SameConv(
+        conv = SameConv(
             round(64 * self.width),
             7,
             self.dtype,
             stride=2,
             use_bias=not self.v15,
             name="conv1",
-        )(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=epsilon,
-            dtype=self.dtype,
-            name="bn1",
-        )(x)
-        x = max_pool_3x3(nn.relu(x))
+        )
+        norm = BatchNorm(epsilon, self.dtype, negative_slope=0.0, name="bn1")
+        x = max_pool_3x3(normalized_conv(conv, norm, x, train=train))
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
         for i, (blocks, channels) in enumerate(STAGES, start=2):
             for j in range(1, blocks + 1):
@@ -109,10 +108,10 @@ class ResNet50(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{i}_block{j}",
                 )(x, train)
-        logits = nn.Conv(
+        logits = SameConv(
             self.num_classes,
-            (1, 1),
-            dtype=self.dtype,
+            1,
+            self.dtype,
             kernel_init=nn.initializers.zeros,  # all classes equal at the start
             name="score",
         )(x)

@@ -4,7 +4,7 @@ import flax.linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.ops import SameConv, max_pool_2x2
+from tempseg_jax.models.ops import SameConv, max_pool_2x2, relu
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 """Number of convolutions and of channels in each block."""
@@ -22,7 +22,7 @@ class ConvBlock(nn.Module):
         """Return features of half the height and width."""
         for i in range(self.convolutions):
             conv = SameConv(self.channels, 3, self.dtype, name=f"conv{i + 1}")
-            x = nn.relu(conv(x))
+            x = relu(conv(x))
         return max_pool_2x2(x)
 
 
@@ -50,6 +50,6 @@ class VGG16(nn.Module):
             features[2**i] = x
         for name, kernel_size in (("fc6", 7), ("fc7", 1)):
             channels = round(4096 * self.width)
-            x = nn.relu(SameConv(channels, kernel_size, self.dtype, name=name)(x))
+            x = relu(SameConv(channels, kernel_size, self.dtype, name=name)(x))
             x = nn.Dropout(0.5, deterministic=not train)(x)
         return {8: features[8], 16: features[16], 32: x}

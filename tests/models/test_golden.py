@@ -117,9 +117,39 @@ def _run(module, variables, x, *, train):
     outputs = {"logits": logits}
     for path, (value, *_) in flatten_dict(state["intermediates"], sep="/").items():
         outputs[path.removesuffix("/__call__")] = value
-    return outputs | flatten_dict(
-        {"batch_stats": state.get("batch_stats", {})}, sep="/"
-    )
+    statistics = flatten_dict({"batch_stats": state.get("batch_stats", {})}, sep="/")
+    return outputs | statistics | _unfused(outputs, variables, train=train)
+
+
+def _unfused(outputs, variables, *, train):
+    """Return {path: output} of convolutions and BatchNorm as PyTorch's layers have it.
+
+    A convolution before BatchNorm leaves out its bias, and BatchNorm includes the
+    activation that follows; the former must explain the latter.
+    """
+    values, unfused = flatten_dict(variables, sep="/"), {}
+    for norm, activated in outputs.items():
+        folder, slash, layer = norm.rpartition("/")
+        conv = folder + slash + layer.replace("bn", "conv")
+        if not layer.startswith("bn"):
+            continue
+        bias = values.get(f"params/{conv}/bias", np.float32(0))
+        x = np.asarray(outputs[conv] + np.broadcast_to(bias, outputs[conv].shape))
+        if train:
+            mean, var = x.mean((0, 1, 2), np.float64), x.var((0, 1, 2), np.float64)
+        else:
+            mean, var = (values[f"batch_stats/{norm}/{k}"] for k in ("mean", "var"))
+        epsilon = 1.001e-5 if f"params/{conv}/bias" in values and folder else 1e-5
+        y = (x - mean) / np.sqrt(var + epsilon)
+        y = y * values[f"params/{norm}/scale"] + values[f"params/{norm}/bias"]
+        unfused |= {conv: x, norm: y}
+        slope = {True: 0.2, False: 0.0}["conv5" in outputs]
+        expected = (
+            y if layer in ("bn0", "bn3") and folder else np.where(y > 0, y, slope * y)
+        )
+        atol = RTOL * np.abs(y).max()
+        np.testing.assert_allclose(activated, expected, rtol=0, atol=atol, err_msg=norm)
+    return unfused
 
 
 def _assert_matches(case, outputs, names):
