@@ -49,6 +49,13 @@ _COLUMNS = ("card", "model", "mode", "dtype", "size", "batch", "need_gib", "fits
 _COLUMNS += ("largest_batch", "gb_moved", "kernels", "roofline_ms", "tflop")
 
 
+def _positive(text: str) -> int:
+    """Return a number of images, pixels, classes or devices."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     parser.set_defaults(overrides=[])
@@ -65,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--devices",
-        type=int,
+        type=_positive,
         default=1,
         help="GPUs over which a batch is sharded (default: %(default)s)",
     )
@@ -91,11 +98,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="precision of the convolutions (default: bfloat16)",
     )
     parser.add_argument(
-        "--size", type=int, help="height and width in pixels (default: 416)"
+        "--size", type=_positive, help="height and width in pixels (default: 416)"
     )
-    parser.add_argument("--batch", type=int, help="images per step (default: 16)")
+    parser.add_argument("--batch", type=_positive, help="images per step (default: 16)")
     parser.add_argument(
-        "--classes", type=int, help="number of classes (default: 21, as VOC has)"
+        "--classes", type=_positive, help="number of classes (default: 21, as VOC has)"
     )
     parser.add_argument(
         "--remat",
@@ -140,12 +147,12 @@ def _steps(args: argparse.Namespace) -> Iterator[tuple[ConfigDict, int]]:
         for mode in args.mode or ["supervised", "adversarial"]:
             config = _load("configs/fcn_voc.py", args.overrides)
             config.model.name = model
-            config.model.remat = bool(args.remat)
             if mode == "supervised":
                 config.objective.alpha = 0.0
-            config.precision = args.dtype or config.precision
-            config.data.crop_size = args.size or config.data.crop_size
-            config.data.batch_size = args.batch or config.data.batch_size
+            for name in ("dtype", "size", "batch", "remat"):
+                if getattr(args, name) is not None:
+                    field = {_FIELDS[name]: getattr(args, name)}
+                    config.update_from_flattened_dict(field)
             config_fields.check_fields(config)
             yield config, args.classes or len(builders.class_names(config))
 

@@ -1,0 +1,45 @@
+"""The training steps need no more of a GPU than compiled_steps.json says."""
+
+import jax
+import pytest
+
+from tempseg_jax.aot.compilation import missing_compiler
+from tests.aot import compiled_steps
+
+TOLERANCE = 1.02
+
+
+@pytest.fixture
+def figures():
+    if missing := missing_compiler():
+        pytest.skip(missing)
+    recorded = compiled_steps.recorded()
+    if jax.__version__ not in recorded:
+        pytest.skip(
+            f"{compiled_steps.FILE.name} has figures of jax {', '.join(recorded)}, not "
+            f"of jax {jax.__version__}"
+        )
+    return recorded[jax.__version__]
+
+
+@pytest.mark.cuda_compile
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", compiled_steps.STEPS)
+def test_a_step_needs_no_more_memory_bytes_and_kernels_than_recorded(name, figures):
+    measured = compiled_steps.measure(name)
+    grown = {
+        figure: (measured[figure], figures[name][figure])
+        for figure in compiled_steps.FIGURES
+        if measured[figure] > TOLERANCE * figures[name][figure]
+    }
+    assert not grown, (
+        f"{name}: (measured, recorded) {grown} differ by more than 2 %. If there is a "
+        "reason, record it: python -m tests.aot.compiled_steps --reason=..."
+    )
+    assert measured["convolutions"].keys() == {"bfloat16"}
+
+
+def test_figures_of_every_step_are_recorded_with_a_reason():
+    for version, figures in compiled_steps.recorded().items():
+        assert figures.keys() == {"reason", *compiled_steps.STEPS}, version
+        assert figures["reason"], version
