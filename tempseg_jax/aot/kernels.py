@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tempseg_jax.aot import products
-from tempseg_jax.aot.hlo import Computation, Frame, Instruction, Program
+from tempseg_jax.aot.hlo import Computation, Frame, Instruction, Program, Shape
 
 
 class Kind(enum.StrEnum):
@@ -131,6 +131,15 @@ def source_line(program: Program, instruction: Instruction) -> str:
     return instruction.op_name or instruction.name
 
 
+def result_shapes(instruction: Instruction) -> tuple[Shape, ...]:
+    """Return the shapes of the results, without workspaces and repeated operands."""
+    if products.is_library_call(instruction):
+        return instruction.shapes[:1]  # a second one is workspace
+    if instruction.opcode.endswith("-start"):
+        return instruction.shapes[-len(instruction.operands) :]
+    return instruction.shapes
+
+
 def _stack_of(program: Program, instruction: Instruction) -> tuple[Frame, ...]:
     """Return where an instruction, or else the last one fused into it, comes from."""
     inner = reversed(_fused(program, instruction))
@@ -151,15 +160,13 @@ def _bytes_written(
     program: Program, instruction: Instruction, within: Computation
 ) -> int:
     """Return the bytes of the results; of an update in place, those of the update."""
-    if products.is_library_call(instruction):
-        return instruction.shapes[0].bytes  # the second result is workspace
     if instruction.opcode == "dynamic-update-slice":
         return _size(within, instruction.operands[1])
     inner = {x.name: x for x in _fused(program, instruction)}
     roots = [x for x in inner.values() if x.is_root and x is not instruction]
     if roots and roots[0].opcode == "dynamic-update-slice":
         return _size(inner, roots[0].operands[1])
-    return sum(shape.bytes for shape in instruction.shapes)
+    return sum(shape.bytes for shape in result_shapes(instruction))
 
 
 def _bytes_read(program: Program, instruction: Instruction, within: Computation) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from tempseg_jax.aot.hlo import Computation, Program, Shape
 from tempseg_jax.aot.kernels import source_line
 
-_ALIASES = ("bitcast", "tuple", "while", "opt-barrier", "get-tuple-element")
+_IN_PLACE = ("while", "opt-barrier", "all-reduce-start", "all-reduce-done")
+_ALIASES = ("bitcast", "tuple", "get-tuple-element", *_IN_PLACE)
 _NOT_TEMPORARY = (*_ALIASES, "parameter", "constant")
 _ArrayId = tuple[str, int]  # name of the instruction, index in its result
 

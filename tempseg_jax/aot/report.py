@@ -126,6 +126,6 @@ def _all_reduced(launched: list[Kernel]) -> dict[str, float]:
     moved: collections.Counter[str] = collections.Counter()
     for kernel in launched:
         if kernel.kind is Kind.COLLECTIVES:
-            for shape in kernel.instruction.shapes:
+            for shape in kernels.result_shapes(kernel.instruction):
                 moved[shape.dtype] += kernel.launches * shape.bytes
     return {_DTYPES.get(x, x): round(n / 1e6, 3) for x, n in moved.items()}

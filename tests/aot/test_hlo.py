@@ -18,7 +18,7 @@ def test_the_entry_computation_has_its_instructions_in_order(program):
     names = list(entry)
     assert program.entry == "main.1"
     assert names.index("conv") < names.index("y") < names.index("dw")
-    assert len(names) == 25  # the lines of ENTRY in the file
+    assert len(names) == 26  # the lines of ENTRY in the file
     assert [x.name for x in entry.values() if x.is_root] == ["tuple.1"]
 
 
@@ -35,7 +35,7 @@ def test_a_result_of_more_than_five_arrays_is_parsed(program):
     update = program.computations["main.1"]["update"]
     assert update.opcode == "fusion"
     assert update.shapes == (Shape("f32", (16, 3, 3, 4)), *[Shape("f32", (2,))] * 5)
-    assert update.operands == ("kernel", "all-reduce")
+    assert update.operands == ("kernel", "all-reduce-done")
 
 
 def test_called_computations_are_those_of_fusions_and_loops(program):

@@ -29,7 +29,15 @@ def by_name(program):
 def test_parameters_bitcasts_and_tuples_are_no_kernels(by_name):
     assert list(by_name) == [
         *("wrapped_convert", "conv", "norm", "cross_entropy", "dx", "dw", "gemm"),
-        *("gemm_fusion_dot", "all-reduce", "update", "go", "next", "rows.2", "copy.1"),
+        *(
+            "gemm_fusion_dot",
+            "all-reduce-start",
+            "update",
+            "go",
+            "next",
+            "rows.2",
+            "copy.1",
+        ),
     ]
 
 
@@ -44,7 +52,7 @@ def test_parameters_bitcasts_and_tuples_are_no_kernels(by_name):
         "dw": IMAGE + Y + KERNEL_16_BIT,
         "gemm": Y + 16 * 4 * 4 + 128 * 4 * 4,  # without workspace
         "gemm_fusion_dot": (16 * 4 + 4 * 5 + 16 * 5) * 4,
-        "all-reduce": 2 * KERNEL_16_BIT,
+        "all-reduce-start": 2 * KERNEL_16_BIT,  # its result repeats the operand
         "update": KERNEL + KERNEL_16_BIT + KERNEL + 5 * 8,
         "rows.2": 4 + 100 * 4,  # reads an index, writes one of three rows in place
         "copy.1": 2 * KERNEL,
@@ -84,7 +92,7 @@ def test_the_body_of_a_loop_counts_as_often_as_it_runs(by_name):
         Kind.OPTIMIZER: {"wrapped_convert", "update", "copy.1"},
         Kind.BATCH_NORM: {"norm"},
         Kind.LOSS: {"cross_entropy"},
-        Kind.COLLECTIVES: {"all-reduce"},
+        Kind.COLLECTIVES: {"all-reduce-start"},
         Kind.ELEMENTWISE: {"go", "next", "rows.2"},
     }.items(),
 )
