@@ -48,15 +48,15 @@ _COLLECTIVE = re.compile(
     r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?$"
 )
 _MOVES = _FREE | {"copy", "transpose", "convert", "reshape"}
-_UPDATE = {"apply_updates", "update_player", "gradient_metrics"}
+_UPDATE = {"apply_updates", "update_player", "gradient_metrics"}  # of steps and optim
 _BATCH_NORM = re.compile(r"batch_?norm", re.IGNORECASE)
 
 
 def list_kernels(program: Program) -> list[Kernel]:
     """Return all kernels of one run of the program, in order.
 
-    The body of a loop is listed once, with the number of its iterations; of a
-    conditional, the branch that moves most bytes.
+    The body of a loop is listed once, with the number of its iterations (1 if XLA does
+    not know it); of a conditional, the branch that moves most bytes.
     """
     return list(_kernels_of(program, program.entry, launches=1))
 

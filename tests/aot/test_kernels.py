@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import flax.linen as nn
 import pytest
 
+from tempseg_jax import losses, optim, steps
 from tempseg_jax.aot import hlo, kernels, liveness
 from tempseg_jax.aot.kernels import Kind
 from tempseg_jax.aot.products import convolution_of
@@ -123,3 +125,46 @@ def test_buffers_are_live_from_their_instruction_to_their_last_use(program):
         [Y, KERNEL_16_BIT, 128 * 4 * 4, 4096], reverse=True
     )
     assert liveness.live_at_peak(program)[0].source == "tempseg_jax/models/ops.py:112"
+
+
+NESTED = """HloModule nested, is_scheduled=true
+
+%small (a: f32[10]) -> f32[10] {
+  %a = f32[10]{0} parameter(0)
+  ROOT %small_copy = f32[10]{0} copy(%a)
+}
+
+%big (b: f32[10]) -> f32[10] {
+  %b = f32[10]{0} parameter(0)
+  %twice = f32[20]{0} concatenate(%b, %b), dimensions={0}
+  ROOT %half = f32[10]{0} slice(%twice), slice={[0:10]}
+}
+
+ENTRY %main (x: f32[10], i: s32[]) -> (f32[10], f32[10]) {
+  %x = f32[10]{0} parameter(0)
+  %i = s32[] parameter(1)
+  %branch = f32[10]{0} conditional(%i, %x, %x), branch_computations={%small, %big}
+  %called = f32[10]{0} call(%branch), to_apply=%small
+  ROOT %results = (f32[10]{0}, f32[10]{0}) tuple(%called, %branch)
+}
+"""
+
+
+def test_of_a_conditional_the_branch_that_moves_most_bytes_counts():
+    listed = kernels.list_kernels(hlo.parse(NESTED))
+    assert {k.instruction.name: k.bytes for k in listed} == {
+        "twice": 40 + 80,
+        "half": 40 + 40,  # reads the part that it returns
+        "small_copy": 40 + 40,
+    }
+
+
+def test_buffers_in_a_called_computation_are_live_while_it_runs():
+    live = liveness.live_at_peak(hlo.parse(NESTED))
+    assert [x.shape.bytes for x in live] == [80]  # results are in the caller's memory
+
+
+def test_the_code_that_kinds_are_told_by_has_these_names():
+    assert optim.update_player and optim.gradient_metrics and steps.apply_updates
+    assert Path(losses.__file__).match("tempseg_jax/losses.py")
+    assert nn.BatchNorm.__name__ == "BatchNorm"
