@@ -35,9 +35,10 @@ def main() -> int:
     )
     module.add_arguments(options)
     arguments, others = options.parse_known_args(rest)
-    if not hasattr(arguments, "overrides"):
-        return module.run(options.parse_args(rest))
-    arguments.overrides = others  # --config.FIELD=VALUE, which argparse cannot declare
+    if what == "compile":  # argparse cannot declare --config.FIELD=VALUE
+        arguments.overrides = others
+    elif others:
+        options.error(f"unrecognized arguments: {' '.join(others)}")
     return module.run(arguments)
 
 

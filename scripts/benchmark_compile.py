@@ -57,8 +57,7 @@ def _positive(text: str) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `run`."""
-    parser.set_defaults(overrides=[])
+    """Add the options of `run`, which also takes the config's overrides."""
     parser.add_argument(
         "--config",
         metavar="FILE",
