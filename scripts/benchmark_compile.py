@@ -96,9 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=precision.COMPUTE_DTYPES,
         help="precision of the convolutions (default: bfloat16)",
     )
-    parser.add_argument(
-        "--size", type=_positive, help="height and width in pixels (default: 416)"
-    )
+    parser.add_argument("--size", type=_positive, help="side in pixels (default: 416)")
     parser.add_argument("--batch", type=_positive, help="images per step (default: 16)")
     parser.add_argument(
         "--classes", type=_positive, help="number of classes (default: 21, as VOC has)"
