@@ -1,7 +1,8 @@
-"""Measure the input pipeline, or a training step.
+"""Measure the input pipeline or a training step, or compile a step for a GPU.
 
     python scripts/benchmark.py data --manual_dir=VOCDIR
     python scripts/benchmark.py train
+    python scripts/benchmark.py compile --config=configs/fcn_voc.py --card=h100
 
 Each benchmark has its own options: add --help after its name.
 """
@@ -11,6 +12,7 @@ import importlib
 import sys
 
 _HELP = {
+    "compile": "memory and kernels of a step on a GPU that is not here",
     "data": "throughput of the input pipeline in images per second",
     "train": "time, memory and throughput of a training step",
 }
@@ -32,7 +34,12 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(options)
-    return module.run(options.parse_args(rest))
+    arguments, others = options.parse_known_args(rest)
+    if what == "compile":  # argparse cannot declare --config.FIELD=VALUE
+        arguments.overrides = others
+    elif others:
+        options.error(f"unrecognized arguments: {' '.join(others)}")
+    return module.run(arguments)
 
 
 if __name__ == "__main__":

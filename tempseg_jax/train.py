@@ -77,7 +77,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         allow_change=allow_change,
     )
     first_step = int(state.step)
-    step = _jitted_step(config, objective)
+    step = jitted_step(config, objective)
     with _writer(folder, first_step=first_step, last_step=plan.steps) as writer:
         writer.message(
             f"{'Resuming' if first_step else 'Starting'} at step {first_step} of "
@@ -200,7 +200,7 @@ def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:
     )
 
 
-def _jitted_step(config: ConfigDict, objective: Objective) -> Callable:
+def jitted_step(config: ConfigDict, objective: Objective) -> Callable:
     """Return the jitted step, with gradient accumulation if the config sets it."""
     if config.accumulate == 1:
         return functools.partial(TRAIN_STEP, objective=objective)

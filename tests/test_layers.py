@@ -35,12 +35,18 @@ MAY_IMPORT = {
     "evaluate": "io data mesh workdir inference evaluation config_fields builders",
     "sweep": "types io data models losses mesh workdir inference evaluation "
     "config_fields plan builders train",
+    "aot": "steps mesh plan builders train",
     "cli": "inference",
     "main": "workdir inference describe train evaluate cli",
     "__init__": "inference",
 }
 # Modules that may import less than their line.
 LEAVES = {
+    "aot.cards": "",
+    "aot.hlo": "",
+    "aot.products": "aot.hlo",
+    "aot.kernels": "aot.hlo aot.products",
+    "aot.liveness": "aot.hlo aot.kernels",
     "evaluation.metrics": "types",
     "evaluation.calibration": "types",
     "evaluation.boundary_iou": "types",
@@ -58,6 +64,7 @@ READS_THE_CONFIG = {
     "train",
     "evaluate",
     "sweep",
+    "aot",
     "main",
 }
 

@@ -15,20 +15,23 @@ _NO_FIELD = re.compile(
 """ConfigDict's messages if a field is set, or read, that it does not have."""
 
 
-def parse(argv: list[str], config: FlagHolder) -> list[str]:
+def parse(
+    argv: list[str], config: FlagHolder, flag_values: flags.FlagValues | None = None
+) -> list[str]:
     """Parse the flags as absl does, and return the remaining arguments.
 
     Args:
         argv: Command line of the program. With `--debug`, an error in the config file
             is raised with its traceback.
         config: The flag `--config`, defined by `config_flags.DEFINE_config_file`.
+        flag_values: The flags that it is one of; None means those of the program.
 
     Raises:
         SystemExit: If the config file cannot be read or executed, or an overridden
             field does not exist.
     """
     try:
-        rest = flags.FLAGS(argv)
+        rest = (flags.FLAGS if flag_values is None else flag_values)(argv)
         if config.value is not None:
             config.value.keys()  # raises OSError if the file cannot be read
     except flags.Error as error:
