@@ -18,10 +18,8 @@ def main(arguments: list[str]) -> int:
     """Run the training; return its exit status."""
     (workdir,) = (x.split("=", 1)[1] for x in arguments if x.startswith("--workdir="))
     command = [sys.executable, "-m", "tempseg_jax.main", *arguments]
-    command += [
-        "--config.evaluate_every_epochs=0.0",
-        "--config.optimizer.warmup_epochs=0",
-    ]
+    command.append("--config.evaluate_every_epochs=0.0")
+    command.append("--config.optimizer.warmup_epochs=0")
     # Standard output is for the result.
     root = Path(__file__).parents[2]
     status = subprocess.run(command, stdout=sys.stderr, cwd=root).returncode

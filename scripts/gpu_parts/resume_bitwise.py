@@ -4,9 +4,9 @@
 
 One process trains without a stop and saves a checkpoint on half of the way. Another
 process resumes from the checkpoint. Both compile for themselves, so that each would
-choose its own algorithms. XLA's flags are taken from the environment variable XLA_FLAGS;
-with --autotune_results the first process writes its choice of algorithms to that file,
-and the second reads it. The batches are random and depend on the step only.
+choose its own algorithms. XLA's flags are taken from the environment variable
+XLA_FLAGS; with --autotune_results the first process writes its choice of algorithms to
+that file, and the second reads it. The batches depend on the step only.
 """
 
 import argparse

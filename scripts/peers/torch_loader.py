@@ -2,10 +2,10 @@
 
     python scripts/peers/torch_loader.py --root=VOCdevkit/VOC2012 --workers=2
 
-It does the work of this project's input pipeline in worker processes. Each image and its
-mask are decoded (OpenCV, Pillow), scaled by a factor from U(0.5, 2), padded with the mean
-color and void, cropped at random and flipped. Batches are uint8. One JSON object is
-printed.
+It does the work of this project's input pipeline in worker processes. Each image and
+its mask are decoded (OpenCV, Pillow), scaled by a factor from U(0.5, 2), padded with
+the mean color and void, cropped at random and flipped. Batches are uint8. One JSON
+object is printed.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
     python scripts/peers/torch_step.py --model=fcn8s --device=cuda --compile
 
-It does the work of this project's step: one forward pass of the segmenter, the gradients
-of both players at their old parameters, and both updates. Convolutions run under autocast
-in channels-last memory, and optimizers are fused. One difference remains: L_adv also
-updates D's running statistics. Standard output has one JSON object per line and mode.
+It does the work of this project's step: one forward pass of the segmenter, the
+gradients of both players at their old parameters, and both updates. Convolutions run
+under autocast in channels-last memory, and optimizers are fused. One difference
+remains: L_adv also updates D's running statistics. Standard output has one JSON object
+per line and mode.
 """
 
 import argparse

@@ -41,6 +41,8 @@ def test_the_networks_have_the_parameters_of_the_paper(build, count):
 
 @pytest.mark.parametrize("name", ["fcn8s", "resnet50"])
 def test_two_steps_from_the_same_weights_have_the_same_losses(name, monkeypatch):
+    # At the paper's rate a step from random weights multiplies rounding errors.
+    monkeypatch.setattr(torch_step, "LEARNING_RATE_G", 1e-4)
     # Both draw dropout masks of their own, so dropout is left out.
     monkeypatch.setattr(nn, "Dropout", lambda *_, **__: lambda x: x)
     segmenter = make_segmenter(name, num_classes=NUM_CLASSES, width=1.0)
@@ -60,12 +62,14 @@ def test_two_steps_from_the_same_weights_have_the_same_losses(name, monkeypatch)
     batch["label"][:, :8] = 255
     ours = our_losses(segmenter, discriminator, variables_g, variables_d, batch)
     theirs = peer_losses(*peers, batch)
-    for first, second in zip(ours, theirs, strict=True):
-        assert second.keys() == {"loss", "loss_seg", "loss_adv", "loss_d"}
-        for key, value in second.items():
-            assert first[key] == pytest.approx(value, rel=1e-3), key
-    # The first update has an effect that the comparison of the second step sees.
-    assert abs(ours[0]["loss_seg"] - ours[1]["loss_seg"]) > 0.01
+    for own, other in zip(ours, theirs, strict=True):
+        assert other.keys() == {"loss", "loss_seg", "loss_adv", "loss_d"}
+        for key, value in other.items():
+            assert own[key] == pytest.approx(value, rel=1e-3), key
+    # The effect of the first update, which is the rate times the squared gradient norm.
+    effect, expected = (each[1]["loss"] - each[0]["loss"] for each in (ours, theirs))
+    assert abs(expected) > 0.01
+    assert effect == pytest.approx(expected, rel=0.05)
 
 
 def weights(network, example):
