@@ -177,6 +177,7 @@ def determinism(settings: Settings) -> dict[str, Case]:
         ("deterministic_ops", DETERMINISTIC, False),
     ):
         command = [sys.executable, script, *settings.sizes]
+        command += ["--width=0.05", "--steps=4"] * settings.tiny
         command += [f"--workdir={settings.out / 'work' / name}"]
         if tuned:
             command.append(f"--autotune_results={tables / name}.txt")

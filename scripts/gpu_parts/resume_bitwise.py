@@ -35,6 +35,7 @@ def compare(args: argparse.Namespace) -> int:
         command = [sys.executable, __file__, f"--run={run}", f"--model={args.model}"]
         command += [f"--size={args.size}", f"--batch={args.batch}"]
         command += [f"--steps={args.steps}", f"--workdir={args.workdir}"]
+        command.append(f"--width={args.width}")
         env = os.environ | {"XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "0"}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env)
         if done.returncode:
@@ -75,6 +76,7 @@ def train(args: argparse.Namespace) -> int:
 
     config = fcn_voc.get_config()
     config.model.name, config.model.pretrained = args.model, ""
+    config.model.width = args.width
     config.data.batch_size, config.data.crop_size = args.batch, args.size
     names, shape = CLASS_NAMES["voc"], (args.batch, args.size, args.size)
     split = Split("voc", "train", [], names, np.zeros((len(names), 3), np.uint8))
@@ -124,6 +126,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=416)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--autotune_results", type=Path, help="file of algorithms")
     parser.add_argument("--run", choices=("straight", "resumed"), help="internal")
     args = parser.parse_args()
