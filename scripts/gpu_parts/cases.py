@@ -23,6 +23,8 @@ FLAGS = {
 }
 """XLA's flags that are tried one at a time; the names exist in jaxlib 0.10 to 0.12."""
 
+PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+
 EXCLUDE = "--xla_gpu_exclude_nondeterministic_ops=true"
 """Only deterministic operations, chosen by autotuning (openxla/xla #12520)."""
 
@@ -115,7 +117,7 @@ def memory(settings: Settings) -> dict[str, Case]:
     result, missing = {}, ""
     if not (SCRIPTS / "benchmark_compile.py").exists():
         missing = "this version has no `scripts/benchmark.py compile`"
-    elif importlib.util.find_spec("jax_cuda12_plugin") is None:
+    elif not any(map(importlib.util.find_spec, PLUGINS)):
         missing = "compiling for a card needs the extra cuda-compile of the project"
     for model in NETWORKS:
         command = [sys.executable, SCRIPTS / "benchmark.py", "compile"]

@@ -48,17 +48,19 @@ class Day:
     def run(self, parts: Sequence[Part], settings: Any) -> int:
         """Run what is not finished; return the number of cases that are left.
 
-        Cases that failed in an earlier call are tried again after all others.
+        Cases that failed in an earlier call, or needed more than their part's whole time
+        box, are tried again after all others.
         """
         cases = {part.name: part.cases(settings) for part in parts}
         earlier = {part.name: self._read(part) for part in parts}
         for failed in (False, True):
             for part in parts:
+                results = earlier[part.name]
                 todo = {
                     name: case
                     for name, case in cases[part.name].items()
-                    if _status(earlier[part.name], name) != "done"
-                    and (_status(earlier[part.name], name) == "failed") == failed
+                    if _status(results, name) != "done"
+                    and _has_failed(results.get(name, {}), part) == failed
                 }
                 self._run_part(part, todo)
         return sum(
@@ -95,6 +97,13 @@ def _status(results: dict[str, dict], name: str) -> str:
     return results.get(name, {}).get("status", "")
 
 
+def _has_failed(result: dict, part: Part) -> bool:
+    had_all_time = result.get("limit_s", 0.0) > 0.9 * 60 * part.minutes
+    return result.get("status") == "failed" or (
+        result.get("status") == "stopped" and had_all_time
+    )
+
+
 def run_case(case: Case, *, limit_s: float, log: Path) -> dict[str, Any]:
     """Run a command for at most `limit_s` seconds; return its status and results.
 
@@ -123,6 +132,7 @@ def run_case(case: Case, *, limit_s: float, log: Path) -> dict[str, Any]:
     result = {
         "status": status,
         "seconds": round(time.monotonic() - start, 1),
+        "limit_s": round(limit_s, 1),
         "command": " ".join(command),
         "env": case.env,
         "results": _json_lines(output),

@@ -81,6 +81,18 @@ def test_a_second_call_skips_finished_cases_and_tries_failed_ones_last(
     assert log.read_text() == "fd" + "nf"
 
 
+def test_a_case_that_had_its_whole_time_box_is_tried_last(runner, tmp_path):
+    log = tmp_path / "log"
+    note = f"open({str(log)!r}, 'a').write(%r)"
+    # The case "all" was stopped after the whole box of one minute, "part" before.
+    stopped = {"all": 59.0, "part": 20.0}
+    results = {k: {"status": "stopped", "limit_s": s} for k, s in stopped.items()}
+    (tmp_path / "part.json").write_text(json.dumps(results))
+    programs = {name: note % name[0] for name in ("all", "part", "new")}
+    assert run(runner, tmp_path, {"part": programs}) == 0
+    assert log.read_text() == "pna"
+
+
 def test_a_case_ends_at_the_time_limit_with_its_results_so_far(runner, tmp_path):
     slow = "import time; print('{\"a\": 1}', flush=True); time.sleep(600)"
     case = runner.Case(python(slow))
