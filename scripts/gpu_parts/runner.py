@@ -48,8 +48,8 @@ class Day:
     def run(self, parts: Sequence[Part], settings: Any) -> int:
         """Run what is not finished; return the number of cases that are left.
 
-        Cases that failed in an earlier call, or needed more than their part's whole time
-        box, are tried again after all others.
+        Cases that failed in an earlier call, or needed the whole time box of their part
+        and more, are tried again after all others.
         """
         cases = {part.name: part.cases(settings) for part in parts}
         earlier = {part.name: self._read(part) for part in parts}
