@@ -54,7 +54,7 @@ def build_step(
     )
     half = getattr(torch, dtype)
     scaled = dtype == "float16"
-    scaler_g = torch.amp.GradScaler(device, enabled=scaled)
+    scaler_g = torch.amp.GradScaler(device, init_scale=2.0**15, enabled=scaled)
 
     def autocast():
         return torch.autocast(device, half, enabled=dtype != "float32")
@@ -98,7 +98,7 @@ def build_step(
     adam = torch.optim.Adam(
         discriminator.parameters(), LEARNING_RATE_D, betas=(0.5, 0.999), fused=fused
     )
-    scaler_d = torch.amp.GradScaler(device, enabled=scaled)
+    scaler_d = torch.amp.GradScaler(device, init_scale=2.0**15, enabled=scaled)
 
     def adversarial(image: Tensor, label: Tensor) -> dict[str, Tensor]:
         sgd.zero_grad(set_to_none=True)
