@@ -1,6 +1,7 @@
 """Measure the throughput of the input pipeline in images per second.
 
-    python scripts/benchmark.py data --manual_dir=VOCDIR --peer="python PEER.py VOCDIR"
+    python scripts/benchmark.py data --manual_dir=VOCDIR \
+        --peer="python scripts/peers/torch_loader.py --root=VOCDIR/VOCdevkit/VOC2012"
 
 The modes are `decode_only`, in which OpenCV only decodes images and labels; `encoded`,
 the whole pipeline; and `cached`, the whole pipeline with all decoded images in memory.

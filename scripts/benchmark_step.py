@@ -48,11 +48,11 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
         remat=args.remat,
     )
     discriminator = Discriminator(dtype) if mode == "adversarial" else None
-    state, counts = _first_state(args, segmenter, discriminator)
+    state, counts = first_state(args, segmenter, discriminator)
     state, hyper, batch = (
         mesh.replicate(state, devices),
-        mesh.replicate(_hyperparameters(args), devices),
-        mesh.split_batch(_batch(args), devices),
+        mesh.replicate(hyperparameters(args), devices),
+        mesh.split_batch(random_batch(args), devices),
     )
     step = jax.jit(
         functools.partial(
@@ -98,7 +98,8 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
     }
 
 
-def _first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
+def first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
+    """Return the initial state, without weights from a file, and parameter counts."""
     key = jax.random.key(0)
     image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
     scale = precision.loss_scale(args.dtype)
@@ -115,7 +116,8 @@ def _first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
     return train_state.TrainState(jnp.int32(0), player_g, player_d), counts
 
 
-def _hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
+def hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
+    """Return the paper's numbers; its peer in PyTorch has the same ones."""
     total = args.warmup + args.steps + CHUNKS
     return steps.Hyperparameters(
         seed=0,
@@ -131,7 +133,8 @@ def _hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
     )
 
 
-def _batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
+def random_batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Return random images and labels."""
     rng = np.random.default_rng(0)
     shape = (args.batch, args.size, args.size)
     label = rng.integers(0, args.classes, shape, np.uint8)

@@ -1,15 +1,18 @@
 """Measure time, memory and throughput of a training step, without any data.
 
-    python scripts/benchmark.py train --peer=PEER.py
+    python scripts/benchmark.py train
+    python scripts/benchmark.py train --peer    # compared with PyTorch
 
 Standard output has one JSON object per line and case; a table of all cases follows on
 standard error. Every case runs in its own process, so that its peak memory is measured
 separately.
 
---peer is a script that does the same work in another framework. It takes the options
---model --device --dtype --size --batch --classes --steps --warmup and, on CUDA,
---compile. It prints one JSON object per line with at least the fields "framework" (such
-as "torch 2.11"), "model", "mode" and "ms_per_step".
+--peer is a script that does the same work in another framework; without a value it is
+scripts/peers/torch_step.py, which needs PyTorch (--peer_python names an interpreter
+that has it). A script of your own takes the options --model --mode --device --dtype
+--size --batch --classes --steps --warmup and, on CUDA, --compile. It prints one JSON
+object per line with at least the fields "framework" (such as "torch 2.11"), "model",
+"mode" and "ms_per_step".
 """
 
 import argparse
@@ -17,12 +20,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import benchmark_step
 
 from tempseg_jax import precision
 from tempseg_jax.cli import huge_pages
+
+TORCH_PEER = Path(__file__).parent / "peers" / "torch_step.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile", metavar="DIR", help="write a profiler trace of a few steps"
     )
     parser.add_argument(
-        "--peer", metavar="FILE", help="script to compare with (see above)"
+        "--peer",
+        nargs="?",
+        const=str(TORCH_PEER),
+        metavar="FILE",
+        help="compare with PyTorch, or with this script (see above)",
     )
     parser.add_argument(
         "--peer_python",
@@ -146,6 +156,7 @@ def _peer_results(
     """
     device = {"gpu": "cuda"}.get(platform, platform)
     command = [args.peer_python, args.peer, f"--model={model}", f"--device={device}"]
+    command += ["--mode", *args.mode]
     for name in ("dtype", "size", "batch", "classes", "steps", "warmup"):
         command.append(f"--{name}={getattr(args, name)}")
     results = _lines(command)

@@ -61,7 +61,7 @@ def accumulated_step(
             for player, g in zip(_players(state), gradients, strict=False)
         ]
         sums = [
-            jax.tree.map(lambda total, x: total + x / micro_batches, total, g.grads)
+            jax.tree.map(jnp.add, total, g.grads)
             for total, g in zip(sums, gradients, strict=False)
         ]
         finite = [
@@ -79,6 +79,8 @@ def accumulated_step(
     (state_after, sums, finite), metrics = jax.lax.scan(
         accumulate, start, (jnp.arange(micro_batches), parts, weights)
     )
+    # Divided after the loop: XLA moves the all-reduces of plain sums out of the loop.
+    sums = jax.tree.map(lambda x: x / micro_batches, sums)
     gradients = [
         Gradients(grads, player.batch_stats, player.loss_scale, ok)
         for player, grads, ok in zip(_players(state_after), sums, finite, strict=True)

@@ -98,11 +98,21 @@ def test_the_peer_runs_on_our_platform_and_the_parent_process_uses_no_device(
     benchmark_train.add_arguments(parser)
     words = ["--model", "fcn8s", "--mode", "supervised", "--peer=peer.py"]
     assert benchmark_train.run(parser.parse_args(words)) == 0
-    assert all(f"--device={device}" in command for command in commands[1:])
+    for command in commands[1:]:
+        assert f"--device={device}" in command
+        assert command[command.index("--mode") + 1] == "supervised"
     # Ours, the peer without compilation and, on CUDA, the peer with it.
     assert len(commands) == (3 if device == "cuda" else 2)
     assert "torch 2" in capsys.readouterr().err
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"  # the peer uses one
+
+
+def test_the_default_peer_is_the_one_of_the_repository(benchmark_train):
+    parser = argparse.ArgumentParser()
+    benchmark_train.add_arguments(parser)
+    assert parser.parse_args([]).peer is None
+    peer = SCRIPTS / "peers" / "torch_step.py"
+    assert parser.parse_args(["--peer"]).peer == str(peer) and peer.exists()
 
 
 def test_resident_memory_is_measured_in_mib(benchmark_data):

@@ -1,0 +1,139 @@
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+SCRIPTS = ROOT / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)  # as Python does when it runs a script
+
+
+@pytest.fixture
+def runner():
+    return importlib.import_module("gpu_parts.runner")
+
+
+@pytest.fixture
+def gpu_day():
+    return importlib.import_module("gpu_day")
+
+
+def python(program):
+    return [sys.executable, "-S", "-c", program]
+
+
+def run(runner, folder, parts, *, seconds=60.0):
+    """Run parts, given as {name: {case name: program or case}}; return their number."""
+
+    def part(name, programs):
+        cases = {
+            key: each if isinstance(each, runner.Case) else runner.Case(python(each))
+            for key, each in programs.items()
+        }
+        return runner.Part(name, 1.0, lambda settings: cases)
+
+    day = runner.Day(folder, deadline=time.monotonic() + seconds)
+    return day.run([part(*item) for item in parts.items()], None)
+
+
+def read(folder, part):
+    return json.loads((folder / f"{part}.json").read_text())
+
+
+def test_a_failure_is_recorded_with_its_last_line_and_the_rest_goes_on(
+    runner, tmp_path
+):
+    parts = {
+        "first": {"bad": "print('{\"a\": 1}'); raise ValueError('no card')"},
+        "second": {"good": "print('noise'); print('{\"b\": 2}')"},
+    }
+    assert run(runner, tmp_path, parts) == 1
+    bad, good = read(tmp_path, "first")["bad"], read(tmp_path, "second")["good"]
+    assert (bad["status"], bad["error"]) == ("failed", "ValueError: no card")
+    assert bad["results"] == [{"a": 1}]  # what it printed before is kept
+    assert (good["status"], good["results"]) == ("done", [{"b": 2}])
+
+
+def test_a_second_call_skips_finished_cases_and_tries_failed_ones_last(
+    runner, tmp_path
+):
+    log = tmp_path / "log"
+    note = f"open({str(log)!r}, 'a').write(%r)"
+    fails_once = f"import os, sys; sys.exit(not os.path.exists({str(log)!r} + '2'))"
+    parts = {
+        "part": {
+            "fails": note % "f" + f"; {fails_once}",
+            "done": note % "d",
+        }
+    }
+    assert run(runner, tmp_path, parts) == 1
+    (tmp_path / "log2").touch()
+    parts["part"]["new"] = note % "n"
+    assert run(runner, tmp_path, parts) == 0
+    assert log.read_text() == "fd" + "nf"
+
+
+def test_a_case_that_had_its_whole_time_box_is_tried_last(runner, tmp_path):
+    log = tmp_path / "log"
+    note = f"open({str(log)!r}, 'a').write(%r)"
+    # The case "all" was stopped after the whole box of one minute, "part" before.
+    stopped = {"all": 59.0, "part": 20.0}
+    results = {k: {"status": "stopped", "limit_s": s} for k, s in stopped.items()}
+    (tmp_path / "part.json").write_text(json.dumps(results))
+    programs = {name: note % name[0] for name in ("all", "part", "new")}
+    assert run(runner, tmp_path, {"part": programs}) == 0
+    assert log.read_text() == "pna"
+
+
+def test_a_case_ends_at_the_time_limit_with_its_results_so_far(runner, tmp_path):
+    slow = "import time; print('{\"a\": 1}', flush=True); time.sleep(600)"
+    case = runner.Case(python(slow))
+    result = runner.run_case(case, limit_s=4.0, log=tmp_path / "slow")
+    assert (result["status"], result["results"]) == ("stopped", [{"a": 1}])
+    assert result["seconds"] < 60
+
+
+def test_nothing_is_started_when_the_time_is_over(runner, tmp_path):
+    assert run(runner, tmp_path, {"part": {"a": "1/0"}}, seconds=1.0) == 1
+    assert not (tmp_path / "part.json").exists()
+
+
+def test_what_is_not_available_is_said_in_words_and_is_not_left_to_do(runner, tmp_path):
+    case = runner.Case(unavailable="no PyTorch")
+    assert run(runner, tmp_path, {"part": {"peer": case}}) == 0
+    expected = {"peer": {"status": "not available", "reason": "no PyTorch"}}
+    assert read(tmp_path, "part") == expected
+
+
+def test_every_part_has_cases_whose_commands_exist(gpu_day, tmp_path):
+    words = [f"--out={tmp_path}", f"--manual_dir={tmp_path}", "--tiny"]
+    settings = gpu_day.parse([*words, "--config.model.width=0.5"])
+    for part in gpu_day.PARTS:
+        cases = part.cases(settings)
+        assert cases and all(name.isascii() for name in cases)
+        for case in cases.values():
+            assert all(Path(word).exists() for word in case.command[:2])
+    trainings = [*gpu_day.PARTS[-1].cases(settings).values()]
+    assert all("--config.model.width=0.5" in case.command for case in trainings)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--manual_dir=missing", "missing: this folder does not exist"),
+        ("--sizes=3", "unknown option --sizes=3"),
+        ("--peer_python=no-such-python", "there is no such program"),
+    ],
+)
+def test_a_wrong_option_is_reported(gpu_day, tmp_path, capsys, word, message):
+    with pytest.raises(SystemExit):
+        gpu_day.parse([f"--out={tmp_path}", word])
+    assert message in capsys.readouterr().err
