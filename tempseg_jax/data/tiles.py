@@ -23,6 +23,8 @@ from tempseg_jax.data.transforms import CropSource
 VERSION = 1  # increase it when the stored content changes
 TILE = 128
 """Height and width of a tile in pixels."""
+GROUP = 16
+"""Rows of which only the first is stored by itself, see `to_residual`."""
 CONTENT = "tiles.json"
 """Name of the file that is written last, with the size of each image."""
 
@@ -86,7 +88,7 @@ class _Image:
 
     def __getitem__(self, window: tuple[slice, slice]) -> UInt8[np.ndarray, "h w 3"]:
         rows, columns = window
-        first = rows.start - rows.start % TILE  # differences start at the tile's top
+        first = rows.start - rows.start % GROUP
         residual = _read(self.array[self.index, first : rows.stop, columns])
         return from_residual(residual, skip=rows.start - first)
 
@@ -168,13 +170,13 @@ def stored_bytes(folder: Path) -> tuple[int, int]:
 def to_residual(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """Return R - G, G, B - G, each minus its value in the row above, modulo 256.
 
-    The top row of each tile has no row above it, so that a tile can be read alone.
+    In every 16th row nothing is subtracted, so that reading can start there.
     """
     green = image[..., 1]
     planes = np.stack([image[..., 0] - green, green, image[..., 2] - green], axis=-1)
     residual = planes.copy()
     residual[1:] -= planes[:-1]
-    residual[::TILE] = planes[::TILE]
+    residual[::GROUP] = planes[::GROUP]
     return residual
 
 
@@ -184,12 +186,12 @@ def from_residual(
     """Invert `to_residual`, in place.
 
     Args:
-        residual: Rows from the top of a tile on; any columns.
+        residual: Rows from a multiple of 16 on; any columns.
         skip: Number of rows at the top that are left out of the result.
     """
-    for row in range(1, min(TILE, len(residual))):
-        below = residual[row::TILE]  # this row of every tile
-        np.add(below, residual[row - 1 :: TILE][: len(below)], out=below)
+    for row in range(1, min(GROUP, len(residual))):
+        below = residual[row::GROUP]  # this row of every group
+        np.add(below, residual[row - 1 :: GROUP][: len(below)], out=below)
     image = residual[skip:]
     green = cv2.extractChannel(image, 1)
     image += cv2.merge((green, np.zeros_like(green), green))

@@ -1,8 +1,5 @@
 import dataclasses
 import shutil
-import signal
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -10,9 +7,8 @@ import pytest
 
 from tempseg_jax.data import pipeline, tile_preparation, tiles
 from tempseg_jax.data.catalog import load_split
-from tempseg_jax.data.tiles import TILE
+from tempseg_jax.data.tiles import GROUP, TILE
 from tests import miniatures
-from tests.support import ROOT
 
 SIZES = [(300, 420), (2 * TILE, 3 * TILE), (131, 129), (20, 30), (TILE, 500)]
 
@@ -100,12 +96,12 @@ def test_every_window_has_the_pixels_of_the_decoded_image(split, stored):
                 np.testing.assert_array_equal(example[key][window], whole[key][window])
 
 
-def test_residuals_of_any_pixels_are_inverted_from_the_top_of_any_tile():
+def test_residuals_of_any_pixels_are_inverted_from_the_top_of_any_group():
     # Noise reaches every difference modulo 256.
-    shape = (2 * TILE + 5, 7, 3)
+    shape = (2 * GROUP + 5, 7, 3)
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     residual = tiles.to_residual(image)
-    for top in (0, TILE, 2 * TILE):
+    for top in (0, GROUP, 2 * GROUP):
         for skip in (0, 1, 4):
             for stop in (top + 5, len(image)):
                 rows = tiles.from_residual(residual[top:stop].copy(), skip=skip)
@@ -113,11 +109,11 @@ def test_residuals_of_any_pixels_are_inverted_from_the_top_of_any_tile():
 
 
 def test_a_residual_is_the_definition_of_its_docstring():
-    image = np.zeros((TILE + 1, 1, 3), np.uint8)
+    image = np.zeros((GROUP + 1, 1, 3), np.uint8)
     image[:] = 10, 20, 25
     image[1] = 10, 19, 30
     residual = tiles.to_residual(image)
-    assert residual[0, 0].tolist() == residual[TILE, 0].tolist() == [246, 20, 5]
+    assert residual[0, 0].tolist() == residual[GROUP, 0].tolist() == [246, 20, 5]
     assert residual[1, 0].tolist() == [1, 255, 6]
 
 
@@ -163,23 +159,6 @@ def test_photographs_give_the_same_batches_in_less_space(shared_data, tmp_path):
     changes = {"crop_size": 416, "photometric": False, "count": 4}
     assert_equal(batches(split, None, **changes), batches(split, stored, **changes))
     assert tiles.stored_bytes(stored.folder)[1] < len(png)
-
-
-def test_tiles_are_prepared_once_and_again_for_changed_files(tmp_path, capfd):
-    root = write_images(tmp_path / "own")
-    first = tile_preparation.prepare(load(root, tmp_path / "t"), on_error="raise")
-    message = capfd.readouterr().err
-    assert "preparing tiles of folder train in" in message
-    assert "5 images, about 0.00 GB" in message
-    again = tile_preparation.prepare(load(root, tmp_path / "t"), on_error="raise")
-    assert "preparing tiles" not in capfd.readouterr().err
-    assert again.folder == first.folder
-    miniatures.write_folder(root, {"train/3.png": miniatures.png(smooth(9, 20, 30))})
-    changed = load(root, tmp_path / "t")
-    new = tile_preparation.prepare(changed, on_error="raise")
-    assert new.folder != first.folder
-    whole = np.s_[0:20, 0:30]
-    np.testing.assert_array_equal(new[3]["image"][whole], smooth(9, 20, 30))
 
 
 class Examples(list):
@@ -236,92 +215,3 @@ def test_a_damaged_tile_is_reported_when_it_is_read(copy):
         for top in (0, TILE):
             for left in (0, TILE, 2 * TILE):
                 image[top : top + 1, left : left + 1]
-
-
-def test_an_interrupted_preparation_is_not_mistaken_for_a_finished_one(
-    split, tmp_path, monkeypatch
-):
-    split = load(write_images(tmp_path / "own"), tmp_path / "tfds")
-    write = tiles.write
-
-    def interrupt(arrays, index, **example):
-        if index == 3:
-            raise KeyboardInterrupt
-        write(arrays, index, **example)
-
-    monkeypatch.setattr(tiles, "write", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        tile_preparation.prepare(split, on_error="raise")
-    assert not list(tmp_path.rglob("zarr.json"))
-    monkeypatch.setattr(tiles, "write", write)
-    stored = tile_preparation.prepare(split, on_error="raise")
-    assert_equal(batches(split, None, 3), batches(split, stored, 3))
-
-
-def run(code, folder):
-    script = (
-        "import os, signal\n"
-        "from tempseg_jax.data import tile_preparation, tiles\n"
-        "from tests.data.test_tiles import load, prepare_in\n"
-        f"folder = {str(folder)!r}\n{code}"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
-    )
-
-
-def prepare_in(folder):
-    split = load(f"{folder}/own", f"{folder}/tfds")
-    return tile_preparation.prepare(split, on_error="raise")
-
-
-@pytest.mark.timeout(120)
-def test_a_killed_preparation_is_not_mistaken_for_a_finished_one(tmp_path):
-    write_images(tmp_path / "own")
-    code = (
-        "def kill(path, content): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "tile_preparation.write_json = kill\n"  # after all tiles are written
-        "prepare_in(folder)\n"
-    )
-    assert run(code, tmp_path).returncode == -signal.SIGKILL
-    assert list(tmp_path.rglob("*.incomplete/image/zarr.json"))  # it had started
-    assert len(prepare_in(tmp_path)) == 5
-    assert not list(tmp_path.rglob("*incomplete*"))
-
-
-@pytest.mark.timeout(120)
-def test_a_full_disk_is_reported_in_one_line_and_nothing_is_kept(tmp_path):
-    load(write_images(tmp_path / "own"), tmp_path / "tfds")
-    code = (
-        "import resource\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-        "try: prepare_in(folder)\n"
-        "except OSError as error: print(error)\n"
-    )
-    done = run(code, tmp_path)
-    (line,) = done.stdout.splitlines()
-    assert "train: cannot be written" in line and "data.data_dir" in line
-    assert "data.tiles=False" in line
-    assert not list(tmp_path.rglob("zarr.json"))
-
-
-def test_a_disk_that_is_too_small_is_reported_before_most_is_written(
-    tmp_path, monkeypatch
-):
-    split = load(write_images(tmp_path / "own"), tmp_path / "tfds")
-    usage = shutil._ntuple_diskusage(10**9, 10**9, 1000)
-    monkeypatch.setattr(tile_preparation.shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(tile_preparation, "_SAMPLE", 2)
-    written = []
-    write = tiles.write
-
-    def record(arrays, index, **example):
-        written.append(index)
-        write(arrays, index, **example)
-
-    monkeypatch.setattr(tiles, "write", record)
-    with pytest.raises(OSError, match=r"needs about .* more bytes, but 1,000 are free"):
-        tile_preparation.prepare(split, on_error="raise")
-    assert sorted(written) == [0, 2]
-    assert not list(tmp_path.rglob("zarr.json"))
