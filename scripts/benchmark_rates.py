@@ -3,6 +3,7 @@
 import concurrent.futures
 import itertools
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -17,6 +18,8 @@ import numpy as np
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.types import Batch
 
+_IDLE_S = 0.2
+
 
 class Rate(NamedTuple):
     """Throughput of one measurement."""
@@ -29,6 +32,7 @@ def batches_rate(
     batches: Iterator[Batch], *, images: int, batch_size: int, num_workers: int
 ) -> Rate:
     """Measure a pipeline that is already running."""
+    _wait_until_idle()
     # Batches that were prefetched before the clock starts must not be counted.
     for _ in range(2 * num_workers + 1):
         next(batches)
@@ -37,6 +41,14 @@ def batches_rate(
     for batch in itertools.islice(batches, count):
         del batch
     return _since(start, cpu, images=count * batch_size)
+
+
+def _wait_until_idle() -> None:
+    """Wait for the threads of other pipelines, which fill their buffers once more."""
+    used = -math.inf
+    while time.process_time() - used > _IDLE_S / 10:
+        used = time.process_time()
+        time.sleep(_IDLE_S)
 
 
 def _since(start: float, cpu: float, *, images: int) -> Rate:
@@ -54,6 +66,7 @@ def decode_rate(split: Split, *, images: int, num_workers: int) -> Rate:
         cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
         cv2.imdecode(np.frombuffer(record["label"], np.uint8), cv2.IMREAD_GRAYSCALE)
 
+    _wait_until_idle()
     with concurrent.futures.ThreadPoolExecutor(max(1, num_workers)) as pool:
         start, cpu = time.perf_counter(), time.process_time()
         list(pool.map(decode, records))

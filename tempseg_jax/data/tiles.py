@@ -42,18 +42,21 @@ class Tiles:
     """
 
     def __init__(self, folder: Path):
-        content = json.loads((folder / CONTENT).read_text())
         self.folder = folder
-        self._sizes = content["sizes"]
-        if list(stored_bytes(folder)) != content["files_and_bytes"]:
+        try:
+            content = json.loads((folder / CONTENT).read_text())
+            if list(stored_bytes(folder)) != content["files_and_bytes"]:
+                raise ValueError("files are missing or were changed")
+            self._arrays = {
+                name: ts.open(_spec(folder / name), open=True).result()
+                for name in _CHANNELS
+            }
+        except (OSError, ValueError) as error:
             raise OSError(
-                f"{folder}: files are missing or were changed; delete this folder, and"
-                " the tiles are prepared again"
-            )
-        self._arrays = {
-            name: ts.open(_spec(folder / name), open=True).result()
-            for name in _CHANNELS
-        }
+                f"{folder}: {error}; delete this folder, and the tiles are prepared"
+                " again"
+            ) from error
+        self._sizes = content["sizes"]
 
     def __len__(self) -> int:
         return len(self._sizes)

@@ -199,9 +199,10 @@ def test_tiles_of_another_split_are_refused(split, stored):
         batches(few, stored)
 
 
-def test_a_lost_file_is_reported_when_tiles_are_opened(copy):
-    next(path for path in sorted((copy / "label").iterdir())).unlink()
-    with pytest.raises(OSError, match=r"copy: files are missing .*delete this folder"):
+@pytest.mark.parametrize("lost", ["label/0.0.0.0", "image/zarr.json", "tiles.json"])
+def test_a_lost_file_is_reported_when_tiles_are_opened(copy, lost):
+    (copy / lost).unlink()
+    with pytest.raises(OSError, match=r"copy: .*; delete this folder, and the tiles"):
         tiles.Tiles(copy)
 
 
