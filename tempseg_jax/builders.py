@@ -257,7 +257,11 @@ def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:
 
 
 def training_batches(
-    config: ConfigDict, split: catalog.Split, tiles: Tiles | None, *, first_step: int
+    config: ConfigDict,
+    split: catalog.Split,
+    tiles: Tiles | None = None,
+    *,
+    first_step: int,
 ) -> Iterator[Batch]:
     """Yield this process's share of every batch after `first_step`, endlessly."""
     data = config.data
