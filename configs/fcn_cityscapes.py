@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config = fcn_voc.get_config()
     config.data.name = "cityscapes"  # manual_dir: the two zips, or unpacked
     config.data.train_split = "train"
+    config.data.tiles = True  # written once, in less space than the PNG files
     config.objective.alpha = 0.1
     config.eval_batch_size = 2  # of 2048x1024 pixels
     return config

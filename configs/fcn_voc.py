@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     config.data.photometric = False  # random brightness, contrast, saturation, hue
     config.data.num_workers = 8  # threads that decode and augment
     config.data.cache_bytes = 0  # memory for decoded images
+    config.data.tiles = False  # store large images as tiles; a crop decodes a few
     config.data.on_error = "raise"  # for unreadable files; or skip
 
     config.model = ConfigDict()

@@ -2,12 +2,19 @@
 
     python scripts/benchmark.py data --manual_dir=VOCDIR \
         --peer="python scripts/peers/torch_loader.py --root=VOCDIR/VOCdevkit/VOC2012"
+    python scripts/benchmark.py data --dataset=cityscapes --photos=PHOTOS
 
 The modes are `decode_only`, in which OpenCV only decodes images and labels; `encoded`,
-the whole pipeline; and `cached`, the whole pipeline with all decoded images in memory.
-Every round measures each mode once, so that a change in the load of the machine affects
-all modes. Standard output has one JSON object per line and mode, with the median, the
-minimum and the maximum over the rounds.
+the whole pipeline; `cached`, the whole pipeline with all decoded images in memory; and
+`crops`, the whole pipeline with images stored as tiles (`data.tiles`), for Cityscapes
+in place of `cached`, and with --tiles for any dataset. Every round measures each mode
+once, so that a change in the load of the machine affects all modes. Standard output has
+one JSON object per line and mode, with the median, the minimum and the maximum over the
+rounds, and the median of the processor time, which depends less on other processes.
+
+Cityscapes without --manual_dir measures images that are made for it, of 2048x1024
+pixels: tiled from the photographs in --photos, such as VOC's JPEGImages, or from
+generated scenes. The field `images` says which.
 
 --peer is a command that does the same work with another library, for the same files and
 with the same number of workers. The last line that it prints must be a JSON object with
@@ -15,26 +22,24 @@ the field `images_per_s`. It is run once per round.
 """
 
 import argparse
-import concurrent.futures
-import itertools
 import json
 import os
-import re
-import shlex
 import statistics
-import subprocess
-import time
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
-import numpy as np
+import benchmark_photos
+from benchmark_rates import Rate, batches_rate, decode_rate, peer_rate, resident_mib
 
 from tempseg_jax.cli import command
-from tempseg_jax.data import pipeline
+from tempseg_jax.data import pipeline, tile_preparation
 from tempseg_jax.data.catalog import Split, load_split
+from tempseg_jax.data.tiles import Tiles
 
 _EVERYTHING = 1 << 40
+_MADE_IMAGES = 48
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +83,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=int,
         default=1600,
-        help="images per measurement (default: %(default)s)",
+        help="images per measurement, and a tenth of it where whole images of "
+        "Cityscapes are decoded (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        help="folder of photographs from which images are made, if Cityscapes is "
+        "measured without --manual_dir (default: generated scenes)",
+    )
+    parser.add_argument(
+        "--made_images",
+        type=int,
+        default=_MADE_IMAGES,
+        help="number of these images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tiles",
+        action="store_true",
+        help="also measure crops from tiles; always, for Cityscapes",
     )
     parser.add_argument(
         "--epochs",
@@ -98,16 +121,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one JSON object per mode."""
     with command.one_line_errors(debug=False):
-        for name in ("batch_size", "crop_size", "rounds", "images"):
+        for name in ("batch_size", "crop_size", "rounds", "images", "made_images"):
             if getattr(args, name) < 1:
                 raise ValueError(f"--{name}={getattr(args, name)}: give 1 or more")
         if args.num_workers < 0:
             raise ValueError(f"--num_workers={args.num_workers}: give 0 or more")
-        return _measure(args)
+        if args.photos and (args.dataset != "cityscapes" or args.manual_dir):
+            raise ValueError(
+                f"--photos={args.photos} needs --dataset=cityscapes, without "
+                "--manual_dir"
+            )
+        if args.dataset == "cityscapes" and not args.manual_dir:
+            with _made_cityscapes(args) as images:
+                return _measure(args, images)
+        return _measure(args, args.manual_dir or args.dataset)
 
 
-def _measure(args: argparse.Namespace) -> int:
-    may_be_partial = args.dataset in ("voc", "cityscapes")
+@contextmanager
+def _made_cityscapes(args: argparse.Namespace) -> Iterator[str]:
+    """Set the arguments to a temporary dataset; yield what its images are made of."""
+    with tempfile.TemporaryDirectory(prefix="tempseg_jax_", dir=args.data_dir) as made:
+        args.manual_dir, args.data_dir = f"{made}/cityscapes", f"{made}/prepared"
+        yield benchmark_photos.write(
+            Path(args.manual_dir), photos=args.photos, count=args.made_images
+        )
+
+
+def _measure(args: argparse.Namespace, images: str) -> int:
+    large = args.dataset == "cityscapes"
+    may_be_partial = large or args.dataset == "voc"
     split = load_split(
         args.dataset,
         split=args.split or ("trainval" if args.dataset == "voc" else "train"),
@@ -115,31 +157,60 @@ def _measure(args: argparse.Namespace) -> int:
         data_dir=args.data_dir,
         **({"allow_missing": True} if may_be_partial else {}),
     )
+    tiles = None
+    if large or args.tiles:
+        tiles = tile_preparation.prepare(split, on_error="raise")
     if args.epochs:
-        return _watch_memory(split, args)
-    cached = _batches(split, args, cache_bytes=_EVERYTHING)
-    # After three epochs almost surely every image is in the cache.
-    for _ in range(3 * len(split.examples) // args.batch_size):
-        next(cached)
-    modes: dict[str, Callable[[], float]] = {
-        "decode_only": lambda: _decode_rate(split, args),
-        "encoded": lambda: _rate(_batches(split, args, cache_bytes=0), args),
-        "cached": lambda: _rate(cached, args),
-    }
-    if args.peer:
-        modes["peer"] = lambda: _peer_rate(args.peer)
-    rates: dict[str, list[float]] = {mode: [] for mode in modes}
+        return _watch_memory(split, tiles, args)
+    modes = _modes(split, tiles, args, large=large)
+    rates: dict[str, list[Rate]] = {mode: [] for mode in modes}
+    resident = dict.fromkeys(modes, 0)
     for _ in range(args.rounds):
         for mode, measure in modes.items():
             rates[mode].append(measure())
+            resident[mode] = max(resident[mode], resident_mib())
     for mode, values in rates.items():
-        _report(mode, values, args)
+        _report(mode, values, args, images=images, rss_mib=resident[mode])
     return 0
 
 
-def _watch_memory(split: Split, args: argparse.Namespace) -> int:
+def _modes(
+    split: Split, tiles: Tiles | None, args: argparse.Namespace, *, large: bool
+) -> dict[str, Callable[[], Rate]]:
+    """Return the measurement of each mode."""
+    whole = max(1, args.images // 10) if large else args.images
+
+    def rate(batches: Iterator, images: int) -> Rate:
+        return batches_rate(
+            batches,
+            images=images,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+        )
+
+    modes = {
+        "decode_only": lambda: decode_rate(
+            split, images=whole, num_workers=args.num_workers
+        ),
+        "encoded": lambda: rate(_batches(split, None, args, cache_bytes=0), whole),
+    }
+    if not large:  # otherwise all decoded images need too much memory
+        cached = _batches(split, None, args, cache_bytes=_EVERYTHING)
+        # After three epochs almost surely every image is in the cache.
+        for _ in range(3 * len(split.examples) // args.batch_size):
+            next(cached)
+        modes["cached"] = lambda: rate(cached, args.images)
+    if tiles is not None:
+        crops = _batches(split, tiles, args, cache_bytes=0)
+        modes["crops"] = lambda: rate(crops, args.images)
+    if args.peer:
+        modes["peer"] = lambda: peer_rate(args.peer)
+    return modes
+
+
+def _watch_memory(split: Split, tiles: Tiles | None, args: argparse.Namespace) -> int:
     """Print the resident memory after each epoch, to show whether it grows."""
-    batches = _batches(split, args, cache_bytes=args.cache_bytes)
+    batches = _batches(split, tiles, args, cache_bytes=args.cache_bytes)
     resident = []
     for _ in range(args.epochs):
         for _ in range(len(split.examples) // args.batch_size):
@@ -149,27 +220,30 @@ def _watch_memory(split: Split, args: argparse.Namespace) -> int:
     return 0
 
 
-def _report(mode: str, values: list[float], args: argparse.Namespace) -> None:
+def _report(
+    mode: str, rates: list[Rate], args: argparse.Namespace, *, images: str, rss_mib: int
+) -> None:
+    values = [rate.images_per_s for rate in rates]
+    cpu = [rate.cpu_ms for rate in rates if rate.cpu_ms is not None]
     result = {
         "mode": mode,
         "images_per_s": round(statistics.median(values), 1),
         "spread": [round(min(values), 1), round(max(values), 1)],
+        "cpu_ms_per_image": round(statistics.median(cpu), 2) if cpu else None,
         "num_workers": args.num_workers,
         "cores": len(os.sched_getaffinity(0)),
-        "rss_mib": resident_mib(),
+        "rss_mib": rss_mib,
+        "images": images,
     }
     print(json.dumps(result), flush=True)
 
 
-def resident_mib() -> int:
-    """Return the resident memory of this process in MiB, as Linux reports it."""
-    status = Path("/proc/self/status").read_text()
-    return round(int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 2**10)
-
-
-def _batches(split: Split, args: argparse.Namespace, *, cache_bytes: int) -> Iterator:
+def _batches(
+    split: Split, tiles: Tiles | None, args: argparse.Namespace, *, cache_bytes: int
+) -> Iterator:
     return pipeline.train_batches(
         split,
+        tiles=tiles,
         batch_size=args.batch_size,
         crop_size=args.crop_size,
         min_scale=0.5,
@@ -184,42 +258,3 @@ def _batches(split: Split, args: argparse.Namespace, *, cache_bytes: int) -> Ite
         process_index=0,
         process_count=1,
     )
-
-
-def _rate(batches: Iterator, args: argparse.Namespace) -> float:
-    # Batches that were prefetched before the clock starts must not be counted.
-    for _ in range(2 * args.num_workers + 1):
-        next(batches)
-    count = max(1, args.images // args.batch_size)
-    start = time.perf_counter()
-    for batch in itertools.islice(batches, count):
-        del batch
-    return count * args.batch_size / (time.perf_counter() - start)
-
-
-def _decode_rate(split: Split, args: argparse.Namespace) -> float:
-    records = [split.examples[i] for i in range(min(len(split.examples), args.images))]
-
-    def decode(record: dict) -> None:
-        cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
-        cv2.imdecode(np.frombuffer(record["label"], np.uint8), cv2.IMREAD_GRAYSCALE)
-
-    with concurrent.futures.ThreadPoolExecutor(max(1, args.num_workers)) as pool:
-        start = time.perf_counter()
-        list(pool.map(decode, records))
-        return len(records) / (time.perf_counter() - start)
-
-
-def _peer_rate(peer: str) -> float:
-    result = subprocess.run(shlex.split(peer), capture_output=True, text=True)
-    if result.returncode:
-        raise ValueError(
-            f"--peer={peer}: the command failed: {result.stderr.strip()[-200:]}"
-        )
-    try:
-        return json.loads(result.stdout.strip().splitlines()[-1])["images_per_s"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"--peer={peer}: the last line that it printed is not a JSON object with "
-            "the field images_per_s; print one"
-        ) from error

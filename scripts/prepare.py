@@ -6,7 +6,8 @@ r"""Prepare a dataset before training and report its content.
 
 The report lists image sizes, pixels and images per class, the share of void, and every
 problem file. The exit status is 1 if there are problem files. Training with the same
-dataset name, folder and options uses the prepared dataset.
+dataset name, folder and options uses the prepared dataset. With --tiles, or if the
+config sets data.tiles, the training split is also stored as tiles.
 """
 
 import functools
@@ -18,9 +19,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tempseg_jax.cli import config_flag
-from tempseg_jax.data import inspection, pipeline
+from tempseg_jax.data import inspection, pipeline, tile_preparation
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
 from tempseg_jax.data.problem_files import ON_ERROR
+from tempseg_jax.data.tiles import Tiles, stored_bytes
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Config file; it replaces the flags of the dataset."
@@ -44,6 +46,9 @@ _ALLOW_MISSING = flags.DEFINE_bool(
 _ON_ERROR = flags.DEFINE_enum(
     "on_error", "raise", list(ON_ERROR), "Stop at problem files, or skip them."
 )
+_TILES = flags.DEFINE_bool(
+    "tiles", False, "Also store the first split as tiles, to train on large images."
+)
 _PREVIEW = flags.DEFINE_string(
     "preview", None, "PNG file to write, with augmented samples of the first split."
 )
@@ -55,6 +60,7 @@ _FIELDS = {
     "option": "data.options.NAME",
     "allow_missing": "data.options.allow_missing",
     "on_error": "data.on_error",
+    "tiles": "data.tiles",
 }
 """The config field of each flag."""
 
@@ -71,10 +77,14 @@ def main(argv: list[str]) -> int:
     left_out = splits[0].left_out
     if left_out:
         print("\n".join([f"skipped in all splits: {len(left_out)}", *left_out]))
+    tiles = None
+    if _stores_tiles():
+        tiles = tile_preparation.prepare(splits[0], on_error=arguments["on_error"])
+        size = stored_bytes(tiles.folder)[1] / 1e9
+        print(f"tiles of {names[0]}: {size:.2f} GB in {tiles.folder}")
     if _PREVIEW.value:
-        picture = inspection.grid(
-            _batch(splits[0]), palette=splits[0].palette, columns=2
-        )
+        batch = _batch(splits[0], tiles)
+        picture = inspection.grid(batch, palette=splits[0].palette, columns=2)
         inspection.save_grid(picture, _PREVIEW.value)
         print(f"{_PREVIEW.value}: augmented samples of {names[0]}")
     return int(any(report.problems for report in reports) or bool(left_out))
@@ -95,6 +105,13 @@ def _from_config() -> tuple[dict[str, Any], list[str]]:
         **data.options,
     }
     return arguments, _SPLIT.value or [data.train_split, data.val_split]
+
+
+def _stores_tiles() -> bool:
+    if _CONFIG.value is None:
+        return _TILES.value
+    data = _CONFIG.value.data  # tiles are for training only
+    return data.tiles and (_SPLIT.value or [data.train_split])[0] == data.train_split
 
 
 def _from_flags() -> tuple[dict[str, Any], list[str]]:
@@ -125,10 +142,11 @@ def _option(option: str) -> tuple[str, Any]:
         ) from error
 
 
-def _batch(split: Split) -> dict:
+def _batch(split: Split, tiles: Tiles | None) -> dict:
     data = None if _CONFIG.value is None else _CONFIG.value.data
     batches = pipeline.train_batches(
         split,
+        tiles=tiles,
         batch_size=8,
         crop_size=data.crop_size if data else 416,
         min_scale=data.min_scale if data else 0.5,

@@ -17,7 +17,8 @@ from jaxtyping import Array, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
 from tempseg_jax import losses, mesh, optim, precision, steps, train_state
-from tempseg_jax.data import catalog, pipeline
+from tempseg_jax.data import catalog, pipeline, tile_preparation
+from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
@@ -244,13 +245,29 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
     )
 
 
+def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:
+    """Return the training split as tiles, preparing them on first use.
+
+    Returns:
+        The tiles, or None if the config uses none.
+    """
+    if not config.data.tiles:
+        return None
+    return tile_preparation.prepare(split, on_error=config.data.on_error)
+
+
 def training_batches(
-    config: ConfigDict, split: catalog.Split, *, first_step: int
+    config: ConfigDict,
+    split: catalog.Split,
+    tiles: Tiles | None = None,
+    *,
+    first_step: int,
 ) -> Iterator[Batch]:
     """Yield this process's share of every batch after `first_step`, endlessly."""
     data = config.data
     return pipeline.train_batches(
         split,
+        tiles=tiles,
         seed=config.seed,
         start_step=first_step,
         batch_size=data.batch_size,

@@ -93,6 +93,7 @@ OTHER_FIELDS = (
     "data.train_split",
     "data.val_split",
     "data.photometric",
+    "data.tiles",
     "model.remat",
     "model.pretrained",
     "model.pretrained_missing",

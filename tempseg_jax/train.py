@@ -64,6 +64,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
     config_fields.check_fields(config)
     train_split = builders.load_split(config, config.data.train_split)
     val_split = builders.load_split(config, config.data.val_split)
+    tiles = builders.load_tiles(config, train_split)
     plan = Plan.of(config, images=len(train_split.examples))
     devices = mesh.data_mesh(batch_size=micro_batch_size(config))
     hyper = mesh.replicate(builders.hyperparameters(config, plan), devices)
@@ -97,7 +98,9 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         try:
             state, interrupted = loop.train(
                 state,
-                builders.training_batches(config, train_split, first_step=first_step),
+                builders.training_batches(
+                    config, train_split, tiles, first_step=first_step
+                ),
                 step=lambda state, batch: step(state, batch, hyper),
                 place=functools.partial(mesh.split_batch, mesh=devices),
                 first_step=first_step,

@@ -7,7 +7,8 @@ from absl import logging
 from tempseg_jax.data import codec, problem_files
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.sources.base import Record
-from tempseg_jax.data.transforms import Example
+from tempseg_jax.data.tiles import Tiles
+from tempseg_jax.data.transforms import CropSource, Example
 
 
 def decode(record: Record, *, split: Split) -> Example:
@@ -35,19 +36,23 @@ class Decoder:
     """Decode examples by index, caching the first ones that fit into `cache_bytes`.
 
     Cached examples are never replaced: an epoch uses each example once, so replacing
-    one by the example just decoded would drop what the epoch may still need.
+    one by the example just decoded would drop what the epoch may still need. If there
+    are tiles, the examples that do not fit are read from them.
     """
 
-    def __init__(self, split: Split, *, cache_bytes: int, on_error: str):
+    def __init__(
+        self, split: Split, *, tiles: Tiles | None, cache_bytes: int, on_error: str
+    ):
         problem_files.check_on_error(on_error)
         self._split = split
+        self._tiles = tiles
         self._skip = on_error == "skip"
         self._cache: dict[int, Example] = {}
         self._free_bytes = cache_bytes
         self._lock = threading.Lock()
         self._skipped: set[int] = set()
 
-    def __call__(self, index: int) -> Example:
+    def __call__(self, index: int) -> CropSource:
         """Return the example, or with 'skip' the next one that can be decoded.
 
         Raises:
@@ -68,7 +73,9 @@ class Decoder:
             f"{self._split.dataset} {self._split.name}: no image can be decoded"
         )
 
-    def _decode(self, index: int) -> Example:
+    def _decode(self, index: int) -> CropSource:
+        if self._tiles is not None and self._tiles.nbytes(index) > self._free_bytes:
+            return self._tiles[index]
         example = decode(self._split.examples[index], split=self._split)
         size = example["image"].nbytes + example["label"].nbytes
         with self._lock:

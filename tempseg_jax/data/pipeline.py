@@ -12,8 +12,10 @@ from jaxtyping import Int32
 from tempseg_jax.data import buckets
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.decoder import Decoder, decode
+from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.data.transforms import (
     PAD_COLOR,
+    CropSource,
     Example,
     PhotometricDistortion,
     RandomFlip,
@@ -32,6 +34,7 @@ class EvalBatch(Batch):
 def train_batches(
     split: Split,
     *,
+    tiles: Tiles | None,
     batch_size: int,
     crop_size: int,
     min_scale: float,
@@ -49,10 +52,12 @@ def train_batches(
     """Yield this process's share of every batch from `start_step` on, without end.
 
     A batch depends on the seed and the step only: not on the number of workers or
-    processes, and not on the step at which the run started or resumed.
+    processes, on the step at which the run started or resumed, or on tiles and cache.
 
     Args:
         split: The split to read.
+        tiles: The split as tiles, of which only those of each crop are read; None
+            decodes whole images.
         batch_size: Images per step, over all processes.
         crop_size: Height and width of the crops in pixels.
         min_scale: See `RandomScaleCrop`.
@@ -70,8 +75,9 @@ def train_batches(
 
     Raises:
         ValueError: If the batch size is not a multiple of the number of processes, or
-            the scales are not 0 < min_scale <= max_scale. With 'raise', also during
-            iteration, if an image cannot be decoded.
+            the scales are not 0 < min_scale <= max_scale, or the tiles are not those
+            of the split. With 'raise', also during iteration, if an image cannot be
+            decoded.
     """
     if not 0 < min_scale <= max_scale < math.inf:
         raise ValueError(
@@ -83,10 +89,15 @@ def train_batches(
             f"data.batch_size={batch_size} must be a multiple of the number of"
             f" processes, {process_count}"
         )
+    if tiles is not None and len(tiles) != len(split.examples):
+        raise ValueError(
+            f"{tiles.folder} has tiles of {len(tiles)} images, but {split.name} has"
+            f" {len(split.examples)}; delete this folder"
+        )
     share = batch_size // process_count
     augment = [RandomFlip()] + photometric * [PhotometricDistortion()]
     assemble = _Assemble(
-        decode=Decoder(split, cache_bytes=cache_bytes, on_error=on_error),
+        decode=Decoder(split, tiles=tiles, cache_bytes=cache_bytes, on_error=on_error),
         crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio),
         augment=augment,
         size=crop_size,
@@ -114,7 +125,7 @@ def train_batches(
 class _Assemble:
     """Decode and augment images directly into the memory of their batch."""
 
-    decode: Callable[[int], Example]
+    decode: Callable[[int], CropSource]
     crop: RandomScaleCrop
     augment: Sequence[Callable[[Example, np.random.Generator], None]]
     size: int

@@ -1,18 +1,17 @@
 """Write a dataset once as TFDS array_record files, then read it by random access.
 
 Examples are streamed to disk in their official order; TFDS's own generator keeps up to
-1 GB in memory, and the whole dataset if it does not shuffle. The folder gets its final
-name last, so that an interrupted preparation is never mistaken for a finished one.
+1 GB in memory, and the whole dataset if it does not shuffle.
 """
 
 import collections
+import functools
 import itertools
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import filelock
 import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from tempseg_jax.data import codec, problem_files
 from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.sources.base import Entry, Record, Source, data_home, digest
+from tempseg_jax.io.prepare_once import prepare_once
 
 VERSION = "1.2.0"  # of the records; increase it when their content changes
 _EXAMPLES_PER_SHARD = 2048
@@ -37,6 +37,8 @@ class Examples(Sequence[Record]):
     """
 
     def __init__(self, folder: Path, *, expression: str):
+        self.folder = folder
+        self.expression = expression
         builder = tfds.builder_from_directory(folder)
         raw = {name: tfds.decode.SkipDecoding() for name in ("image", "label")}
         self._records = builder.as_data_source(split=expression, decoders=raw)
@@ -71,20 +73,8 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
     problem_files.check_on_error(on_error)
     home = data_home(data_dir) / source.name / digest(source.fingerprint(), on_error)
     final = home / VERSION
-    if final.is_dir():
-        return final
-    home.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(home / "preparing.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        logging.warning("waiting for another process to prepare %s", final)
-        lock.acquire()
-    try:
-        if not final.is_dir():
-            _prepare(source, final, on_error=on_error)
-    finally:
-        lock.release()
+    write = functools.partial(_prepare, source, final=final, on_error=on_error)
+    prepare_once(final, write)
     return final
 
 
@@ -93,29 +83,18 @@ def read_metadata(folder: Path) -> dict:
     return dict(tfds.builder_from_directory(folder).info.metadata)
 
 
-def _prepare(source: Source, final: Path, *, on_error: str) -> None:
-    """Write a temporary folder next to `final`, check and rename it; delete on failure.
-
-    `io.atomic.replacing` does not fit: its temporary name differs by process, so the
-    files of a process that was killed would never be deleted.
-    """
+def _prepare(source: Source, folder: Path, *, final: Path, on_error: str) -> None:
+    """Write all splits to `folder`, which is renamed to `final` afterwards."""
     entries = {split: source.entries(split) for split in source.splits}
     _check_disk(entries, final)
-    temporary = final.with_name(f"{VERSION}.incomplete")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
     message = f"preparing {source.name} from {source.where} in {final}"
     print(message, file=sys.stderr, flush=True)
-    try:
-        temporary.mkdir()
-        problems = _write(source, entries, temporary)
-        if problems:
-            if on_error == "raise":
-                raise problem_files.ProblemFiles(problems, where=source.where)
-            skipped = problem_files.summary(problems, where=source.where)
-            logging.warning("%s They are skipped.", skipped)
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    problems = _write(source, entries, folder)
+    if problems:
+        if on_error == "raise":
+            raise problem_files.ProblemFiles(problems, where=source.where)
+        skipped = problem_files.summary(problems, where=source.where)
+        logging.warning("%s They are skipped.", skipped)
 
 
 def _check_disk(entries: dict[str, Sequence[Entry]], final: Path) -> None:

@@ -5,7 +5,7 @@ The crop is written directly into the batch, and the next operations work in pla
 """
 
 import dataclasses
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import cv2
 import numpy as np
@@ -24,6 +24,24 @@ class Example(TypedDict):
 
     image: UInt8[np.ndarray, "h w 3"]
     label: UInt8[np.ndarray, "h w"]
+
+
+class Sliceable(Protocol):
+    """An array, or a stored one of which only the window is read that is sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and, for an image, channels."""
+
+    def __getitem__(self, window: tuple[slice, slice]) -> UInt8[np.ndarray, "h w *c"]:
+        """Return the pixels of a window, given by its first and last row and column."""
+
+
+class CropSource(TypedDict):
+    """An image and its label from which a crop is taken, such as an Example."""
+
+    image: Sliceable
+    label: Sliceable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +66,7 @@ class RandomScaleCrop:
     cat_max_ratio: float
 
     def __call__(
-        self, source: Example, rng: np.random.Generator, *, out: Example
+        self, source: CropSource, rng: np.random.Generator, *, out: Example
     ) -> None:
         """Write one crop of `source` into `out`, whose size is that of the crop."""
         label = source["label"]

@@ -29,6 +29,7 @@ CONFIG_UPGRADES = {
             "data.cat_max_ratio": 1.0,
             "data.on_error": "raise",
             "data.photometric": False,
+            "data.tiles": False,
             "model.discriminator": "dcgan",
             "model.pretrained_missing": (),
             "model.remat": False,

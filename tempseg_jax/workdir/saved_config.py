@@ -15,6 +15,7 @@ FREE_FIELDS = (
     "data.data_dir",
     "data.num_workers",
     "data.cache_bytes",
+    "data.tiles",
     "model.remat",
     "log_every_steps",
     "evaluate_every_epochs",

@@ -32,6 +32,7 @@ def split():
 
 def batches(split, count, **changes):
     arguments = dict(
+        tiles=None,
         batch_size=4,
         crop_size=16,
         min_scale=0.5,

@@ -27,9 +27,10 @@ def test_every_problem_file_is_printed_and_the_exit_status_is_one(tmp_path):
     assert done.returncode == 1 and done.stdout.count("truncated") == 24
     assert "Traceback" not in done.stderr and "24 problem files" in done.stderr
     picture = tmp_path / "grid.png"
-    done = run(*common, "--on_error=skip", f"--preview={picture}")
+    done = run(*common, "--on_error=skip", "--tiles", f"--preview={picture}")
     assert "folder val: 1 images of 1 sizes" in done.stdout
     assert "skipped in all splits: 24" in done.stdout
+    assert "tiles of train: 0.00 GB in " in done.stdout
     assert picture.is_file()
 
 

@@ -11,6 +11,7 @@ MAY_CHANGE = (
     "data.data_dir",
     "data.num_workers",
     "data.cache_bytes",
+    "data.tiles",
     "model.remat",
     "log_every_steps",
     "evaluate_every_epochs",
@@ -73,7 +74,7 @@ def test_fields_that_do_not_affect_training_may_change(tmp_path, field):
     saved_config.claim(tmp_path, config, allow_change=False)
     section, _, name = field.rpartition(".")
     place = config[section] if section else config
-    place[name] = {"remat": True}.get(name) or (
+    place[name] = {"remat": True, "tiles": True}.get(name) or (
         "elsewhere" if name.endswith("dir") else 1 + place[name]
     )
     saved_config.check(tmp_path, config)
