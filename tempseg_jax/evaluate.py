@@ -1,5 +1,6 @@
 """Evaluate one checkpoint on a whole split: `--mode=eval`."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,11 @@ def evaluate(
     """
     config_fields.check_fields(config)
     split = builders.load_split(config, split_name or config.data.val_split)
-    checkpoints = Checkpoints(folder)
-    step = checkpoints.resolve(checkpoint)
-    segmenter, variables = builders.restore_segmenter(
-        config, checkpoints, split, step=step, devices=mesh.global_mesh()
-    )
-    checkpoints.close()
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        step = checkpoints.resolve(checkpoint)
+        segmenter, variables = builders.restore_segmenter(
+            config, checkpoints, split, step=step, devices=mesh.global_mesh()
+        )
     common = {
         "segmenter": segmenter,
         "batch_size": config.eval_batch_size,
@@ -68,16 +68,17 @@ def evaluate(
     temperatures = {"one": 1.0, "t_g": builders.training_temperature(config)}
     if fit:
         temperatures["fitted"] = _fit_temperature(config, variables, common)
-    boundaries = BoundaryIoU(len(split.class_names))
-    result = score(
-        variables,
-        split,
-        temperatures=temperatures,
-        num_examples=PANELS,
-        visit=lambda example: boundaries.add(example.label, example.prediction),
-        **common,
-    )
-    iou_of_boundaries = boundary_iou(mesh.over_processes(boundaries.sums))
+    threads = config.data.num_workers
+    with BoundaryIoU.in_threads(len(split.class_names), threads) as boundaries:
+        result = score(
+            variables,
+            split,
+            temperatures=temperatures,
+            num_examples=PANELS,
+            visit=lambda example: boundaries.add(example.label, example.prediction),
+            **common,
+        )
+        iou_of_boundaries = boundary_iou(mesh.over_processes(boundaries.sums()))
     report = {"checkpoint": step, "split": split.name, "dataset": split.dataset}
     report |= {"views": settings.__dict__} | _numbers(result, split, iou_of_boundaries)
     if jax.process_index() == 0:

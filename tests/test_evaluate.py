@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
+import tempseg_jax
 from tempseg_jax import evaluate
+from tempseg_jax.data import codec
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.labels import CITYSCAPES_CLASSES
 from tempseg_jax.evaluation import calibration, metrics
-from tempseg_jax.evaluation.evaluator import Sums
+from tempseg_jax.evaluation.evaluator import Sums, evaluate_split
 from tempseg_jax.evaluation.result import Result
 from tempseg_jax.inference.sliding_window import WHOLE_IMAGE, InferenceSettings
 
@@ -71,6 +73,45 @@ def test_inference_settings_and_split_are_those_requested(config, saved_run, cap
     assert report["views"]["flip"] is True and "fitted" not in report["calibration"]
     with pytest.raises(ValueError, match="'tset'"):
         run(config, saved_run, split_name="tset")
+
+
+@pytest.mark.parametrize("window", [None, 64], ids=["whole", "windows"])
+def test_evaluation_and_prediction_give_an_image_the_same_labels(saved_run, window):
+    """Also where a dataset has images of many sizes."""
+    predictor = tempseg_jax.load(saved_run, window=window)
+    rng = np.random.default_rng(0)
+    sizes = [(90, 90), (90, 150), (150, 90), (150, 150), (90, 260), (260, 90)]
+    images = {
+        f"{h}x{w}": rng.integers(0, 256, (h, w, 3)).astype(np.uint8) for h, w in sizes
+    }
+    records = [
+        {
+            "id": name,
+            "image": codec.encode_image(image),
+            "label": codec.encode_label(np.zeros(image.shape[:2], np.uint8)),
+        }
+        for name, image in images.items()
+    ]
+    split = Split(
+        "tiny",
+        "val",
+        records,
+        predictor.class_names,
+        predictor.palette,
+        sizes=dict.fromkeys(sizes, 1),
+    )
+    scored = evaluate_split(
+        predictor.variables,
+        split,
+        segmenter=predictor.segmenter,
+        batch_size=1,
+        num_workers=0,
+        settings=predictor.settings,
+        temperatures=(1.0,),
+    )
+    predictions = {example.id: example.prediction for example, _, _ in scored}
+    for name, image in images.items():
+        np.testing.assert_array_equal(predictions[name], predictor(image))
 
 
 def test_for_cityscapes_both_mean_ious_are_printed_with_their_names():

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tests.evaluation.test_evaluator import IMAGES, count, make_split, run
+from tests.evaluation.test_evaluator import IMAGES, WINDOWS, count, make_split, run
 from tests.test_steps import ADVERSARIAL, HYPER, STEP, initial_state, make_batch
 from tempseg_jax import mesh
 
@@ -46,9 +46,10 @@ for single, parallel in (states, step_metrics):
 
 local = mesh.local_mesh()
 assert local.size == 2
-sums, visited = run(make_split(), batch_size=mesh.divisible(3, local))
-np.testing.assert_array_equal(sums.confusion, count())
-assert len(visited) == len(IMAGES)
+for settings in ({}, {"settings": WINDOWS}):
+    sums, visited = run(make_split(), batch_size=mesh.divisible(3, local), **settings)
+    np.testing.assert_array_equal(sums.confusion, count())
+    assert len(visited) == len(IMAGES)
 print("equal")
 """
 

@@ -152,8 +152,8 @@ def eval_batches(
 ) -> Iterator[EvalBatch]:
     """Yield this process's share of the whole images, each image exactly once.
 
-    Images are padded to one of at most four shapes (see `buckets.plan`), and the last
-    batch of each shape is filled with void images, so that few programs are compiled.
+    Images are padded to their canvas (see `buckets.canvas`), and the last batch of each
+    canvas is filled with void images, so that few programs are compiled.
 
     Args:
         split: The split to read.
@@ -168,10 +168,9 @@ def eval_batches(
         .map(lambda record: (record["id"], decode(record, split=split)))
         .to_iter_dataset(_read_options(num_workers))
     )
-    shapes = buckets.plan(split.sizes)
     pending = collections.defaultdict(list)
     for id_, example in dataset:
-        shape = buckets.choose(example["label"].shape, shapes)
+        shape = buckets.canvas(example["label"].shape)
         pending[shape].append((id_, example))
         if len(pending[shape]) == batch_size:
             yield _pad_batch(pending.pop(shape), shape=shape, batch_size=batch_size)

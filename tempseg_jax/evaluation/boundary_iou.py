@@ -5,65 +5,99 @@ contour, as in the authors' code. Unlike IoU, this is sensitive to the contours 
 objects.
 """
 
+import collections
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from tempseg_jax.types import IGNORE_LABEL
 
 DILATION_RATIO = 0.02
 """Width of the boundary region, as a fraction of the image's diagonal."""
 
+_WAITING = 2  # images for each thread, so that memory does not grow
+
 
 class BoundaryIoU:
-    """Pixels in the intersection and the union of boundary regions, for each class."""
+    """Pixels in the intersection and the union of boundary regions, for each class.
 
-    def __init__(self, num_classes: int):
-        self.sums: Int[np.ndarray, "k 2"] = np.zeros((num_classes, 2), np.int64)
+    Images are counted in threads, inside `with BoundaryIoU.in_threads(...)`, because
+    the thread that feeds the device must not wait.
+    """
+
+    def __init__(self, num_classes: int, pool: ThreadPoolExecutor, *, waiting: int):
+        """Count in the threads of a pool, with at most `waiting` images in memory."""
+        self._sums: Int[np.ndarray, "k 2"] = np.zeros((num_classes, 2), np.int64)
+        self._pool, self._waiting = pool, waiting
+        self._running: collections.deque[Future] = collections.deque()
+
+    @classmethod
+    @contextmanager
+    def in_threads(cls, num_classes: int, threads: int) -> Iterator["BoundaryIoU"]:
+        """Yield an empty count with this number of threads, at least one."""
+        threads = max(1, threads)
+        with ThreadPoolExecutor(threads) as pool:
+            yield cls(num_classes, pool, waiting=_WAITING * threads)
 
     def add(
         self, label: UInt8[np.ndarray, "h w"], prediction: UInt8[np.ndarray, "h w"]
     ) -> None:
-        """Count one image.
+        """Count one image; wait only if too many others are waiting."""
+        counted = self._pool.submit(
+            count_boundaries, label, prediction, num_classes=len(self._sums)
+        )
+        self._running.append(counted)
+        if len(self._running) > self._waiting:
+            self._sums += self._running.popleft().result()
 
-        Ignored pixels of the label are removed from the prediction as well, because
-        otherwise a correct prediction would have other contours than the label.
-        """
-        prediction = np.where(label == IGNORE_LABEL, IGNORE_LABEL, prediction)
-        distance = max(1, round(DILATION_RATIO * float(np.hypot(*label.shape))))
-        for k in np.union1d(label, prediction):
-            if k == IGNORE_LABEL:
-                continue
-            truth, predicted = (
-                boundary_region((x == k).astype(np.uint8), distance=distance)
-                for x in (label, prediction)
-            )
-            self.sums[k, 0] += np.count_nonzero(truth & predicted)
-            self.sums[k, 1] += np.count_nonzero(truth | predicted)
+    def sums(self) -> Int[np.ndarray, "k 2"]:
+        """Return the sums over all images."""
+        while self._running:
+            self._sums += self._running.popleft().result()
+        return self._sums
 
 
-def boundary_region(
-    mask: UInt8[np.ndarray, "h w"], *, distance: int
-) -> UInt8[np.ndarray, "h w"]:
-    """Return the mask's pixels within `distance` pixels of its contour.
+def count_boundaries(
+    label: UInt8[np.ndarray, "h w"],
+    prediction: UInt8[np.ndarray, "h w"],
+    *,
+    num_classes: int,
+) -> Int[np.ndarray, "{num_classes} 2"]:
+    """Return each class's intersection and union of boundary regions, in pixels.
 
-    Masks hold 0 and 1. The edge of the image belongs to the contour, as in the authors'
-    code.
+    Ignored pixels of the label are removed from the prediction as well, because
+    otherwise a correct prediction would have other contours than the label.
     """
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not rows.size:
-        return mask
-    columns = np.flatnonzero(mask.any(axis=0))
-    inner = np.zeros_like(mask)
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    inner[box] = cv2.erode(
-        np.ascontiguousarray(mask[box]),
-        np.ones((3, 3), np.uint8),
-        iterations=distance,
-        borderType=cv2.BORDER_CONSTANT,
-        borderValue=0,
+    prediction = np.where(label == IGNORE_LABEL, IGNORE_LABEL, prediction)
+    distance = max(1, round(DILATION_RATIO * float(np.hypot(*label.shape))))
+    near_truth = near_contours(label, distance=distance)
+    near_predicted = near_contours(prediction, distance=distance)
+    both = near_truth & near_predicted & (label == prediction)
+    truth, predicted, intersection = (
+        np.bincount(classes, minlength=IGNORE_LABEL + 1)[:num_classes]
+        for classes in (label[near_truth], prediction[near_predicted], label[both])
     )
-    return mask - inner
+    return np.stack([intersection, truth + predicted - intersection], axis=-1)
+
+
+def near_contours(
+    classes: UInt8[np.ndarray, "h w"], *, distance: int
+) -> Bool[np.ndarray, "h w"]:
+    """Mark the pixels within `distance` pixels of another class.
+
+    These are the boundary regions of all classes at once: a pixel is outside if the
+    smallest and the largest value around it are equal. The edge of the image belongs to
+    the contours, as in the authors' code.
+    """
+    square = np.ones((3, 3), np.uint8)
+    border = {"iterations": distance, "borderType": cv2.BORDER_CONSTANT}
+    smallest = cv2.erode(classes, square, **border, borderValue=0)
+    largest = cv2.dilate(classes, square, **border, borderValue=255)
+    return smallest != largest
 
 
 def boundary_iou(sums: Int[np.ndarray, "k 2"]) -> Float[np.ndarray, "k"]:

@@ -61,7 +61,8 @@ def tally(
 ) -> Tally:
     """Sum over the scored pixels of each image, with probabilities softmax(log p / T).
 
-    Pixels with the ignore label are not counted.
+    A constant added to all log p of a pixel, as in logits, changes nothing. Pixels with
+    the ignore label are not counted.
     """
     scored = labels != IGNORE_LABEL
     truth = jnp.where(scored, labels, 0).astype(jnp.int32)[..., None]

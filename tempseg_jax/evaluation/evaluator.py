@@ -5,12 +5,13 @@ Training's evaluation, `--mode=eval` and the measurements of a sweep all iterate
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int, PyTree, UInt8
 
 from tempseg_jax import mesh
@@ -18,10 +19,9 @@ from tempseg_jax.data import pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.pipeline import EvalBatch
 from tempseg_jax.evaluation import batch_scores, calibration
-from tempseg_jax.evaluation.batch_scores import BatchScores
 from tempseg_jax.evaluation.calibration import Tally
+from tempseg_jax.evaluation.pixel_scores import Scores
 from tempseg_jax.inference.sliding_window import InferenceSettings
-from tempseg_jax.types import Batch
 
 
 class Example(NamedTuple):
@@ -102,8 +102,7 @@ def evaluate_split(
         num_classes=len(split.class_names),
         settings=settings,
         temperatures=temperatures,
-        place=lambda batch: mesh.split_batch(batch, devices),
-        devices=devices.size,
+        devices=devices,
     )
 
 
@@ -115,8 +114,7 @@ def evaluate_batches(
     num_classes: int,
     settings: InferenceSettings,
     temperatures: tuple[float, ...],
-    place: Callable[[Batch], Batch],
-    devices: int,
+    devices: Mesh,
 ) -> Iterator[ScoredImage]:
     """Score each image of the batches, in their order.
 
@@ -129,8 +127,7 @@ def evaluate_batches(
         num_classes: Number of classes, without the ignore label.
         settings: Sliding-window inference and test-time augmentation.
         temperatures: Temperatures at which the calibration is measured.
-        place: Function that puts a batch on the devices.
-        devices: Number of devices that a batch is split over.
+        devices: Mesh of the devices that a batch is split over, with one axis, `data`.
 
     Raises:
         ValueError: If the segmenter's number of classes is not `num_classes`.
@@ -142,7 +139,6 @@ def evaluate_batches(
             segmenter=segmenter,
             settings=settings,
             temperatures=np.asarray(temperatures, np.float32),
-            place=place,
             devices=devices,
         )
         for batch in batches
@@ -168,7 +164,7 @@ def _one_behind(items: Iterator[tuple]) -> Iterator[tuple]:
         yield pending
 
 
-def _scored_images(batch: EvalBatch, scores: BatchScores) -> Iterator[ScoredImage]:
+def _scored_images(batch: EvalBatch, scores: Scores) -> Iterator[ScoredImage]:
     """Split a batch into images cropped to their native size; skip size 0."""
     confusion, tally = batch_scores.to_64_bits((scores.confusion, scores.tally))
     prediction = np.asarray(scores.prediction)

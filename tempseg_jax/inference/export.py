@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 from safetensors.numpy import save_file
 
+from tempseg_jax.data import buckets
 from tempseg_jax.data.transforms import PAD_COLOR
 from tempseg_jax.inference import sliding_window, standalone
 from tempseg_jax.inference.predictor import Predictor
@@ -60,32 +61,32 @@ def programs(predictor: Predictor) -> dict[str, Callable[..., Array]]:
             "exported program runs whole images; leave --window out"
         )
 
-    def log_p(
+    def logits(
         weights: Weights, image: UInt8[Array, "b h w 3"]
     ) -> Float[Array, "b h w k"]:
         b, h, w = image.shape[:3]
-        shape = (b, sliding_window.up_to_bucket(h), sliding_window.up_to_bucket(w), 3)
+        shape = (b, *buckets.canvas((h, w)), 3)
         canvas = jnp.broadcast_to(jnp.array(PAD_COLOR, jnp.uint8), shape)
         canvas = jax.lax.dynamic_update_slice(canvas, image, (0, 0, 0, 0))
         variables = {"batch_stats": {}} | unflatten_dict(weights, sep="/")
-        padded_log_p = sliding_window.log_probabilities(
+        padded_logits = sliding_window.mean_logits(
             variables,
             canvas,
             segmenter=predictor.segmenter,
             scales=predictor.settings.scales,
             flip=predictor.settings.flip,
         )
-        return padded_log_p[:, :h, :w]
+        return padded_logits[:, :h, :w]
 
     def labels(
         weights: Weights, image: UInt8[Array, "b h w 3"]
     ) -> UInt8[Array, "b h w"]:
-        return jnp.argmax(log_p(weights, image), axis=-1).astype(jnp.uint8)
+        return jnp.argmax(logits(weights, image), axis=-1).astype(jnp.uint8)
 
     def probabilities(
         weights: Weights, image: UInt8[Array, "b h w 3"], temperature: Float[Array, ""]
     ) -> Float[Array, "b h w k"]:
-        return jax.nn.softmax(log_p(weights, image) / temperature)
+        return jax.nn.softmax(logits(weights, image) / temperature)
 
     return {"labels": labels, "probabilities": probabilities}
 

@@ -9,12 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import Array, Float, PyTree, UInt8
 from PIL import Image
 
-from tempseg_jax.inference import image_files, sliding_window
+from tempseg_jax.data import buckets
+from tempseg_jax.data.transforms import PAD_COLOR
+from tempseg_jax.inference import image_files, sliding_window, window_sums
 from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.inference.window_sums import Band
 from tempseg_jax.models import SEGMENTERS
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.precision import COMPUTE_DTYPES
@@ -62,8 +65,12 @@ class Predictor:
             "flip": settings.flip,
         }
         self._labels = partial(_labels, **network)
-        self._log_probabilities = partial(_log_probabilities, **network)
         self._probabilities = partial(_probabilities, **network)
+        self._log_probabilities = partial(
+            sliding_window.log_probabilities, variables, **network
+        )
+        self._devices = Mesh(np.array(jax.local_devices()[:1]), ("data",))
+        self._sharding = NamedSharding(self._devices, PartitionSpec("data"))
 
     def __call__(self, image: Input) -> UInt8[np.ndarray, "h w"]:
         """Return the most probable class of every pixel, at the image's size.
@@ -73,14 +80,18 @@ class Predictor:
         """
         image = image_files.read(image)
         h, w = image.shape[:2]
+        batch = _padded_batch(image)
         windows = self.settings.windows(h, w)
         if windows is None:
-            labels = self._labels(self.variables, _padded_batch(image))
-            return np.asarray(labels)[0, :h, :w]
-        labels = np.empty((h, w), np.uint8)
-        for top, p in self._bands(image, windows):
-            labels[top : top + len(p)] = p.argmax(axis=-1)
-        return labels
+            labels = self._labels(self.variables, batch)
+        else:
+            batch = window_sums.at_least_a_window(batch, windows[0], PAD_COLOR)
+            labels = jnp.zeros(batch.shape[:3], jnp.uint8, device=self._sharding)
+            for band in self._bands(batch, (h, w), windows):
+                labels = window_sums.paste(
+                    labels, _most_probable(band.logits), band, devices=self._devices
+                )
+        return np.asarray(labels)[0, :h, :w]
 
     def probabilities(
         self, image: Input, temperature: float = 1.0
@@ -100,32 +111,36 @@ class Predictor:
             )
         image = image_files.read(image)
         h, w = image.shape[:2]
+        batch = _padded_batch(image)
         windows = self.settings.windows(h, w)
         if windows is None:
-            log_p = self._log_probabilities(self.variables, _padded_batch(image))
-            return np.asarray(_temper(log_p[0], temperature))[:h, :w]
+            p = self._probabilities(self.variables, batch, temperature)
+            return np.asarray(p)[0, :h, :w]
+        batch = window_sums.at_least_a_window(batch, windows[0], PAD_COLOR)
         result = None
-        for top, p in self._bands(image, windows):
+        for band in self._bands(batch, (h, w), windows):
+            p = np.asarray(_temper(band.logits, temperature))[0, :, :w]
             if result is None:
                 result = np.empty((h, w, p.shape[-1]), np.float32)
-            np.maximum(p, np.finfo(np.float32).tiny, out=p)
-            if temperature != 1:
-                # Divide by the largest first, because p ** (1 / T) may underflow.
-                p /= p.max(axis=-1, keepdims=True)
-                p **= 1 / temperature
-            p /= p.sum(axis=-1, keepdims=True)
-            result[top : top + len(p)] = p
+            top = int(band.tops[0])
+            rows = min(int(band.rows[0]), h - top)
+            result[top : top + rows] = p[:rows]
         return result
 
     def _bands(
-        self, image: UInt8[np.ndarray, "h w 3"], windows: tuple[int, int]
-    ) -> Iterator[tuple[int, Float[np.ndarray, "rows w k"]]]:
-        return sliding_window.bands(
-            image,
-            partial(self._probabilities, self.variables),
-            window=windows[0],
-            stride=windows[1],
-            devices=1,
+        self,
+        batch: UInt8[np.ndarray, "1 _ _ 3"],
+        size: tuple[int, int],
+        windows: tuple[int, int],
+    ) -> Iterator[Band]:
+        window, stride = windows
+        return window_sums.bands(
+            jax.device_put(batch, self._sharding),
+            np.array([size]),
+            self._log_probabilities,
+            window=window,
+            stride=stride,
+            devices=self._devices,
         )
 
 
@@ -208,34 +223,35 @@ def _abstract_variables(segmenter: nn.Module) -> PyTree:
 
 def _padded_batch(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "1 _ _ 3"]:
     """Return a batch of one image, padded so that few shapes are compiled."""
-    h, w = (sliding_window.up_to_bucket(side) for side in image.shape[:2])
-    return sliding_window.padded(image, height=h, width=w)[None]
-
-
-@partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
-def _log_probabilities(
-    variables: PyTree, image: UInt8[Array, "b h w 3"], **network: Any
-) -> Float[Array, "b h w k"]:
-    return sliding_window.log_probabilities(variables, image, **network)
-
-
-@partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
-def _probabilities(
-    variables: PyTree, image: UInt8[Array, "b h w 3"], **network: Any
-) -> Float[Array, "b h w k"]:
-    return jnp.exp(sliding_window.log_probabilities(variables, image, **network))
+    height, width = buckets.canvas(image.shape[:2])
+    return sliding_window.padded(image, height=height, width=width)[None]
 
 
 @partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
 def _labels(
     variables: PyTree, image: UInt8[Array, "b h w 3"], **network: Any
 ) -> UInt8[Array, "b h w"]:
-    log_p = sliding_window.log_probabilities(variables, image, **network)
-    return jnp.argmax(log_p, axis=-1).astype(jnp.uint8)
+    return _most_probable(sliding_window.mean_logits(variables, image, **network))
+
+
+@partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
+def _probabilities(
+    variables: PyTree,
+    image: UInt8[Array, "b h w 3"],
+    temperature: Float[Array, ""],
+    **network: Any,
+) -> Float[Array, "b h w k"]:
+    logits = sliding_window.mean_logits(variables, image, **network)
+    return _temper(logits, temperature)
+
+
+@jax.jit
+def _most_probable(logits: Float[Array, "b h w k"]) -> UInt8[Array, "b h w"]:
+    return jnp.argmax(logits, axis=-1).astype(jnp.uint8)
 
 
 @jax.jit
 def _temper(
-    log_p: Float[Array, "h w k"], temperature: Float[Array, ""]
-) -> Float[Array, "h w k"]:
-    return jax.nn.softmax(log_p / temperature)
+    logits: Float[Array, "b h w k"], temperature: Float[Array, ""]
+) -> Float[Array, "b h w k"]:
+    return jax.nn.softmax(logits / temperature)

@@ -1,10 +1,13 @@
+import threading
+
 import numpy as np
 import pytest
 
+from tempseg_jax.evaluation import boundary_iou as boundary_iou_module
 from tempseg_jax.evaluation.boundary_iou import (
     BoundaryIoU,
     boundary_iou,
-    boundary_region,
+    near_contours,
 )
 from tempseg_jax.types import IGNORE_LABEL
 
@@ -46,10 +49,10 @@ def slow_boundary_iou(pairs, num_classes):
 
 
 def scored(pairs, num_classes):
-    total = BoundaryIoU(num_classes)
-    for label, prediction in pairs:
-        total.add(label, prediction)
-    return boundary_iou(total.sums)
+    with BoundaryIoU.in_threads(num_classes, 2) as total:
+        for label, prediction in pairs:
+            total.add(label, prediction)
+        return boundary_iou(total.sums())
 
 
 def blobs(seed, shape):
@@ -68,18 +71,50 @@ def test_the_boundary_region_is_that_of_the_slow_reference(distance):
     rng = np.random.default_rng(distance)
     mask = (rng.random((21, 17)) < 0.9).astype(np.uint8)
     np.testing.assert_array_equal(
-        boundary_region(mask, distance=distance), slow_region(mask, distance)
+        mask & near_contours(mask, distance=distance), slow_region(mask, distance)
     )
 
 
 def test_boundary_iou_is_that_of_the_slow_reference_over_several_images():
     pairs = []
-    for seed in range(3):
+    for seed in range(8):  # more than wait at once
         label, prediction = blobs(seed, (60, 70)), blobs(seed + 10, (60, 70))
         prediction[prediction == IGNORE_LABEL] = 0
         pairs.append((label, prediction))
     np.testing.assert_allclose(scored(pairs, 5), slow_boundary_iou(pairs, 5))
     assert np.isnan(scored(pairs, 5)[4])  # class 4 does not occur
+
+
+def test_images_are_counted_in_other_threads_and_few_of_them_wait(monkeypatch):
+    threads, most = set(), 0
+    count = boundary_iou_module.count_boundaries
+
+    def recording_count(*arguments, **options):
+        threads.add(threading.get_ident())
+        return count(*arguments, **options)
+
+    monkeypatch.setattr(boundary_iou_module, "count_boundaries", recording_count)
+    label = blobs(0, (40, 40))
+    with BoundaryIoU.in_threads(5, 1) as total:
+        for _ in range(9):
+            total.add(label, label)
+            most = max(most, len(total._running))
+        sums = total.sums()
+    assert threads and threading.get_ident() not in threads
+    assert most <= 2
+    np.testing.assert_array_equal(sums, 9 * count(label, label, num_classes=5))
+
+
+def test_an_error_in_a_thread_is_raised(monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(boundary_iou_module, "count_boundaries", fail)
+    label = blobs(0, (40, 40))
+    with BoundaryIoU.in_threads(5, 1) as total:
+        total.add(label, label)
+        with pytest.raises(MemoryError, match="no memory"):
+            total.sums()
 
 
 def test_a_correct_prediction_scores_one_with_any_values_at_ignored_pixels():

@@ -94,8 +94,7 @@ def score_images(
         num_classes=CLASSES,
         settings=settings,
         temperatures=(1.0,),
-        place=lambda batch: mesh.split_batch(batch, local),
-        devices=local.size,
+        devices=local,
     )
     return list(images)
 
@@ -192,27 +191,28 @@ def test_the_images_of_a_batch_are_yielded_after_the_next_batch_is_sent(split):
     """Otherwise the device would wait while the host handles the images."""
     events = []
 
-    def place(batch):
-        events.append("sent")
-        return batch
+    def requested(batches):
+        for batch in batches:
+            events.append("sent")
+            yield batch
 
     one_size = [i for i, size in enumerate(SIZES) if size == (40, 30)]
     records = [split.examples[i] for i in one_size]
+    batches = pipeline.eval_batches(
+        dataclasses.replace(split, examples=records),
+        batch_size=1,
+        num_workers=0,
+        process_index=0,
+        process_count=1,
+    )
     images = evaluate_batches(
         {},
-        pipeline.eval_batches(
-            dataclasses.replace(split, examples=records),
-            batch_size=1,
-            num_workers=0,
-            process_index=0,
-            process_count=1,
-        ),
+        requested(batches),
         segmenter=RedIsTheClass(),
         num_classes=CLASSES,
         settings=sliding_window.WHOLE_IMAGE,
         temperatures=(1.0,),
-        place=place,
-        devices=1,
+        devices=mesh.local_mesh(),
     )
     for _ in images:
         events.append("yielded")
@@ -240,6 +240,42 @@ def test_windows_and_flips_count_each_pixel_once(split, expected):
     assert len(examples) == len(IMAGES)
 
 
+class FarFromTheTruth(nn.Module):
+    """Predict class 0 with logits that leave class 1 a probability of exp(-150)."""
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        logits = jnp.array([0.0, -150.0])[None, None, None]
+        return jnp.broadcast_to(logits, (*image.shape[:3], 2))
+
+
+@pytest.mark.parametrize(
+    "settings", [sliding_window.WHOLE_IMAGE, WINDOWS], ids=["whole", "windows"]
+)
+def test_the_likelihood_is_not_clipped(settings):
+    label = np.ones((40, 50), np.uint8)
+    record = {
+        "id": "far",
+        "image": codec.encode_image(np.zeros((40, 50, 3), np.uint8)),
+        "label": codec.encode_label(label),
+    }
+    names, palette = ("near", "far"), np.zeros((2, 3), np.uint8)
+    images = evaluate_split(
+        {},
+        Split("tiny", "val", [record], names, palette),
+        segmenter=FarFromTheTruth(),
+        batch_size=1,
+        num_workers=0,
+        settings=settings,
+        temperatures=(0.5, 1.0, 2.0),
+    )
+    (scored,) = images
+    nats = np.array([300, 150, 75]) * label.size
+    np.testing.assert_allclose(scored.tally.nll, nats, rtol=1e-5)
+    # The fitted temperature follows from these sums, so it is the same too.
+    np.testing.assert_allclose(scored.tally.slope, 150 * label.size, rtol=1e-5)
+
+
 def test_a_network_with_another_number_of_classes_is_refused(split):
     class TwoClasses(nn.Module):
         @nn.compact
@@ -256,8 +292,7 @@ def test_a_network_with_another_number_of_classes_is_refused(split):
         num_classes=CLASSES,
         settings=sliding_window.WHOLE_IMAGE,
         temperatures=(1.0,),
-        place=lambda batch: batch,
-        devices=1,
+        devices=mesh.local_mesh(),
     )
     with pytest.raises(ValueError, match="predicts 2 classes, but the dataset has 21"):
         next(images)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tempseg_jax import mesh
 from tempseg_jax.data import codec, pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import metrics
@@ -57,8 +58,7 @@ def run(split, settings=WHOLE_IMAGE, temperatures=(1.0, 0.5), batch_size=2):
         num_classes=K,
         settings=settings,
         temperatures=temperatures,
-        place=lambda batch: batch,
-        devices=1,
+        devices=mesh.local_mesh(),
     ):
         sums = sums.add(scored)
     return sums

@@ -6,84 +6,16 @@ import numpy as np
 import pytest
 
 from tempseg_jax.inference import sliding_window
-from tempseg_jax.inference.sliding_window import LARGEST_WHOLE, InferenceSettings, bands
+from tempseg_jax.inference.sliding_window import LARGEST_WHOLE, InferenceSettings
 from tests.support import make_segmenter
-
-
-def forward(crops):
-    """Return probabilities that depend on the pixel and its place in the window."""
-    crops = np.asarray(crops, np.float32) / 255
-    rows, columns = np.mgrid[: crops.shape[1], : crops.shape[2]] / 1000
-    weight = crops[..., 0] + rows + columns
-    return jnp.asarray(np.stack([weight, 1 - weight], axis=-1), jnp.float32)
-
-
-def starts(length, window, stride):
-    result, start = [], 0
-    while start + window < length:
-        result.append(start)
-        start += stride
-    return [*result, length - window]
-
-
-def slow_mean(image, *, window, stride):
-    """Add up every window, then divide each pixel by its number of windows."""
-    h, w = max(len(image), window), max(image.shape[1], window)
-    canvas = sliding_window.padded(image, height=h, width=w)
-    total, count = np.zeros((h, w, 2)), np.zeros((h, w, 1))
-    for top in starts(h, window, stride):
-        for left in starts(w, window, stride):
-            part = np.s_[top : top + window, left : left + window]
-            total[part] += np.asarray(forward(canvas[part][None]))[0]
-            count[part] += 1
-    assert count.min() > 0
-    return (total / count)[: image.shape[0], : image.shape[1]]
-
-
-@pytest.mark.parametrize(
-    ("h", "w", "window", "stride"),
-    [
-        (50, 70, 32, 20),
-        (64, 64, 32, 32),
-        (20, 100, 32, 31),
-        (33, 33, 32, 1),
-        (5, 7, 32, 9),
-    ],
-)
-def test_overlapping_windows_are_averaged_as_by_a_slow_reference(h, w, window, stride):
-    image = np.random.default_rng(h).integers(0, 256, (h, w, 3), np.uint8)
-    tops, probabilities = zip(
-        *bands(image, forward, window=window, stride=stride, devices=1), strict=True
-    )
-    ends = np.cumsum([len(p) for p in probabilities])
-    assert list(tops) == [0, *ends[:-1]]
-    np.testing.assert_allclose(
-        np.concatenate(probabilities),
-        slow_mean(image, window=window, stride=stride),
-        atol=1e-6,
-    )
-
-
-def test_windows_of_one_image_have_one_shape_and_bands_are_no_higher():
-    shapes = set()
-
-    def recording_forward(crops):
-        shapes.add(crops.shape)
-        return forward(crops)
-
-    image = np.zeros((300, 2100, 3), np.uint8)
-    heights = [
-        len(p)
-        for _, p in bands(image, recording_forward, window=512, stride=300, devices=2)
-    ]
-    assert shapes == {(8, 512, 512, 3)}
-    assert max(heights) <= 512
 
 
 def test_large_images_run_in_windows_by_default_and_cityscapes_whole():
     settings = InferenceSettings(window=None, stride=None, scales=(1.0,), flip=False)
     assert settings.windows(1024, 2048) is None and 1024 * 2048 == LARGEST_WHOLE
     assert settings.windows(4000, 6000) == (1024, 768)
+    # The canvas of this image is larger, and evaluation sees only canvases.
+    assert 1000 * 2090 < LARGEST_WHOLE and settings.windows(1000, 2090) == (1024, 768)
     thirds = InferenceSettings(window=96, stride=None, scales=(1.0,), flip=False)
     assert thirds.windows(10, 10) == (96, 64)
 
@@ -121,10 +53,7 @@ def network():
     variables = jax.tree.map(
         lambda x: x + 0.1 * jax.random.normal(jax.random.key(2), x.shape), variables
     )
-    log_p = jax.jit(
-        sliding_window.log_probabilities,
-        static_argnames=("segmenter", "scales", "flip"),
-    )
+    log_p = sliding_window.log_probabilities
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     return image, lambda image, scales=(1.0,), flip=False: np.asarray(
         log_p(variables, image, segmenter=segmenter, scales=scales, flip=flip)
