@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     config.data.data_dir = config_dict.placeholder(str)  # else ~/tensorflow_datasets
     config.data.options = ConfigDict({"allow_missing": False})  # of this dataset only
     config.data.train_split = "train_aug"  # VOC's train and SBD: 10,582 images
+    config.data.train_fraction = 1.0  # part of the images of train_split to train on
+    config.data.subset_seed = 0  # chooses them; smaller fractions are nested in larger
     config.data.val_split = "val"  # chooses the best checkpoint
     config.data.batch_size = 16  # images per step, over all devices and processes
     config.data.crop_size = 416  # pixels, height and width

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from tempseg_jax import losses, mesh, optim, precision, steps, train_state
 from tempseg_jax.data import catalog, pipeline
+from tempseg_jax.data.subset import nested_subset
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
@@ -241,6 +242,15 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
         data_dir=data.data_dir,
         on_error=data.on_error,
         **data.options,
+    )
+
+
+def load_training_split(config: ConfigDict) -> catalog.Split:
+    """Return the images to train on: `data.train_fraction` of the training split."""
+    return nested_subset(
+        load_split(config, config.data.train_split),
+        fraction=config.data.train_fraction,
+        seed=config.data.subset_seed,
     )
 
 

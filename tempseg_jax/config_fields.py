@@ -46,6 +46,8 @@ RANGES = {
     "epochs": Range(at_least=1),
     "steps": Range(at_least=1),
     "accumulate": Range(at_least=1),
+    "data.train_fraction": Range(above=0, at_most=1),
+    "data.subset_seed": Range(at_least=0, below=2**32),
     "data.batch_size": Range(at_least=1),
     "data.crop_size": Range(at_least=1),
     "data.min_scale": Range(above=0),

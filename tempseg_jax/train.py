@@ -23,7 +23,7 @@ from tempseg_jax.inference import sliding_window
 from tempseg_jax.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.train_state import TrainState
-from tempseg_jax.workdir import saved_config
+from tempseg_jax.workdir import saved_config, train_images
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
 
@@ -62,7 +62,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         Diverged: If a loss or a parameter is not finite.
     """
     config_fields.check_fields(config)
-    train_split = builders.load_split(config, config.data.train_split)
+    train_split = builders.load_training_split(config)
     val_split = builders.load_split(config, config.data.val_split)
     plan = Plan.of(config, images=len(train_split.examples))
     devices = mesh.data_mesh(batch_size=micro_batch_size(config))
@@ -76,6 +76,8 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         devices=devices,
         allow_change=allow_change,
     )
+    if config.data.train_fraction < 1 and not jax.process_index():
+        train_images.write(folder, (x["id"] for x in train_split.examples))
     first_step = int(state.step)
     step = _jitted_step(config, objective)
     with _writer(folder, first_step=first_step, last_step=plan.steps) as writer:

@@ -1,4 +1,4 @@
-"""ResNet-50 (He et al. 2016) with 1x1 class scores, upsampled by 32."""
+"""ResNet-50 (He et al. 2016) with 1x1 class scores, upsampled by 32 or by 16."""
 
 from functools import partial
 
@@ -7,11 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
-from tempseg_jax.models.layers import (
-    OUTPUT_STRIDE,
-    normalize_and_pad,
-    upsample_bilinear,
-)
+from tempseg_jax.models.layers import normalize_and_pad, upsample_bilinear
 from tempseg_jax.models.ops import SameConv, max_pool_3x3
 from tempseg_jax.models.preprocessing import Preprocessing
 
@@ -62,7 +58,8 @@ class ResNet50(nn.Module):
     """ResNet-50 v1 as in Keras, or v1.5 as in torchvision and timm.
 
     In v1 the convolutions have biases and the stride is in the first 1x1 of a block; in
-    v1.5 they have no biases and the stride is in the 3x3.
+    v1.5 they have no biases and the stride is in the 3x3. The stage s, counted from 2 as
+    in Keras, has features at stride 2^s.
     """
 
     num_classes: int  # without the ignore label
@@ -71,6 +68,12 @@ class ResNet50(nn.Module):
     width: float  # multiplies every channel count; 1 is the published network
     dtype: DTypeLike  # of the convolutions; parameters, statistics, logits: float32
     remat: bool  # recompute each block's activations in the backward pass
+    last_stage: int = 5  # whose features are scored; 4: without stage 5 (C4)
+
+    @property
+    def output_stride(self) -> int:
+        """Input pixels per score, in each direction."""
+        return 2**self.last_stage
 
     @nn.compact
     def __call__(
@@ -79,7 +82,9 @@ class ResNet50(nn.Module):
         """Return float32 logits, not divided by a temperature: the losses do that."""
         h, w = image.shape[1:3]
         epsilon = self.preprocessing.batch_norm_epsilon
-        x = normalize_and_pad(image, self.preprocessing, dtype=self.dtype)
+        x = normalize_and_pad(
+            image, self.preprocessing, multiple=self.output_stride, dtype=self.dtype
+        )
         x = SameConv(
             round(64 * self.width),
             7,
@@ -97,7 +102,7 @@ class ResNet50(nn.Module):
         )(x)
         x = max_pool_3x3(nn.relu(x))
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
-        for i, (blocks, channels) in enumerate(STAGES, start=2):
+        for i, (blocks, channels) in enumerate(STAGES[: self.last_stage - 1], 2):
             for j in range(1, blocks + 1):
                 x = block(
                     round(channels * self.width),
@@ -116,5 +121,7 @@ class ResNet50(nn.Module):
             kernel_init=nn.initializers.zeros,  # all classes equal at the start
             name="score",
         )(x)
-        logits = upsample_bilinear(logits.astype(jnp.float32), factor=OUTPUT_STRIDE)
+        logits = upsample_bilinear(
+            logits.astype(jnp.float32), factor=self.output_stride
+        )
         return logits[:, :h, :w]

@@ -29,6 +29,8 @@ CONFIG_UPGRADES = {
             "data.cat_max_ratio": 1.0,
             "data.on_error": "raise",
             "data.photometric": False,
+            "data.subset_seed": 0,
+            "data.train_fraction": 1.0,
             "model.discriminator": "dcgan",
             "model.pretrained_missing": (),
             "model.remat": False,
