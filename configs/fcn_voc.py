@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.data.on_error = "raise"  # for unreadable files; or skip
 
     config.model = ConfigDict()
-    config.model.name = "fcn8s"  # or resnet50, resnet50_v15
+    config.model.name = "fcn8s"  # or resnet50, resnet50_v15, resnet50_c4
     config.model.width = 1.0  # factor on the segmenter's channels
     config.model.remat = False  # recompute activations: less memory, more time
     config.model.pretrained = "vgg16.tv_in1k"  # ImageNet weights; "": none

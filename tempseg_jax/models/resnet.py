@@ -58,8 +58,8 @@ class ResNet50(nn.Module):
     """ResNet-50 v1 as in Keras, or v1.5 as in torchvision and timm.
 
     In v1 the convolutions have biases and the stride is in the first 1x1 of a block; in
-    v1.5 they have no biases and the stride is in the 3x3. The stage s, counted from 2 as
-    in Keras, has features at stride 2^s.
+    v1.5 they have no biases and the stride is in the 3x3. The stage s, counted from 2
+    as in Keras, has features at stride 2^s.
     """
 
     num_classes: int  # without the ignore label

@@ -50,8 +50,8 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
 def _group(name: str) -> str:
     """Return the entry under which an unused tensor is counted.
 
-    The 53 tensors "bn....num_batches_tracked" are one entry, and so are the tensors of a
-    block of a stage that the network does not have.
+    The 53 tensors "bn....num_batches_tracked" are one entry, and so are the tensors of
+    a block of a stage that the network does not have.
     """
     name = re.sub(r".*\.(?=num_b)", "*.", name)
     return re.sub(r"^(conv\d_block\d)_.*", r"\1_*", name)
