@@ -45,6 +45,8 @@ def get_config() -> ConfigDict:
     config.model.remat = False  # recompute activations: less memory, more time
     config.model.pretrained = "vgg16.tv_in1k"  # ImageNet weights; "": none
     config.model.pretrained_missing = ()  # prefixes of tensors that the file may lack
+    config.model.freeze_batch_norm = "none"  # or statistics, all (scale and shift too)
+    config.model.score_dropout = 0.0  # ResNets: rate of the dropout before the score
     config.model.discriminator = "dcgan"  # architecture: Radford et al. 2016
 
     config.objective = ConfigDict()
@@ -59,6 +61,7 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate_g = 5e-3  # of the segmenter: SGD
+    config.optimizer.head_rate = 1.0  # factor on learning_rate_g for the score layers
     config.optimizer.learning_rate_d = 1e-7  # of the discriminator: Adam
     config.optimizer.momentum = 0.9  # of SGD
     config.optimizer.weight_decay = 0.0  # λ (eq. 1), of the segmenter's kernels

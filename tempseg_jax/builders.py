@@ -54,6 +54,12 @@ def build_objective(
         dtype=dtype,
         remat=config.model.remat,
     )
+    segmenter = _with_training_options(
+        segmenter,
+        config,
+        freeze_batch_norm="none",
+        score_dropout=0.0,
+    )
     discriminator = None
     if config.objective.alpha:
         discriminator = DISCRIMINATORS[config.model.discriminator](dtype)
@@ -64,6 +70,27 @@ def build_objective(
         critic_steps=config.objective.critic_steps,
         mask_void=config.objective.mask_void,
     )
+
+
+def _with_training_options(
+    segmenter: nn.Module, config: ConfigDict, **defaults: str | float
+) -> nn.Module:
+    """Set fields of the network that prediction does not need, so not all have them.
+
+    Raises:
+        ValueError: If the config sets a field that the network does not have.
+    """
+    for field, default in defaults.items():
+        value = config.model[field]
+        if value == default:
+            continue
+        if not hasattr(segmenter, field):
+            raise ValueError(
+                f"model.{field}: {value!r} is not supported by model.name="
+                f"{config.model.name!r}, only by the ResNets; set it to {default!r}"
+            )
+        segmenter = segmenter.clone(**{field: value})
+    return segmenter
 
 
 def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
@@ -80,6 +107,7 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
         )
         if jax.process_index() == 0:
             print(report, flush=True)
+    _check_head_rate(config, variables["params"])
     scale = precision.loss_scale(config.precision)
     # The optimizers' initial states do not depend on these values.
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
@@ -92,6 +120,17 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
             _init(key_d, p, network=objective.discriminator), adam, loss_scale=scale
         )
     return TrainState(jnp.int32(0), segmenter, discriminator)
+
+
+def _check_head_rate(config: ConfigDict, params: PyTree) -> None:
+    if config.optimizer.head_rate != 1 and not any(
+        jax.tree.leaves(optim.head_mask(params))
+    ):
+        raise ValueError(
+            f"optimizer.head_rate: {config.optimizer.head_rate} has no effect on "
+            f"model.name={config.model.name!r}, which has no layer whose name starts "
+            "with 'score'; name its last layers so, or set it to 1"
+        )
 
 
 def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
@@ -114,6 +153,7 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
         learning_rate_d=optimizer.learning_rate_d,
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
+        head_rate=optimizer.head_rate,
         temperature_seg=training_temperature(config),
         temperature_adv=objective.temperature_g
         if objective.temperature_adv is None

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from tempseg_jax.data import catalog, problem_files
 from tempseg_jax.losses import ADVERSARIES
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
+from tempseg_jax.models.frozen_batch_norm import FREEZE_BATCH_NORM
 from tempseg_jax.precision import COMPUTE_DTYPES
 
 
@@ -56,6 +57,7 @@ RANGES = {
     "data.num_workers": Range(at_least=0),
     "data.cache_bytes": Range(at_least=0),
     "model.width": Range(above=0),
+    "model.score_dropout": Range(at_least=0, below=1),
     "objective.critic_steps": Range(at_least=1),
     "objective.alpha": Range(at_least=0),
     "objective.temperature_g": Range(above=0),
@@ -63,6 +65,7 @@ RANGES = {
     "objective.temperature_seg": Range(above=0),
     "objective.temperature_adv": Range(above=0),
     "optimizer.learning_rate_g": Range(at_least=0),
+    "optimizer.head_rate": Range(at_least=0),
     "optimizer.learning_rate_d": Range(at_least=0),
     "optimizer.momentum": Range(at_least=0, below=1),
     "optimizer.weight_decay": Range(at_least=0),
@@ -83,6 +86,7 @@ CHOICES: dict[str, Collection[str]] = {
     "data.name": catalog.DATASETS,
     "data.on_error": problem_files.ON_ERROR,
     "model.name": SEGMENTERS,
+    "model.freeze_batch_norm": FREEZE_BATCH_NORM,
     "model.discriminator": DISCRIMINATORS,
     "objective.adversary": ADVERSARIES,
 }

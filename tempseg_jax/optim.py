@@ -65,6 +65,33 @@ def weight_decay_mask(params: PyTree) -> PyTree[bool]:
     return jax.tree.map(lambda x: x.ndim == 4, params)
 
 
+def head_mask(params: PyTree) -> PyTree[bool]:
+    """Mark the parameters of the score layers, whose names start with `score`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(str(key.key).startswith("score") for key in path), params
+    )
+
+
+def scale_head(grads: PyTree, factor: Scalar) -> PyTree:
+    """Multiply the gradients of the score layers, before weight decay and momentum.
+
+    The score layers are then trained with `factor` times the learning rate, and with
+    the same product of learning rate and weight decay. Training with temperatures T in
+    L_seg, T' in L_adv and T_D in L_D is thereby the same as with 1, T' / T and T_D / T,
+    1 / T² as the factor, and initial score layers divided by T; they are 0. Let W be
+    the weights of a score layer, g the gradient with respect to its scores, and x its
+    input. With W' = W / T, the gradients with respect to all other layers are equal,
+    and those with respect to W and W' are x g / T and x g. The step for W' has to be
+    that for W divided by T; this is 1 / T² times its own gradient. Momentum and weight
+    decay are linear in W and in its gradient, so that they keep this ratio.
+    """
+    return jax.tree.map(
+        lambda is_head, grad: grad * factor if is_head else grad,
+        head_mask(grads),
+        grads,
+    )
+
+
 class Gradients(NamedTuple):
     """Gradients of one player, and the state that its forward pass updated."""
 

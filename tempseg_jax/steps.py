@@ -33,6 +33,7 @@ class Hyperparameters(NamedTuple):
     learning_rate_d: Scalar
     momentum: Scalar
     weight_decay: Scalar  # λ
+    head_rate: Scalar  # factor on the learning rate of the score layers
     temperature_seg: Scalar  # T_G in L_seg
     temperature_adv: Scalar  # T_G in L_adv
     temperature_d: Scalar  # T_D
@@ -135,7 +136,8 @@ def apply_updates(
     sgd = optim.sgd(
         learning_rate=rate_g, momentum=hyper.momentum, weight_decay=hyper.weight_decay
     )
-    segmenter = update_player(state.segmenter, sgd, gradients[0])
+    scaled = optim.scale_head(gradients[0].grads, hyper.head_rate)
+    segmenter = update_player(state.segmenter, sgd, gradients[0]._replace(grads=scaled))
     metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
     discriminator = None
     if gradients[1] is not None:

@@ -66,6 +66,7 @@ HYPER = steps.Hyperparameters(
     learning_rate_d=0.01,
     momentum=0.9,
     weight_decay=0.02,
+    head_rate=1.0,
     temperature_seg=0.5,
     temperature_adv=0.7,
     temperature_d=2.0,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
+from tempseg_jax.models.frozen_batch_norm import FrozenBatchNorm
 from tempseg_jax.models.layers import normalize_and_pad, upsample_bilinear
 from tempseg_jax.models.ops import SameConv, max_pool_3x3
 from tempseg_jax.models.preprocessing import Preprocessing
@@ -25,6 +26,7 @@ class Bottleneck(nn.Module):
     conv_bias: bool
     batch_norm_epsilon: float
     dtype: DTypeLike
+    freeze_batch_norm: str = "none"
 
     @nn.compact
     def __call__(
@@ -41,6 +43,13 @@ class Bottleneck(nn.Module):
             epsilon=self.batch_norm_epsilon,
             dtype=self.dtype,
         )
+        if self.freeze_batch_norm != "none":
+            norm = partial(
+                FrozenBatchNorm,
+                self.batch_norm_epsilon,
+                self.freeze_batch_norm == "statistics",
+                self.dtype,
+            )
         conv = partial(SameConv, use_bias=self.conv_bias, dtype=self.dtype)
         first, middle = (1, self.stride) if self.stride_in_3x3 else (self.stride, 1)
         y = conv(self.channels, 1, stride=first, name="conv1")(x)
@@ -69,6 +78,8 @@ class ResNet50(nn.Module):
     dtype: DTypeLike  # of the convolutions; parameters, statistics, logits: float32
     remat: bool  # recompute each block's activations in the backward pass
     last_stage: int = 5  # whose features are scored; 4: without stage 5 (C4)
+    freeze_batch_norm: str = "none"  # one of FREEZE_BATCH_NORM
+    score_dropout: float = 0.0  # rate of the dropout before the score, in training
 
     @property
     def output_stride(self) -> int:
@@ -93,13 +104,17 @@ class ResNet50(nn.Module):
             use_bias=not self.v15,
             name="conv1",
         )(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=epsilon,
-            dtype=self.dtype,
-            name="bn1",
-        )(x)
+        if self.freeze_batch_norm == "none":
+            x = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.9,
+                epsilon=epsilon,
+                dtype=self.dtype,
+                name="bn1",
+            )(x)
+        else:
+            train_scale = self.freeze_batch_norm == "statistics"
+            x = FrozenBatchNorm(epsilon, train_scale, self.dtype, name="bn1")(x)
         x = max_pool_3x3(nn.relu(x))
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
         for i, (blocks, channels) in enumerate(STAGES[: self.last_stage - 1], 2):
@@ -112,8 +127,11 @@ class ResNet50(nn.Module):
                     conv_bias=not self.v15,
                     batch_norm_epsilon=epsilon,
                     dtype=self.dtype,
+                    freeze_batch_norm=self.freeze_batch_norm,
                     name=f"stage{i}_block{j}",
                 )(x, train)
+        if self.score_dropout:
+            x = nn.Dropout(self.score_dropout, deterministic=not train)(x)
         logits = nn.Conv(
             self.num_classes,
             (1, 1),

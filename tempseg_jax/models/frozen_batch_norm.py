@@ -1,0 +1,37 @@
+"""BatchNorm that normalizes by its running statistics in training as well."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+FREEZE_BATCH_NORM = ("none", "statistics", "all")
+"""The values of `model.freeze_batch_norm`."""
+
+
+class FrozenBatchNorm(nn.Module):
+    """An affine transformation with the variables of `nn.BatchNorm`.
+
+    The running statistics are those of the weight file, and no step changes them. The
+    output of an image does not depend on the other images of its batch.
+    """
+
+    epsilon: float
+    train_scale: bool  # whether scale and shift are trained
+    dtype: DTypeLike  # of the output; the factors are computed in float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Return (x - mean) / sqrt(var + epsilon) * scale + bias."""
+        shape = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape).value
+        var = self.variable("batch_stats", "var", jnp.ones, shape).value
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        if not self.train_scale:
+            scale, bias = jax.lax.stop_gradient((scale, bias))
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        shift = bias - mean * factor
+        y = x * factor[None, None, None] + shift[None, None, None]
+        return y.astype(self.dtype)
