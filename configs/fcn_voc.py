@@ -58,6 +58,8 @@ def get_config() -> ConfigDict:
     config.objective.temperature_seg = config_dict.placeholder(float)  # L_seg; else T_G
     config.objective.temperature_adv = config_dict.placeholder(float)  # L_adv; else T_G
     config.objective.mask_void = True  # void pixels are zero in the input of D
+    config.objective.real = "one_hot"  # X in L_D; matched: with the values of p_{T_D}
+    config.objective.label_smoothing = 0.0  # ε: uniform part of the targets of L_seg
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate_g = 5e-3  # of the segmenter: SGD

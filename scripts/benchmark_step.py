@@ -129,6 +129,7 @@ def _hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
         temperature_adv=0.5,
         temperature_d=1.0,
         alpha=0.05,
+        label_smoothing=0.0,
     )
 
 

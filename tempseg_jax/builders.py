@@ -69,6 +69,8 @@ def build_objective(
         adversary=losses.ADVERSARIES[config.objective.adversary],
         critic_steps=config.objective.critic_steps,
         mask_void=config.objective.mask_void,
+        real=config.objective.real,
+        smooth_labels=config.objective.label_smoothing > 0,
     )
 
 
@@ -160,6 +162,7 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
         else objective.temperature_adv,
         temperature_d=objective.temperature_d,
         alpha=objective.alpha,
+        label_smoothing=objective.label_smoothing,
     )
 
 

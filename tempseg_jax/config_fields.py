@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from tempseg_jax.data import catalog, problem_files
-from tempseg_jax.losses import ADVERSARIES
+from tempseg_jax.losses import ADVERSARIES, REAL_MAPS
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.frozen_batch_norm import FREEZE_BATCH_NORM
 from tempseg_jax.precision import COMPUTE_DTYPES
@@ -60,6 +60,7 @@ RANGES = {
     "model.score_dropout": Range(at_least=0, below=1),
     "objective.critic_steps": Range(at_least=1),
     "objective.alpha": Range(at_least=0),
+    "objective.label_smoothing": Range(at_least=0, below=1),
     "objective.temperature_g": Range(above=0),
     "objective.temperature_d": Range(above=0),
     "objective.temperature_seg": Range(above=0),
@@ -89,6 +90,7 @@ CHOICES: dict[str, Collection[str]] = {
     "model.freeze_batch_norm": FREEZE_BATCH_NORM,
     "model.discriminator": DISCRIMINATORS,
     "objective.adversary": ADVERSARIES,
+    "objective.real": REAL_MAPS,
 }
 """The choices of every field whose value is a name in a table."""
 

@@ -55,6 +55,7 @@ def hyper():
         temperature_adv=0.5,
         temperature_d=1.0,
         alpha=0.3,
+        label_smoothing=0.0,
     )
 
 

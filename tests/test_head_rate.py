@@ -50,6 +50,7 @@ HYPER = steps.Hyperparameters(
     temperature_adv=1.0,
     temperature_d=1.0,
     alpha=0.3,
+    label_smoothing=0.0,
 )
 STEP = jax.jit(steps.train_step, static_argnames="objective")
 

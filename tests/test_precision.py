@@ -50,6 +50,7 @@ def step_and_arguments(name, compute_precision):
         temperature_adv=0.5,
         temperature_d=1.0,
         alpha=0.05,
+        label_smoothing=0.0,
     )
     return step, (jax.eval_shape(initial_state), batch, hyper)
 

@@ -23,6 +23,7 @@ HYPER = steps.Hyperparameters(
     temperature_adv=1.0,
     temperature_d=1.0,
     alpha=0.0,
+    label_smoothing=0.0,
 )
 
 
