@@ -66,7 +66,7 @@ RANGES = {
     "objective.temperature_seg": Range(above=0),
     "objective.temperature_adv": Range(above=0),
     "optimizer.learning_rate_g": Range(at_least=0),
-    "optimizer.head_rate": Range(at_least=0),
+    "optimizer.head_rate": Range(above=0),
     "optimizer.learning_rate_d": Range(at_least=0),
     "optimizer.momentum": Range(at_least=0, below=1),
     "optimizer.weight_decay": Range(at_least=0),

@@ -65,30 +65,14 @@ def weight_decay_mask(params: PyTree) -> PyTree[bool]:
     return jax.tree.map(lambda x: x.ndim == 4, params)
 
 
-def head_mask(params: PyTree) -> PyTree[bool]:
-    """Mark the parameters of the score layers, whose names start with `score`."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: any(str(key.key).startswith("score") for key in path), params
-    )
+def head_mask(tree: PyTree) -> PyTree[bool]:
+    """Mark the leaves of score layers, whose names start with `score`.
 
-
-def scale_head(grads: PyTree, factor: Scalar) -> PyTree:
-    """Multiply the gradients of the score layers, before weight decay and momentum.
-
-    The score layers are then trained with `factor` times the learning rate, and with
-    the same product of learning rate and weight decay. Training with temperatures T in
-    L_seg, T' in L_adv and T_D in L_D is thereby the same as with 1, T' / T and T_D / T,
-    1 / T² as the factor, and initial score layers divided by T; they are 0. Let W be
-    the weights of a score layer, g the gradient with respect to its scores, and x its
-    input. With W' = W / T, the gradients with respect to all other layers are equal,
-    and those with respect to W and W' are x g / T and x g. The step for W' has to be
-    that for W divided by T; this is 1 / T² times its own gradient. Momentum and weight
-    decay are linear in W and in its gradient, so that they keep this ratio.
+    Args:
+        tree: Parameters, or a tree that has trees of parameters, such as a player.
     """
-    return jax.tree.map(
-        lambda is_head, grad: grad * factor if is_head else grad,
-        head_mask(grads),
-        grads,
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "['score" in jax.tree_util.keystr(path), tree
     )
 
 
@@ -129,6 +113,47 @@ def update_player(
             lambda new, old: jnp.where(gradients.finite, new, old), updated, player
         )
     return updated.replace(loss_scale=gradients.loss_scale)
+
+
+def update_segmenter(
+    player: Player,
+    gradients: Gradients,
+    *,
+    learning_rate: Scalar,
+    head_rate: Scalar,
+    momentum: Scalar,
+    weight_decay: Scalar,
+) -> Player:
+    """Apply one update of SGD, with another learning rate for the score layers.
+
+    `head_rate` is a factor on their learning rate, but not on its product with their
+    weight decay. A temperature in L_seg is then such a factor: training with the
+    temperatures T in L_seg, T' in L_adv and T_D in L_D is the same as with 1, T' / T,
+    T_D / T and 1 / T² as `head_rate`, if the score layers start with 1 / T times the
+    values; they start at 0. Let W be the weights of a score layer, x its input, and g
+    the gradient with respect to logits / T. With W' = W / T the losses, and so g and
+    the gradients of all other layers, are the same. The gradients with respect to W and
+    W' are x g / T and x g. The step of W', which has to be the step of W divided by T,
+    is therefore 1 / T² times the step that its own gradient would give. Momentum is
+    linear in the gradients, and the step from weight decay is linear in W, so that both
+    keep this ratio.
+    """
+    rest = sgd(
+        learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay
+    )
+    head = sgd(
+        learning_rate=learning_rate * head_rate,
+        momentum=momentum,
+        weight_decay=weight_decay / head_rate,
+    )
+    # XLA computes only what is chosen. With a factor of 1 it is what `rest` alone
+    # would compute, in every bit, because the factor changes scalars only.
+    return jax.tree.map(
+        lambda is_head, a, b: a if is_head else b,
+        head_mask(player),
+        update_player(player, head, gradients),
+        update_player(player, rest, gradients),
+    )
 
 
 def gradient_metrics(name: str, gradients: Gradients) -> Metrics:

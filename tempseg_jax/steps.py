@@ -134,11 +134,14 @@ def apply_updates(
 ) -> tuple[TrainState, Metrics]:
     """Update both players, and return their gradient norms and loss scales."""
     rate_g, rate_d = learning_rates(state, hyper)
-    sgd = optim.sgd(
-        learning_rate=rate_g, momentum=hyper.momentum, weight_decay=hyper.weight_decay
+    segmenter = optim.update_segmenter(
+        state.segmenter,
+        gradients[0],
+        learning_rate=rate_g,
+        head_rate=hyper.head_rate,
+        momentum=hyper.momentum,
+        weight_decay=hyper.weight_decay,
     )
-    scaled = optim.scale_head(gradients[0].grads, hyper.head_rate)
-    segmenter = update_player(state.segmenter, sgd, gradients[0]._replace(grads=scaled))
     metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
     discriminator = None
     if gradients[1] is not None:

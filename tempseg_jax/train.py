@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tempseg_jax import (
+    adversarial_gradient,
     builders,
     config_fields,
     gradient_accumulation,
@@ -23,6 +24,7 @@ from tempseg_jax.inference import sliding_window
 from tempseg_jax.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.train_state import TrainState
+from tempseg_jax.types import Batch, Metrics
 from tempseg_jax.workdir import saved_config, train_images
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
@@ -38,6 +40,12 @@ ACCUMULATED_STEP = jax.jit(
     donate_argnames=("state",),
 )
 """The jitted training step with gradient accumulation."""
+
+
+ADVERSARIAL_GRADIENT = jax.jit(
+    adversarial_gradient.adversarial_gradient, static_argnames=("images", "objective")
+)
+"""Computed at evaluations only, so that it costs the training step nothing."""
 
 
 class Diverged(ValueError):
@@ -92,7 +100,23 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
             writer.write(number, named)
             writer.progress(number, named)
 
+        last_batch: Batch = {}
+
+        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            last_batch.update(batch)
+            return step(state, batch, hyper)
+
         def evaluate_and_save(state: TrainState) -> None:
+            if state.discriminator is not None:
+                gradient = ADVERSARIAL_GRADIENT(
+                    state,
+                    last_batch,
+                    hyper,
+                    images=micro_batch_size(config),
+                    objective=objective,
+                )
+                named = {f"train/{name}": float(x) for name, x in gradient.items()}
+                writer.write(int(state.step), named)
             scores = _evaluate(config, objective, state, val_split, folder, writer)
             checkpoints.save(state, model, metrics=scores)
 
@@ -100,7 +124,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
             state, interrupted = loop.train(
                 state,
                 builders.training_batches(config, train_split, first_step=first_step),
-                step=lambda state, batch: step(state, batch, hyper),
+                step=train_step,
                 place=functools.partial(mesh.split_batch, mesh=devices),
                 first_step=first_step,
                 last_step=plan.steps,

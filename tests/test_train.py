@@ -153,6 +153,10 @@ def test_the_log_has_every_step_once_and_the_documented_names(run):
     lines = read_metrics(run)
     train = [line for line in lines if "train/loss" in line]
     val = [line for line in lines if "val/miou" in line]
+    gradients = [line for line in lines if "train/adv_share" in line]
+    assert [line["step"] for line in gradients] == [line["step"] for line in val]
+    for line in gradients:
+        assert line["train/adv_share"] > 0 and -1 <= line["train/adv_cosine"] <= 1
     assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in val] == [3, 6]
     assert len(lines) == len(train) + len(val)

@@ -95,7 +95,7 @@ CELLS = {
         "Without void masking",
         _T1 | {"objective.mask_void": False},
     ),
-    # Equal to seg_only up to rounding, see `optim.scale_head`.
+    # Equal to seg_only up to rounding, see `optim.update_segmenter`.
     "head_rate4": Cell(
         "T = 1, score layers' rate × 4, without D",
         _SUPERVISED | {"optimizer.head_rate": 4.0},
