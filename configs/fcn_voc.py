@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     config.data.data_dir = config_dict.placeholder(str)  # else ~/tensorflow_datasets
     config.data.options = ConfigDict({"allow_missing": False})  # of this dataset only
     config.data.train_split = "train_aug"  # VOC's train and SBD: 10,582 images
+    config.data.train_fraction = 1.0  # part of the images of train_split to train on
+    config.data.subset_seed = 0  # chooses them; smaller fractions are nested in larger
     config.data.val_split = "val"  # chooses the best checkpoint
     config.data.batch_size = 16  # images per step, over all devices and processes
     config.data.crop_size = 416  # pixels, height and width
@@ -39,11 +41,13 @@ def get_config() -> ConfigDict:
     config.data.on_error = "raise"  # for unreadable files; or skip
 
     config.model = ConfigDict()
-    config.model.name = "fcn8s"  # or resnet50, resnet50_v15
+    config.model.name = "fcn8s"  # or resnet50, resnet50_v15, resnet50_c4
     config.model.width = 1.0  # factor on the segmenter's channels
     config.model.remat = False  # recompute activations: less memory, more time
     config.model.pretrained = "vgg16.tv_in1k"  # ImageNet weights; "": none
     config.model.pretrained_missing = ()  # prefixes of tensors that the file may lack
+    config.model.freeze_batch_norm = "none"  # or statistics, all (scale and shift too)
+    config.model.score_dropout = 0.0  # ResNets: rate of the dropout before the score
     config.model.discriminator = "dcgan"  # architecture: Radford et al. 2016
 
     config.objective = ConfigDict()
@@ -55,9 +59,12 @@ def get_config() -> ConfigDict:
     config.objective.temperature_seg = config_dict.placeholder(float)  # L_seg; else T_G
     config.objective.temperature_adv = config_dict.placeholder(float)  # L_adv; else T_G
     config.objective.mask_void = True  # void pixels are zero in the input of D
+    config.objective.real = "one_hot"  # X in L_D; matched: with the values of p_{T_D}
+    config.objective.label_smoothing = 0.0  # ε: uniform part of the targets of L_seg
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate_g = 5e-3  # of the segmenter: SGD
+    config.optimizer.head_rate = 1.0  # factor on learning_rate_g for the score layers
     config.optimizer.learning_rate_d = 1e-7  # of the discriminator: Adam
     config.optimizer.momentum = 0.9  # of SGD
     config.optimizer.weight_decay = 0.0  # λ (eq. 1), of the segmenter's kernels

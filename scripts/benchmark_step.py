@@ -126,10 +126,12 @@ def hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
         learning_rate_d=1e-7,
         momentum=0.9,
         weight_decay=0.0,
+        head_rate=1.0,
         temperature_seg=0.5,
         temperature_adv=0.5,
         temperature_d=1.0,
         alpha=0.05,
+        label_smoothing=0.0,
     )
 
 

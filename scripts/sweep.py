@@ -5,7 +5,9 @@ r"""Run the ablation study: train every cell of the paper's tables with several 
 
 The same command resumes a stopped sweep; --status with --workdir shows its progress.
 For several GPUs, start one process for each: CUDA_VISIBLE_DEVICES=0 … --shard=1/2 and
-CUDA_VISIBLE_DEVICES=1 … --shard=2/2. scripts/report.py writes the report.
+CUDA_VISIBLE_DEVICES=1 … --shard=2/2. On a CPU, --jobs=2 trains two runs side by side.
+--budget_minutes=60 starts no run that would not end within the hour. scripts/report.py
+writes the report.
 """
 
 import functools
@@ -15,9 +17,9 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from tempseg_jax.cli import command, config_flag, huge_pages
+from tempseg_jax.cli import command, config_flag, huge_pages, side_by_side
 from tempseg_jax.sweep import cells, progress
-from tempseg_jax.sweep.run import parse_shard, run_sweep
+from tempseg_jax.sweep.run import parse_shard, run_sweep, runs_of_process
 from tempseg_jax.sweep.scope import Scope, read_scope
 from tempseg_jax.workdir import saved_config
 
@@ -36,6 +38,19 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Number of runs of each cell.", lower_
 _CELLS = flags.DEFINE_list("cells", [], "Train only these cells of the tables.")
 _SHARD = flags.DEFINE_string(
     "shard", "1/1", "Train only the i-th of n parts of the runs, as i/n."
+)
+_JOBS = flags.DEFINE_integer(
+    "jobs",
+    1,
+    "Number of runs that are trained side by side, each on its own part of the cores.",
+    lower_bound=1,
+)
+_BUDGET = flags.DEFINE_float(
+    "budget_minutes",
+    None,
+    "Start no run that would not end within this time, as estimated from the finished "
+    "runs (default: unlimited).",
+    lower_bound=0.0,
 )
 _TEST_SPLIT = flags.DEFINE_string(
     "test_split", "", "Split to evaluate in addition to val, at the end of each run."
@@ -79,26 +94,34 @@ def main(argv: list[str]) -> bool:
         test_split=_TEST_SPLIT.value,
         train_images=_TRAIN_IMAGES.value,
     )
+    shard, folder = parse_shard(_SHARD.value), Path(_WORKDIR.value)
+    if _JOBS.value > 1:
+        mine = runs_of_process(_CONFIG.value, scope, only=_CELLS.value, shard=shard)
+        # The last value of a flag counts, and a run in progress is skipped.
+        side_by_side.run([*sys.argv, "--jobs=1"], count=_JOBS.value, folder=folder)
+        return all(run.finished(folder) for run in mine)
     return run_sweep(
         _CONFIG.value,
-        _WORKDIR.value,
+        folder,
         scope=scope,
         only=_CELLS.value,
-        shard=parse_shard(_SHARD.value),
+        shard=shard,
         keep_checkpoints=_KEEP.value,
+        budget_minutes=_BUDGET.value,
     )
 
 
 def _main(argv: list[str]) -> None:
-    if not _STATUS.value:
+    if not _STATUS.value and _JOBS.value == 1:
         huge_pages.restart_with_them()
     command.prepare()
     with command.one_line_errors(debug=_DEBUG.value):
         done = main(argv)
     if not done:
         sys.exit(
-            "not all runs are finished: training was stopped, or another process "
-            "trains the remaining runs"
+            "not all runs are finished: training was stopped, another process trains "
+            "the remaining runs, or they would not end within --budget_minutes"
+            + (f"; see {_WORKDIR.value}/job*.log" if _JOBS.value > 1 else "")
         )
 
 

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from tempseg_jax import losses, mesh, optim, precision, steps, train_state
 from tempseg_jax.data import catalog, pipeline, tile_preparation
+from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.preprocessing import Preprocessing
@@ -54,6 +55,12 @@ def build_objective(
         dtype=dtype,
         remat=config.model.remat,
     )
+    segmenter = _with_training_options(
+        segmenter,
+        config,
+        freeze_batch_norm="none",
+        score_dropout=0.0,
+    )
     discriminator = None
     if config.objective.alpha:
         discriminator = DISCRIMINATORS[config.model.discriminator](dtype)
@@ -63,7 +70,30 @@ def build_objective(
         adversary=losses.ADVERSARIES[config.objective.adversary],
         critic_steps=config.objective.critic_steps,
         mask_void=config.objective.mask_void,
+        real=config.objective.real,
+        smooth_labels=config.objective.label_smoothing > 0,
     )
+
+
+def _with_training_options(
+    segmenter: nn.Module, config: ConfigDict, **defaults: str | float
+) -> nn.Module:
+    """Set fields of the network that prediction does not need, so not all have them.
+
+    Raises:
+        ValueError: If the config sets a field that the network does not have.
+    """
+    for field, default in defaults.items():
+        value = config.model[field]
+        if value == default:
+            continue
+        if not hasattr(segmenter, field):
+            raise ValueError(
+                f"model.{field}: {value!r} is not supported by model.name="
+                f"{config.model.name!r}, only by the ResNets; set it to {default!r}"
+            )
+        segmenter = segmenter.clone(**{field: value})
+    return segmenter
 
 
 def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
@@ -80,6 +110,7 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
         )
         if jax.process_index() == 0:
             print(report, flush=True)
+    _check_head_rate(config, variables["params"])
     scale = precision.loss_scale(config.precision)
     # The optimizers' initial states do not depend on these values.
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
@@ -92,6 +123,17 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
             _init(key_d, p, network=objective.discriminator), adam, loss_scale=scale
         )
     return TrainState(jnp.int32(0), segmenter, discriminator)
+
+
+def _check_head_rate(config: ConfigDict, params: PyTree) -> None:
+    if config.optimizer.head_rate != 1 and not any(
+        jax.tree.leaves(optim.head_mask(params))
+    ):
+        raise ValueError(
+            f"optimizer.head_rate: {config.optimizer.head_rate} has no effect on "
+            f"model.name={config.model.name!r}, which has no layer whose name starts "
+            "with 'score'; name its last layers so, or set it to 1"
+        )
 
 
 def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
@@ -114,12 +156,14 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
         learning_rate_d=optimizer.learning_rate_d,
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
+        head_rate=optimizer.head_rate,
         temperature_seg=training_temperature(config),
         temperature_adv=objective.temperature_g
         if objective.temperature_adv is None
         else objective.temperature_adv,
         temperature_d=objective.temperature_d,
         alpha=objective.alpha,
+        label_smoothing=objective.label_smoothing,
     )
 
 
@@ -245,15 +289,32 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
     )
 
 
+def load_training_split(config: ConfigDict) -> catalog.Split:
+    """Return the images to train on: `data.train_fraction` of the training split."""
+    return nested_subset(
+        load_split(config, config.data.train_split),
+        fraction=config.data.train_fraction,
+        seed=config.data.subset_seed,
+    )
+
+
 def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:
-    """Return the training split as tiles, preparing them on first use.
+    """Return the images to train on as tiles, preparing the split on first use.
+
+    Args:
+        config: The config of the run.
+        split: The result of `load_training_split`.
 
     Returns:
         The tiles, or None if the config uses none.
     """
     if not config.data.tiles:
         return None
-    return tile_preparation.prepare(split, on_error=config.data.on_error)
+    if not isinstance(split.examples, Chosen):
+        return tile_preparation.prepare(split, on_error=config.data.on_error)
+    whole = load_split(config, config.data.train_split)
+    tiles = tile_preparation.prepare(whole, on_error=config.data.on_error)
+    return tiles.choose(split.examples.indices)
 
 
 def training_batches(

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from tempseg_jax.data import catalog, problem_files
-from tempseg_jax.losses import ADVERSARIES
+from tempseg_jax.losses import ADVERSARIES, REAL_MAPS
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
+from tempseg_jax.models.frozen_batch_norm import FREEZE_BATCH_NORM
 from tempseg_jax.precision import COMPUTE_DTYPES
 
 
@@ -46,6 +47,8 @@ RANGES = {
     "epochs": Range(at_least=1),
     "steps": Range(at_least=1),
     "accumulate": Range(at_least=1),
+    "data.train_fraction": Range(above=0, at_most=1),
+    "data.subset_seed": Range(at_least=0, below=2**32),
     "data.batch_size": Range(at_least=1),
     "data.crop_size": Range(at_least=1),
     "data.min_scale": Range(above=0),
@@ -54,13 +57,16 @@ RANGES = {
     "data.num_workers": Range(at_least=0),
     "data.cache_bytes": Range(at_least=0),
     "model.width": Range(above=0),
+    "model.score_dropout": Range(at_least=0, below=1),
     "objective.critic_steps": Range(at_least=1),
     "objective.alpha": Range(at_least=0),
+    "objective.label_smoothing": Range(at_least=0, below=1),
     "objective.temperature_g": Range(above=0),
     "objective.temperature_d": Range(above=0),
     "objective.temperature_seg": Range(above=0),
     "objective.temperature_adv": Range(above=0),
     "optimizer.learning_rate_g": Range(at_least=0),
+    "optimizer.head_rate": Range(above=0),
     "optimizer.learning_rate_d": Range(at_least=0),
     "optimizer.momentum": Range(at_least=0, below=1),
     "optimizer.weight_decay": Range(at_least=0),
@@ -81,8 +87,10 @@ CHOICES: dict[str, Collection[str]] = {
     "data.name": catalog.DATASETS,
     "data.on_error": problem_files.ON_ERROR,
     "model.name": SEGMENTERS,
+    "model.freeze_batch_norm": FREEZE_BATCH_NORM,
     "model.discriminator": DISCRIMINATORS,
     "objective.adversary": ADVERSARIES,
+    "objective.real": REAL_MAPS,
 }
 """The choices of every field whose value is a name in a table."""
 

@@ -71,6 +71,24 @@ def _mean_nats_backward(residuals: tuple, g: Array) -> tuple[Array, None, Array]
 _mean_nats.defvjp(_mean_nats_forward, _mean_nats_backward)
 
 
+def smoothed_cross_entropy(
+    logits: Float[Array, "*b k"],
+    labels: Integer[Array, "*b"],
+    *,
+    temperature: Scalar,
+    smoothing: Scalar,
+) -> Float[Array, ""]:
+    """`cross_entropy` with the target (1 - ε) X + ε / k (Szegedy et al. 2016).
+
+    The mean over the scored pixels of (1 - ε) (-log p[label]) + ε mean_k (-log p[k]).
+    """
+    scored = labels != IGNORE_LABEL
+    uniform = -jnp.mean(jax.nn.log_softmax(logits / temperature), axis=-1)
+    uniform = jnp.sum(uniform, where=scored) / jnp.maximum(jnp.sum(scored), 1)
+    nats = cross_entropy(logits, labels, temperature=temperature)
+    return (1 - smoothing) * nats + smoothing * uniform
+
+
 def probabilities(
     logits: Float[Array, "*b k"],
     *,
@@ -116,6 +134,27 @@ def one_hot(
 ) -> Float[Array, "*b {num_classes}"]:
     """Return the one-hot ground truth X, which is zero at void pixels."""
     return jax.nn.one_hot(labels, num_classes)
+
+
+def one_hot_with_values_of(
+    p: Float[Array, "*b k"], labels: Integer[Array, "*b"]
+) -> Float[Array, "*b k"]:
+    """Return X with the values of p: at each pixel, the largest at the true class.
+
+    The largest value of p and that of the true class change places. Both maps then have
+    the same values at each pixel, and D cannot tell them apart by their sharpness, only
+    by the classes. The result is zero at void pixels, as X is.
+    """
+    num_classes = p.shape[-1]
+    truth = jax.nn.one_hot(labels, num_classes)
+    predicted = jax.nn.one_hot(jnp.argmax(p, axis=-1), num_classes)
+    difference = jnp.max(p, axis=-1) - jnp.sum(p * truth, axis=-1)
+    values = p + difference[..., None] * (truth - predicted)
+    return jnp.where((labels != IGNORE_LABEL)[..., None], values, 0)
+
+
+REAL_MAPS = ("one_hot", "matched")
+"""The values of `objective.real`."""
 
 
 def visible_to_discriminator(
@@ -233,6 +272,8 @@ class Objective:
     adversary: Adversary
     critic_steps: int  # updates of D per update of G
     mask_void: bool  # whether p is set to zero at void pixels before D sees it
+    real: str = "one_hot"  # X as D sees it; matched: `one_hot_with_values_of` p_{T_D}
+    smooth_labels: bool = False  # L_seg is the `smoothed_cross_entropy`
 
 
 def mean_over_labeled(

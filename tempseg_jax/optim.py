@@ -65,6 +65,17 @@ def weight_decay_mask(params: PyTree) -> PyTree[bool]:
     return jax.tree.map(lambda x: x.ndim == 4, params)
 
 
+def head_mask(tree: PyTree) -> PyTree[bool]:
+    """Mark the leaves of score layers, whose names start with `score`.
+
+    Args:
+        tree: Parameters, or a tree that has trees of parameters, such as a player.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "['score" in jax.tree_util.keystr(path), tree
+    )
+
+
 class Gradients(NamedTuple):
     """Gradients of one player, and the state that its forward pass updated."""
 
@@ -115,6 +126,47 @@ def _norm(tree: PyTree) -> Float[Array, ""]:
     # The barrier keeps XLA from summing the parts of the concatenation one by one.
     joined = jax.lax.optimization_barrier(jnp.concatenate(rows))
     return jnp.sqrt(jnp.sum(joined))
+
+
+def update_segmenter(
+    player: Player,
+    gradients: Gradients,
+    *,
+    learning_rate: Scalar,
+    head_rate: Scalar,
+    momentum: Scalar,
+    weight_decay: Scalar,
+) -> Player:
+    """Apply one update of SGD, with another learning rate for the score layers.
+
+    `head_rate` is a factor on their learning rate, but not on its product with their
+    weight decay. A temperature in L_seg is then such a factor: training with the
+    temperatures T in L_seg, T' in L_adv and T_D in L_D is the same as with 1, T' / T,
+    T_D / T and 1 / T² as `head_rate`, if the score layers start with 1 / T times the
+    values; they start at 0. Let W be the weights of a score layer, x its input, and g
+    the gradient with respect to logits / T. With W' = W / T the losses, and so g and
+    the gradients of all other layers, are the same. The gradients with respect to W and
+    W' are x g / T and x g. The step of W', which has to be the step of W divided by T,
+    is therefore 1 / T² times the step that its own gradient would give. Momentum is
+    linear in the gradients, and the step from weight decay is linear in W, so that both
+    keep this ratio.
+    """
+    rest = sgd(
+        learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay
+    )
+    head = sgd(
+        learning_rate=learning_rate * head_rate,
+        momentum=momentum,
+        weight_decay=weight_decay / head_rate,
+    )
+    # XLA computes only what is chosen. With a factor of 1 it is what `rest` alone
+    # would compute, in every bit, because the factor changes scalars only.
+    return jax.tree.map(
+        lambda is_head, a, b: a if is_head else b,
+        head_mask(player),
+        update_player(player, head, gradients),
+        update_player(player, rest, gradients),
+    )
 
 
 def gradient_metrics(name: str, gradients: Gradients) -> Metrics:

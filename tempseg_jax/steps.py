@@ -33,10 +33,12 @@ class Hyperparameters(NamedTuple):
     learning_rate_d: Scalar
     momentum: Scalar
     weight_decay: Scalar  # λ
+    head_rate: Scalar  # factor on the learning rate of the score layers
     temperature_seg: Scalar  # T_G in L_seg
     temperature_adv: Scalar  # T_G in L_adv
     temperature_d: Scalar  # T_D
     alpha: Scalar  # α
+    label_smoothing: Scalar  # ε in L_seg; used only with `Objective.smooth_labels`
 
 
 def train_step(
@@ -132,10 +134,14 @@ def apply_updates(
 ) -> tuple[TrainState, Metrics]:
     """Update both players, and return their gradient norms and loss scales."""
     rate_g, rate_d = learning_rates(state, hyper)
-    sgd = optim.sgd(
-        learning_rate=rate_g, momentum=hyper.momentum, weight_decay=hyper.weight_decay
+    segmenter = optim.update_segmenter(
+        state.segmenter,
+        gradients[0],
+        learning_rate=rate_g,
+        head_rate=hyper.head_rate,
+        momentum=hyper.momentum,
+        weight_decay=hyper.weight_decay,
     )
-    segmenter = update_player(state.segmenter, sgd, gradients[0])
     metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
     discriminator = None
     if gradients[1] is not None:
@@ -175,13 +181,11 @@ def _segmenter_gradients(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        loss_seg = seg_weight * losses.cross_entropy(
-            logits, batch["label"], temperature=hyper.temperature_seg
-        )
+        loss_seg = seg_weight * segmentation_loss(logits, batch, hyper, objective)
         loss, metrics = loss_seg, {"loss_seg": loss_seg}
         if objective.discriminator is not None:
-            fake = _fake_map(logits, batch, hyper.temperature_adv, objective)
-            d_fake, _ = _apply_discriminator(
+            fake = fake_map(logits, batch, hyper.temperature_adv, objective)
+            d_fake, _ = apply_discriminator(
                 objective, state.discriminator.variables, fake
             )
             loss_adv = objective.adversary.segmenter(d_fake)
@@ -208,23 +212,26 @@ def _discriminator_gradients(
     own batch statistics. Both update the running statistics, the real maps first.
     """
     labeled = batch.get("labeled")
-    real = losses.one_hot(batch["label"], num_classes=logits.shape[-1])
     logits = jax.lax.stop_gradient(logits)
-    fake = _fake_map(logits, batch, hyper.temperature_d, objective)
+    fake = fake_map(logits, batch, hyper.temperature_d, objective)
+    if objective.real == "matched":
+        real = losses.one_hot_with_values_of(fake, batch["label"])
+    else:
+        real = losses.one_hot(batch["label"], num_classes=logits.shape[-1])
 
     def loss_d(params):
         """L_D (eq. 3), plus the adversary's penalty if it has one."""
         variables = player.replace(params=params).variables
-        d_real, batch_stats = _apply_discriminator(
+        d_real, batch_stats = apply_discriminator(
             objective, variables, real, mask=labeled
         )
-        d_fake, batch_stats = _apply_discriminator(
+        d_fake, batch_stats = apply_discriminator(
             objective, variables | {"batch_stats": batch_stats}, fake
         )
         loss = objective.adversary.discriminator(d_real, d_fake, labeled=labeled)
         if objective.adversary.penalty is not None:
             loss += objective.adversary.penalty(
-                lambda x: _apply_discriminator(objective, variables, x)[0],
+                lambda x: apply_discriminator(objective, variables, x)[0],
                 real,
                 fake,
                 labeled=labeled,
@@ -238,6 +245,25 @@ def _discriminator_gradients(
 
     gradients, _, metrics = differentiate(loss_d, player)
     return gradients, metrics
+
+
+def segmentation_loss(
+    logits: Float[Array, "b h w k"],
+    batch: Batch,
+    hyper: Hyperparameters,
+    objective: Objective,
+) -> Float[Array, ""]:
+    """L_seg (eq. 1), with smoothed labels if the objective says so."""
+    if objective.smooth_labels:
+        return losses.smoothed_cross_entropy(
+            logits,
+            batch["label"],
+            temperature=hyper.temperature_seg,
+            smoothing=hyper.label_smoothing,
+        )
+    return losses.cross_entropy(
+        logits, batch["label"], temperature=hyper.temperature_seg
+    )
 
 
 def _further_critic_steps(
@@ -271,7 +297,7 @@ def _further_critic_steps(
     return player, jax.tree.map(lambda x: x[-1], metrics)
 
 
-def _apply_discriminator(
+def apply_discriminator(
     objective: Objective,
     variables: dict[str, PyTree],
     x: Float[Array, "b h w k"],
@@ -300,7 +326,7 @@ def _apply_discriminator(
     return scores, batch_stats
 
 
-def _fake_map(
+def fake_map(
     logits: Float[Array, "b h w k"],
     batch: Batch,
     temperature: Scalar,

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tempseg_jax import (
+    adversarial_gradient,
     builders,
     config_fields,
     gradient_accumulation,
@@ -23,7 +24,8 @@ from tempseg_jax.inference import sliding_window
 from tempseg_jax.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.train_state import TrainState
-from tempseg_jax.workdir import saved_config
+from tempseg_jax.types import Batch, Metrics
+from tempseg_jax.workdir import saved_config, train_images
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
 
@@ -38,6 +40,12 @@ ACCUMULATED_STEP = jax.jit(
     donate_argnames=("state",),
 )
 """The jitted training step with gradient accumulation."""
+
+
+ADVERSARIAL_GRADIENT = jax.jit(
+    adversarial_gradient.adversarial_gradient, static_argnames=("images", "objective")
+)
+"""Computed at evaluations only, so that it costs the training step nothing."""
 
 
 class Diverged(ValueError):
@@ -62,7 +70,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         Diverged: If a loss or a parameter is not finite.
     """
     config_fields.check_fields(config)
-    train_split = builders.load_split(config, config.data.train_split)
+    train_split = builders.load_training_split(config)
     val_split = builders.load_split(config, config.data.val_split)
     tiles = builders.load_tiles(config, train_split)
     plan = Plan.of(config, images=len(train_split.examples))
@@ -77,6 +85,8 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         devices=devices,
         allow_change=allow_change,
     )
+    if config.data.train_fraction < 1 and not jax.process_index():
+        train_images.write(folder, (x["id"] for x in train_split.examples))
     first_step = int(state.step)
     step = jitted_step(config, objective)
     with _writer(folder, first_step=first_step, last_step=plan.steps) as writer:
@@ -91,7 +101,23 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
             writer.write(number, named)
             writer.progress(number, named)
 
+        last_batch: Batch = {}
+
+        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            last_batch.update(batch)
+            return step(state, batch, hyper)
+
         def evaluate_and_save(state: TrainState) -> None:
+            if state.discriminator is not None:
+                gradient = ADVERSARIAL_GRADIENT(
+                    state,
+                    last_batch,
+                    hyper,
+                    images=micro_batch_size(config),
+                    objective=objective,
+                )
+                named = {f"train/{name}": float(x) for name, x in gradient.items()}
+                writer.write(int(state.step), named)
             scores = _evaluate(config, objective, state, val_split, folder, writer)
             checkpoints.save(state, model, metrics=scores)
 
@@ -101,7 +127,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
                 builders.training_batches(
                     config, train_split, tiles, first_step=first_step
                 ),
-                step=lambda state, batch: step(state, batch, hyper),
+                step=train_step,
                 place=functools.partial(mesh.split_batch, mesh=devices),
                 first_step=first_step,
                 last_step=plan.steps,

@@ -50,10 +50,12 @@ def hyper():
         learning_rate_d=0.01,
         momentum=0.9,
         weight_decay=0.01,
+        head_rate=1.0,
         temperature_seg=0.5,
         temperature_adv=0.5,
         temperature_d=1.0,
         alpha=0.3,
+        label_smoothing=0.0,
     )
 
 

@@ -66,10 +66,12 @@ HYPER = steps.Hyperparameters(
     learning_rate_d=0.01,
     momentum=0.9,
     weight_decay=0.02,
+    head_rate=1.0,
     temperature_seg=0.5,
     temperature_adv=0.7,
     temperature_d=2.0,
     alpha=0.3,
+    label_smoothing=0.0,
 )
 STEP = jax.jit(steps.train_step, static_argnames="objective")
 ADVERSARIAL = make_objective(SEGMENTER, Discriminator())
@@ -653,3 +655,25 @@ def test_a_batch_without_any_labels_leaves_everything_finite(batch):
         s.discriminator.batch_stats["bn1"]["var"] for s in (state, updated)
     )
     assert np.all(after > 0.89 * before) and np.any(after != before)
+
+
+@pytest.mark.parametrize("change", ["real", "smooth_labels"])
+def test_a_term_that_is_off_changes_no_bit_and_one_that_is_on_only_its_player(
+    batch, change
+):
+    value = {"real": "matched", "smooth_labels": True}[change]
+    hyper = HYPER._replace(label_smoothing=0.1)  # has no effect if the term is off
+    on, _ = STEP(
+        initial_state(),
+        batch,
+        hyper,
+        objective=dataclasses.replace(ADVERSARIAL, **{change: value}),
+    )
+    off, _ = STEP(initial_state(), batch, hyper, objective=ADVERSARIAL)
+    as_before, _ = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
+    assert_equal(off, as_before)
+    trained = {"real": "discriminator", "smooth_labels": "segmenter"}[change]
+    for name in ("segmenter", "discriminator"):
+        now, before = (jax.tree.leaves(getattr(x, name).opt_state) for x in (on, off))
+        changed = [np.any(a != b) for a, b in zip(now, before, strict=True)]
+        assert any(changed) == (name == trained)

@@ -132,10 +132,31 @@ def test_a_run_writes_its_config_curves_predictions_and_checkpoints(run, config)
     assert Checkpoints(run).resolve("latest") == STEPS
 
 
+def test_a_run_on_a_part_of_the_images_lists_them(config, run, tmp_path):
+    assert not (run / "train_images.txt").exists()
+    part = changed(
+        config,
+        data__train_fraction=1 / 64,
+        data__subset_seed=5,
+        steps=1,
+        evaluate_every_epochs=0.0,
+    )
+    train.train(part, tmp_path, allow_change=False)
+    split = builders.load_training_split(part)
+    ids = [record["id"] for record in split.examples]
+    assert (tmp_path / "train_images.txt").read_text().splitlines() == ids
+    assert len(ids) == 8 < len(builders.load_split(part, "train").examples)
+    assert set(ids) < {x["id"] for x in builders.load_split(part, "train").examples}
+
+
 def test_the_log_has_every_step_once_and_the_documented_names(run):
     lines = read_metrics(run)
     train = [line for line in lines if "train/loss" in line]
     val = [line for line in lines if "val/miou" in line]
+    gradients = [line for line in lines if "train/adv_share" in line]
+    assert [line["step"] for line in gradients] == [line["step"] for line in val]
+    for line in gradients:
+        assert line["train/adv_share"] > 0 and -1 <= line["train/adv_cosine"] <= 1
     assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in val] == [3, 6]
     assert len(lines) == len(train) + len(val)

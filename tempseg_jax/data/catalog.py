@@ -111,6 +111,7 @@ def _folder(
     void_index: int | None = None,
     class_names: Sequence[str] | None = None,
     class_colors: Sequence[Sequence[int]] | None = None,
+    downscale: int = 1,
 ) -> Source:
     from tempseg_jax.data.sources.folder import Folder
 
@@ -120,6 +121,7 @@ def _folder(
         void_index=void_index,
         class_names=class_names,
         class_colors=class_colors,
+        downscale=downscale,
     )
 
 

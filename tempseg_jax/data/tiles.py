@@ -7,9 +7,11 @@ little to compress in the pixels of a photograph, so images are stored as differ
 (`to_residual`), which are smaller than a PNG.
 """
 
+import copy
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +59,23 @@ class Tiles:
                 " again"
             ) from error
         self._sizes = content["sizes"]
+        self._indices = list(range(len(self._sizes)))
+
+    def choose(self, indices: Sequence[int]) -> "Tiles":
+        """Return the images with these indices, in this order."""
+        chosen = copy.copy(self)
+        chosen._indices = [self._indices[i] for i in indices]
+        return chosen
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self._indices)
 
     def nbytes(self, index: int) -> int:
         """Return the size of an image and its label in memory, in bytes.
 
         It is 0 for an image that cannot be decoded, which has no tiles.
         """
-        height, width = self._sizes[index]
+        height, width = self._sizes[self._indices[index]]
         return height * width * sum(_CHANNELS.values())
 
     def __getitem__(self, index: int) -> CropSource:
@@ -74,6 +83,7 @@ class Tiles:
 
         Slicing raises OSError if a file cannot be read or is damaged.
         """
+        index = self._indices[index]
         height, width = self._sizes[index]
         return {
             "image": _Image(self._arrays["image"], index, (height, width, 3)),

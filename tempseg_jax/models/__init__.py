@@ -15,6 +15,7 @@ __all__ = [
     "Discriminator",
     "fcn8s",
     "resnet50",
+    "resnet50_c4",
     "resnet50_v15",
 ]
 
@@ -44,6 +45,21 @@ def resnet50(
     return ResNet50(num_classes, preprocessing, False, width, dtype, remat)
 
 
+def resnet50_c4(
+    *,
+    num_classes: int,
+    preprocessing: Preprocessing,
+    width: float,
+    dtype: DTypeLike,
+    remat: bool,
+) -> nn.Module:
+    """`resnet50` without stage 5, at stride 16: 8.6 M parameters at width 1.
+
+    Faster R-CNN's backbone C4 (Ren et al. 2015; He et al. 2017, section 3).
+    """
+    return ResNet50(num_classes, preprocessing, False, width, dtype, remat, 4)
+
+
 def resnet50_v15(
     *,
     num_classes: int,
@@ -56,7 +72,12 @@ def resnet50_v15(
     return ResNet50(num_classes, preprocessing, True, width, dtype, remat)
 
 
-SEGMENTERS = {"fcn8s": fcn8s, "resnet50": resnet50, "resnet50_v15": resnet50_v15}
+SEGMENTERS = {
+    "fcn8s": fcn8s,
+    "resnet50": resnet50,
+    "resnet50_c4": resnet50_c4,
+    "resnet50_v15": resnet50_v15,
+}
 """The values of `model.name`."""
 
 DISCRIMINATORS = {"dcgan": Discriminator}

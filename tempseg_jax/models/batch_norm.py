@@ -67,7 +67,7 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
             mean = mean if shift is None else mean - shift
             z = _affine(x, mean, jax.lax.rsqrt(var + self.epsilon), scale, bias)
-            return _activate(z.astype(self.dtype), self.negative_slope)
+            return activate(z.astype(self.dtype), self.negative_slope)
         y, mean, var = normalize_by_batch(
             self.epsilon, self.negative_slope, self.dtype, x, scale, bias, mask
         )
@@ -87,7 +87,10 @@ def _affine(x: Array, mean: Array, inverse_std: Array, scale: Array, bias: Array
     return (x - _channels(mean)) * _channels(inverse_std * scale) + _channels(bias)
 
 
-def _activate(z: Array, negative_slope: float | None) -> Array:
+def activate(
+    z: Float[Array, "b h w c"], negative_slope: float | None
+) -> Float[Array, "b h w c"]:
+    """Apply a ReLU (slope 0), a LeakyReLU, or nothing (None)."""
     if negative_slope is None:
         return z
     return jnp.where(z > 0, z, jnp.asarray(negative_slope, z.dtype) * z)
@@ -134,7 +137,7 @@ def _forward(epsilon, negative_slope, dtype, x, scale, bias, mask) -> tuple:
     var = jnp.maximum(sums[1] / pixels - mean**2, 0)  # rounding could be negative
     inverse_std = jax.lax.rsqrt(var + epsilon)
     z = _affine(wide, mean, inverse_std, scale, bias)
-    y = _activate(z.astype(dtype), negative_slope)
+    y = activate(z.astype(dtype), negative_slope)
     return (y, mean, var), (x, scale, bias, mask, mean, inverse_std)
 
 

@@ -28,7 +28,7 @@ class FCN8s(nn.Module):
     ) -> Float[Array, "b h w {self.num_classes}"]:
         """Return float32 logits, not divided by a temperature: the losses do that."""
         h, w = image.shape[1:3]
-        x = normalize_and_pad(image, self.preprocessing, dtype=self.dtype)
+        x = normalize_and_pad(image, self.preprocessing, multiple=32, dtype=self.dtype)
         features = self.backbone(x, train=train)
         logits = self._score(features[32], "score_fc7")
         logits = upsample_bilinear(logits, factor=2)

@@ -12,23 +12,18 @@ from jaxtyping import Array, Float
 from tempseg_jax.models.ops import by_platform, transposed_conv
 from tempseg_jax.models.preprocessing import Preprocessing
 
-OUTPUT_STRIDE = 32
-"""Every backbone halves the height and width of its input five times."""
-
 
 def normalize_and_pad(
-    image: Array, preprocessing: Preprocessing, *, dtype: DTypeLike
+    image: Array, preprocessing: Preprocessing, *, multiple: int, dtype: DTypeLike
 ) -> Float[Array, "b h w 3"]:
-    """Preprocess RGB images (0 to 255) and pad them to multiples of 32.
+    """Preprocess RGB images (0 to 255) and pad their sides to multiples of a number.
 
     Zeros, which are the mean color after preprocessing, are added at the bottom and at
     the right.
     """
     h, w = image.shape[1:3]
     x = preprocessing(image).astype(dtype)
-    return jnp.pad(
-        x, ((0, 0), (0, -h % OUTPUT_STRIDE), (0, -w % OUTPUT_STRIDE), (0, 0))
-    )
+    return jnp.pad(x, ((0, 0), (0, -h % multiple), (0, -w % multiple), (0, 0)))
 
 
 def upsample_bilinear(

@@ -1,4 +1,4 @@
-"""ResNet-50 (He et al. 2016) with 1x1 class scores, upsampled by 32."""
+"""ResNet-50 (He et al. 2016) with 1x1 class scores, upsampled by 32 or by 16."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,16 +6,23 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.batch_norm import BatchNorm, normalized_conv
-from tempseg_jax.models.layers import (
-    OUTPUT_STRIDE,
-    normalize_and_pad,
-    upsample_bilinear,
-)
+from tempseg_jax.models.frozen_batch_norm import FrozenBatchNorm
+from tempseg_jax.models.layers import normalize_and_pad, upsample_bilinear
 from tempseg_jax.models.ops import SameConv, max_pool_3x3, relu
 from tempseg_jax.models.preprocessing import Preprocessing
 
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 """Blocks and inner channels of each stage; its output has four times the channels."""
+
+
+def batch_norm(freeze: str, *, negative_slope: float | None, **options) -> nn.Module:
+    """Return the layer that a value of `model.freeze_batch_norm` stands for."""
+    if freeze == "none":
+        return BatchNorm(negative_slope=negative_slope, **options)
+    train_scale = freeze == "statistics"
+    return FrozenBatchNorm(
+        train_scale=train_scale, negative_slope=negative_slope, **options
+    )
 
 
 class Bottleneck(nn.Module):
@@ -28,6 +35,7 @@ class Bottleneck(nn.Module):
     conv_bias: bool
     batch_norm_epsilon: float
     dtype: DTypeLike
+    freeze_batch_norm: str = "none"
 
     @nn.compact
     def __call__(
@@ -51,7 +59,13 @@ class Bottleneck(nn.Module):
                 name=f"conv{i}",
                 **options,
             )
-            norm = BatchNorm(self.batch_norm_epsilon, self.dtype, slope, name=f"bn{i}")
+            norm = batch_norm(
+                self.freeze_batch_norm,
+                epsilon=self.batch_norm_epsilon,
+                dtype=self.dtype,
+                negative_slope=slope,
+                name=f"bn{i}",
+            )
             return normalized_conv(conv, norm, x, train=train)
 
         first, middle = (1, self.stride) if self.stride_in_3x3 else (self.stride, 1)
@@ -67,7 +81,8 @@ class ResNet50(nn.Module):
     """ResNet-50 v1 as in Keras, or v1.5 as in torchvision and timm.
 
     In v1 the convolutions have biases and the stride is in the first 1x1 of a block; in
-    v1.5 they have no biases and the stride is in the 3x3.
+    v1.5 they have no biases and the stride is in the 3x3. The stage s, counted from 2
+    as in Keras, has features at stride 2^s.
     """
 
     num_classes: int  # without the ignore label
@@ -76,6 +91,14 @@ class ResNet50(nn.Module):
     width: float  # multiplies every channel count; 1 is the published network
     dtype: DTypeLike  # of the convolutions; parameters, statistics, logits: float32
     remat: bool  # recompute each block's activations in the backward pass
+    last_stage: int = 5  # whose features are scored; 4: without stage 5 (C4)
+    freeze_batch_norm: str = "none"  # one of FREEZE_BATCH_NORM
+    score_dropout: float = 0.0  # rate of the dropout before the score, in training
+
+    @property
+    def output_stride(self) -> int:
+        """Input pixels per score, in each direction."""
+        return 2**self.last_stage
 
     @nn.compact
     def __call__(
@@ -84,7 +107,9 @@ class ResNet50(nn.Module):
         """Return float32 logits, not divided by a temperature: the losses do that."""
         h, w = image.shape[1:3]
         epsilon = self.preprocessing.batch_norm_epsilon
-        x = normalize_and_pad(image, self.preprocessing, dtype=self.dtype)
+        x = normalize_and_pad(
+            image, self.preprocessing, multiple=self.output_stride, dtype=self.dtype
+        )
         conv = SameConv(
             round(64 * self.width),
             7,
@@ -93,10 +118,16 @@ class ResNet50(nn.Module):
             use_bias=not self.v15,
             name="conv1",
         )
-        norm = BatchNorm(epsilon, self.dtype, negative_slope=0.0, name="bn1")
+        norm = batch_norm(
+            self.freeze_batch_norm,
+            epsilon=epsilon,
+            dtype=self.dtype,
+            negative_slope=0.0,
+            name="bn1",
+        )
         x = max_pool_3x3(normalized_conv(conv, norm, x, train=train))
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
-        for i, (blocks, channels) in enumerate(STAGES, start=2):
+        for i, (blocks, channels) in enumerate(STAGES[: self.last_stage - 1], 2):
             for j in range(1, blocks + 1):
                 x = block(
                     round(channels * self.width),
@@ -106,8 +137,11 @@ class ResNet50(nn.Module):
                     conv_bias=not self.v15,
                     batch_norm_epsilon=epsilon,
                     dtype=self.dtype,
+                    freeze_batch_norm=self.freeze_batch_norm,
                     name=f"stage{i}_block{j}",
                 )(x, train)
+        if self.score_dropout:
+            x = nn.Dropout(self.score_dropout, deterministic=not train)(x)
         logits = SameConv(
             self.num_classes,
             1,
@@ -115,5 +149,7 @@ class ResNet50(nn.Module):
             kernel_init=nn.initializers.zeros,  # all classes equal at the start
             name="score",
         )(x)
-        logits = upsample_bilinear(logits.astype(jnp.float32), factor=OUTPUT_STRIDE)
+        logits = upsample_bilinear(
+            logits.astype(jnp.float32), factor=self.output_stride
+        )
         return logits[:, :h, :w]

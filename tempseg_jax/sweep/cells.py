@@ -20,7 +20,7 @@ class Cell(NamedTuple):
     """One setting of the ablation study, trained once with each seed."""
 
     title: str  # in the rows of the report's tables
-    overrides: dict[str, float | bool | Times | None]  # values of fields of the config
+    overrides: dict[str, float | bool | str | Times | None]  # values of config fields
 
 
 class Contrast(NamedTuple):
@@ -48,6 +48,10 @@ _T1 = {
     "objective.temperature_adv": None,
 }
 _SUPERVISED = _T1 | {"objective.alpha": 0.0}
+
+
+_GRID_TEMPERATURES = (0.5, 1.0, 2.0)
+_GRID_RATES = (0.5, 1.0, 2.0, 4.0)
 
 
 def _decay(value: float) -> dict[str, float | None]:
@@ -91,6 +95,58 @@ CELLS = {
         "Without void masking",
         _T1 | {"objective.mask_void": False},
     ),
+    # Equal to seg_only up to rounding, see `optim.update_segmenter`.
+    "head_rate4": Cell(
+        "T = 1, score layers' rate × 4, without D",
+        _SUPERVISED | {"optimizer.head_rate": 4.0},
+    ),
+    "label_smoothing": Cell(
+        "Label smoothing 0.1, without D",
+        _SUPERVISED | {"objective.label_smoothing": 0.1},
+    ),
+    "score_dropout": Cell(
+        "Dropout 0.5 before the score, without D",
+        _SUPERVISED | {"model.score_dropout": 0.5},
+    ),
+    **{
+        f"learning_d_alpha{alpha:g}": Cell(
+            f"D with learning rate 1e-4, α = {alpha:g}",
+            _T1 | {"optimizer.learning_rate_d": 1e-4, "objective.alpha": alpha},
+        )
+        for alpha in (0.01, 0.05, 0.2)
+    },
+    # At the learning rate of the paper, D does not learn what to make of X.
+    "real_smoothed": Cell(
+        "D with learning rate 1e-4, X with the values of p",
+        _T1 | {"optimizer.learning_rate_d": 1e-4, "objective.real": "matched"},
+    ),
+    **{
+        f"t{temperature:g}_rate{factor:g}": Cell(
+            f"T = {temperature:g}, learning rate × {factor:g}, without D",
+            _SUPERVISED
+            | {
+                "objective.temperature_seg": None if temperature == 1 else temperature,
+                "optimizer.learning_rate_g": Times(factor),
+            },
+        )
+        for temperature in _GRID_TEMPERATURES
+        for factor in _GRID_RATES
+    },
+    **{
+        f"{name}_rate{factor:g}": Cell(
+            f"{title}, learning rate × {factor:g}",
+            _T1
+            | {
+                "objective.temperature_g": temperature,
+                "optimizer.learning_rate_g": Times(factor),
+            },
+        )
+        for name, title, temperature in (
+            ("adversarial", "Adversarial (T = 1)", 1.0),
+            ("tg0.5", "T_G = 0.5", 0.5),
+        )
+        for factor in _GRID_RATES
+    },
 }
 
 TABLES = {
@@ -114,6 +170,43 @@ TABLES = {
             "void_shown",
         ),
     ),
+    "discriminator": Table(
+        "What D does",
+        (
+            "baseline",
+            "adversarial",
+            "frozen_d",
+            "learning_d_alpha0.01",
+            "learning_d_alpha0.05",
+            "learning_d_alpha0.2",
+            "real_smoothed",
+        ),
+    ),
+    "regularizers": Table(
+        "Other regularizers, without D",
+        (
+            "baseline",
+            "seg_only",
+            "head_rate4",
+            "label_smoothing",
+            "lambda5e-4",
+            "score_dropout",
+        ),
+    ),
+    "grid": Table(
+        "T × learning rate, without D",
+        (
+            "baseline",
+            *(f"t{t:g}_rate{f:g}" for t in _GRID_TEMPERATURES for f in _GRID_RATES),
+        ),
+    ),
+    "rates": Table(
+        "Learning rate, with D",
+        (
+            "adversarial",
+            *(f"{x}_rate{f:g}" for x in ("adversarial", "tg0.5") for f in _GRID_RATES),
+        ),
+    ),
 }
 
 CONTRASTS = (
@@ -128,8 +221,18 @@ CONTRASTS = (
     Contrast("Does training D have an effect?", "adversarial", "frozen_d"),
     Contrast("Does a higher learning rate of D help?", "learning_d", "adversarial"),
     Contrast("Does omitting void masking have an effect?", "void_shown", "adversarial"),
+    Contrast(
+        "Is T_G = 0.5 on L_seg four times the rate of the score layers?",
+        "seg_only",
+        "head_rate4",
+    ),
+    Contrast("Does label smoothing help?", "label_smoothing", "baseline"),
+    Contrast("Does weight decay help?", "lambda5e-4", "baseline"),
+    Contrast("Does dropout before the score help?", "score_dropout", "baseline"),
+    Contrast("Does a D that learns help?", "learning_d", "baseline"),
+    Contrast("Does it learn more than sharpness?", "real_smoothed", "learning_d"),
 )
-"""The planned comparisons; the table of controls has the cells that they need."""
+"""The planned comparisons, for the cells that a sweep has."""
 
 
 def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
@@ -141,10 +244,7 @@ def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
         seed: The seed of the run.
     """
     result = config.copy_and_resolve_references()
-    flat = {
-        name: _get(config, name) * value.factor if isinstance(value, Times) else value
-        for name, value in CELLS[cell].overrides.items()
-    }
+    flat = {name: _value(config, cell, name) for name in CELLS[cell].overrides}
     result.update_from_flattened_dict(flat)
     result.seed = seed
     return result
@@ -155,9 +255,14 @@ def trained_as(config: ConfigDict, cell: str) -> str:
 
     If the weight decay of the config is 0, for example, `lambda0` is the baseline.
     """
-    own = configure(config, cell, seed=0).to_dict()
-    same = (c for c in CELLS if configure(config, c, seed=0).to_dict() == own)
-    return next(same)
+
+    def same(other: str) -> bool:
+        names = CELLS[cell].overrides.keys() | CELLS[other].overrides.keys()
+        return all(
+            _value(config, cell, name) == _value(config, other, name) for name in names
+        )
+
+    return next(filter(same, CELLS))
 
 
 def choose(config: ConfigDict, tables: Sequence[str]) -> tuple[str, ...]:
@@ -182,6 +287,11 @@ def choose(config: ConfigDict, tables: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(trained_as(config, cell) for cell in cells))
 
 
-def _get(config: ConfigDict, name: str) -> float:
+def _value(config: ConfigDict, cell: str, name: str) -> float | bool | str | None:
+    """Return the value of a field in the config of a cell."""
     section, field = name.split(".")
-    return config[section][field]
+    own, overrides = config[section][field], CELLS[cell].overrides
+    if name not in overrides:
+        return own
+    value = overrides[name]
+    return own * value.factor if isinstance(value, Times) else value

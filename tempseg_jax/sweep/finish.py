@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ml_collections import ConfigDict
 
 from tempseg_jax import builders, mesh
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.data.sources.base import Record
+from tempseg_jax.data.subset import Chosen
 from tempseg_jax.evaluation import metrics
 from tempseg_jax.evaluation.evaluator import Example, evaluate_split
 from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
@@ -30,7 +29,7 @@ EXAMPLES = 128
 class Splits(dict[str, Split]):
     """The splits that a finished run is measured on: part of train, val, and test."""
 
-    images_per_epoch: int  # all of train
+    images_per_epoch: int  # all images that are trained on
 
     @classmethod
     def load(
@@ -51,13 +50,14 @@ class Splits(dict[str, Split]):
             FileNotFoundError: If the files of the dataset are missing.
         """
         val = builders.load_split(config, config.data.val_split)
-        train = builders.load_split(config, config.data.train_split)
+        train = builders.load_training_split(config)
         count = len(val.examples) if train_images is None else train_images
         splits = cls(val=val)
         splits.images_per_epoch = len(train.examples)
         if count:
-            examples = _Spaced(train.examples, count)
-            splits["train"] = dataclasses.replace(train, examples=examples)
+            total = len(train.examples)
+            chosen = Chosen(train.examples, _spaced(total, min(count, total)))
+            splits["train"] = dataclasses.replace(train, examples=chosen)
         if test_split:
             splits["test"] = builders.load_split(config, test_split)
         return splits
@@ -126,21 +126,8 @@ def finish(
     return final
 
 
-class _Spaced(Sequence[Record]):
-    """`count` evenly spaced records of a split, its first and last among them."""
-
-    def __init__(self, examples: Sequence[Record], count: int):
-        self._examples = examples
-        self._indices = _spaced(len(examples), min(count, len(examples)))
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Record:
-        return self._examples[self._indices[index]]
-
-
 def _spaced(length: int, count: int) -> list[int]:
+    """Return `count` evenly spaced indices, the first and the last among them."""
     return np.linspace(0, length - 1, count).round().astype(int).tolist()
 
 

@@ -1,5 +1,6 @@
 """Run a sweep: train and measure every cell with every seed, resuming if stopped."""
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from tempseg_jax import config_fields, train
+from tempseg_jax import builders, config_fields, train
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.plan import Plan
 from tempseg_jax.sweep import cells, progress
@@ -41,13 +42,15 @@ def run_sweep(
     only: Sequence[str],
     shard: tuple[int, int],
     keep_checkpoints: bool,
+    budget_minutes: float | None = None,
 ) -> bool:
     """Train and measure the runs of this process that are not finished.
 
     Each seed is trained for all cells before the next seed, so that an interrupted
-    sweep can be compared in pairs. All runs share the compiled train step, because
-    cells differ only in numbers that it traces. A run that another process is training
-    is skipped.
+    sweep can be compared in pairs. Cells that differ only in numbers share the compiled
+    train step, which traces them. A run that another process is training is skipped,
+    and so is a run that would not end within the budget. How long it would take is
+    estimated from the finished runs of this folder; without any, it is started.
 
     Args:
         config: The config that every cell overrides.
@@ -56,6 +59,7 @@ def run_sweep(
         only: Cells to train in this process; all if empty.
         shard: The pair (i, n) trains every n-th run from the i-th, counted from 1.
         keep_checkpoints: Whether to keep the checkpoints of finished runs.
+        budget_minutes: Time in which started runs have to end; None: unlimited.
 
     Returns:
         Whether all runs of this process are finished.
@@ -66,23 +70,35 @@ def run_sweep(
         OSError: If the data cannot be read or the folder cannot be written.
     """
     config_fields.check_fields(config)
+    deadline = math.inf if budget_minutes is None else budget_minutes * 60
+    deadline += time.monotonic()
     folder, runs = Path(folder), scope.runs(config)
-    _check_cells(only, runs)
+    mine = runs_of_process(config, scope, only=only, shard=shard)
     splits = Splits.load(
         config, test_split=scope.test_split, train_images=scope.train_images
     )
+    for cell in dict.fromkeys(x.cell for x in mine):  # before hours of training
+        own = cells.configure(config, cell, seed=0)
+        config_fields.check_fields(own)
+        builders.build_objective(own, num_classes=len(splits["val"].class_names))
     plan = Plan.of(config, images=splits.images_per_epoch)
     saved_config.claim(folder, config, allow_change=False)
     claim(folder, scope, val=splits["val"], steps=plan.steps)
     origin = provenance()  # before training, during which the files may change
-    index, count = shard
-    mine = [x for x in runs[index - 1 :: count] if not only or x.cell in only]
     for current in mine:
         if current.finished(folder):
             continue
         print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
         with progress.claimed(current.folder(folder)) as free:
             if free and not current.finished(folder):
+                seconds = progress.seconds_left(folder, [current], steps=plan.steps)
+                if time.monotonic() + (seconds or 0.0) > deadline:
+                    print(
+                        f"{current.cell}, seed {current.seed}: not started, because it "
+                        f"would not end within --budget_minutes={budget_minutes:g}",
+                        flush=True,
+                    )
+                    continue
                 print(f"\n{current.cell}, seed {current.seed}", flush=True)
                 if not _train(
                     config, folder, current, splits, plan.steps, origin=origin
@@ -93,6 +109,24 @@ def run_sweep(
                     shutil.rmtree(checkpoints, ignore_errors=True)
     print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
     return all(x.finished(folder) for x in mine)
+
+
+def runs_of_process(
+    config: ConfigDict,
+    scope: Scope,
+    *,
+    only: Sequence[str],
+    shard: tuple[int, int],
+) -> list[Run]:
+    """Return the runs that a process trains, finished or not; see `run_sweep`.
+
+    Raises:
+        ValueError: If a cell of `only` is not in the scope.
+    """
+    runs = scope.runs(config)
+    _check_cells(only, runs)
+    index, count = shard
+    return [x for x in runs[index - 1 :: count] if not only or x.cell in only]
 
 
 def _train(

@@ -67,7 +67,9 @@ def test_any_input_size_gives_logits_of_that_size(name, size):
 
 def test_padding_is_the_mean_color_at_the_bottom_and_the_right():
     image = np.random.default_rng(0).integers(0, 256, (2, 33, 60, 3)).astype(np.uint8)
-    x = layers.normalize_and_pad(jnp.array(image), CAFFE, dtype=jnp.float32)
+    x = layers.normalize_and_pad(
+        jnp.array(image), CAFFE, multiple=32, dtype=jnp.float32
+    )
     assert x.shape == (2, 64, 64, 3)
     np.testing.assert_array_equal(x[:, 33:], 0)
     np.testing.assert_array_equal(x[:, :, 60:], 0)

@@ -5,6 +5,8 @@ import pytest
 from tempseg_jax import builders
 from tempseg_jax.plan import Plan
 from tempseg_jax.sweep import cells
+from tempseg_jax.sweep.run import run_sweep
+from tempseg_jax.sweep.scope import Scope
 
 
 def test_every_cell_overrides_existing_fields_of_the_config(demo_config):
@@ -13,6 +15,7 @@ def test_every_cell_overrides_existing_fields_of_the_config(demo_config):
         assert config.seed == 7
         assert set(config.objective) == set(demo_config.objective)
         assert set(config.optimizer) == set(demo_config.optimizer)
+        assert set(config.model) == set(demo_config.model)
 
 
 def test_the_cells_of_table_3_are_the_papers(demo_config):
@@ -31,6 +34,8 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         hyper = builders.hyperparameters(config, Plan(2, 1, 1))._asdict()
         hyper.pop("schedule")
         hyper["mask_void"] = config.objective.mask_void
+        hyper["real"] = config.objective.real
+        hyper["score_dropout"] = config.model.score_dropout
         if not hyper["alpha"]:  # without D these have no effect
             hyper |= {"temperature_adv": None, "temperature_d": None}
         return hyper
@@ -55,6 +60,12 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         ("adversarial", "frozen_d"): {"learning_rate_d"},
         ("learning_d", "adversarial"): {"learning_rate_d"},
         ("void_shown", "adversarial"): {"mask_void"},
+        ("seg_only", "head_rate4"): {"temperature_seg", "head_rate"},
+        ("label_smoothing", "baseline"): {"label_smoothing"},
+        ("lambda5e-4", "baseline"): {"weight_decay"},
+        ("score_dropout", "baseline"): {"score_dropout"},
+        ("learning_d", "baseline"): without_d | {"learning_rate_d"},
+        ("real_smoothed", "learning_d"): {"real"},
     }
 
 
@@ -73,6 +84,39 @@ def test_a_cell_of_several_tables_is_trained_once(demo_config):
     assert cells.trained_as(demo_config, "lambda5e-4") == "baseline"
     chosen = cells.choose(demo_config, ("1", "2", "3", "controls"))
     assert len(chosen) == len(set(chosen)) == 15
+
+
+def test_the_grid_has_every_temperature_with_every_learning_rate(demo_config):
+    chosen = cells.choose(demo_config, ("grid",))
+    settings = []
+    for cell in chosen:
+        config = cells.configure(demo_config, cell, seed=0)
+        assert config.objective.alpha == 0
+        rate = config.optimizer.learning_rate_g / demo_config.optimizer.learning_rate_g
+        t = builders.training_temperature(config)
+        settings.append((t, pytest.approx(rate)))
+    expected = [(t, f) for t in (0.5, 1.0, 2.0) for f in (0.5, 1.0, 2.0, 4.0)]
+    assert sorted(settings, key=str) == sorted(expected, key=str)
+    assert {"baseline", "seg_only"} < set(chosen)  # which other tables have as well
+    with_d = cells.choose(demo_config, ("rates",))
+    assert {"adversarial", "rate_matched", "tg0.5"} < set(with_d) and len(with_d) == 8
+
+
+def test_a_network_that_a_cell_does_not_fit_is_refused_before_training(
+    demo_config, tmp_path
+):
+    with pytest.raises(ValueError, match="model.score_dropout: 0.5 is not supported"):
+        run_sweep(
+            demo_config,
+            tmp_path,
+            scope=Scope(
+                tables=("regularizers",), seeds=1, test_split="", train_images=None
+            ),
+            only=[],
+            shard=(1, 1),
+            keep_checkpoints=False,
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_without_an_adversary_is_refused(demo_config):

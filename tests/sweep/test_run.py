@@ -242,6 +242,33 @@ def test_time_left_is_estimated_from_runs_of_the_same_kind(config, tmp_path):
     assert "2 done, 6 to do; about 0 h 08 min left" in shown
 
 
+def test_no_run_is_started_that_would_not_end_within_the_budget(
+    config, copy, monkeypatch
+):
+    started = []
+    monkeypatch.setattr(
+        train, "train", lambda *args, **_: started.append(args[1]) or True
+    )
+    for cell, seconds in (("baseline", 60.0), ("adversarial", 100.0)):
+        path = copy / cell / "seed0" / "final.json"
+        write_json(path, json.loads(path.read_text()) | {"seconds": seconds})
+    scope = SCOPE._replace(seeds=2)
+    for minutes, runs in ((0.9, []), (1.1, ["baseline"]), (2.0, ["adversarial"])):
+        started.clear()
+        only = ["adversarial"] if minutes == 2 else []
+        done = run_sweep(
+            config,
+            copy,
+            scope=scope,
+            only=only,
+            shard=(1, 1),
+            keep_checkpoints=False,
+            budget_minutes=minutes,
+        )
+        assert not done
+        assert started == [str(copy / cell / "seed1") for cell in runs]
+
+
 def test_the_measured_splits_are_val_part_of_train_and_test(config, tmp_path):
     splits = finish.Splits.load(config, test_split="train", train_images=5)
     assert list(splits) == ["val", "train", "test"]

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -28,10 +29,13 @@ class Folder:
         class_colors: RGB color of each class, required if masks are RGB; None is VOC's
             color map. Other colors in a mask are void if `void_index` is set, and
             otherwise an error.
+        downscale: Divisor of the height and the width of all images (by the mean over
+            areas) and masks (by the nearest pixel), in training and in evaluation.
 
     Raises:
         ValueError: If `manual_dir` is not set, `class_colors` does not match
-            `class_names`, or a list of stems is malformed.
+            `class_names`, `downscale` is no positive integer, or a list of stems is
+            malformed.
         FileNotFoundError: If `manual_dir` does not exist or contains no images.
     """
 
@@ -44,7 +48,12 @@ class Folder:
         void_index: int | None = None,
         class_names: Sequence[str] | None = None,
         class_colors: Sequence[Sequence[int]] | None = None,
+        downscale: int = 1,
     ):
+        if type(downscale) is not int or downscale < 1:
+            raise ValueError(
+                f"data.options.downscale={downscale!r} must be a positive integer"
+            )
         if not manual_dir:
             raise ValueError(
                 "data.manual_dir is not set; set it to the folder of images and masks"
@@ -59,6 +68,7 @@ class Folder:
         self._void_index = void_index
         self._names = tuple(class_names) if class_names else None
         self._colors = _checked_colors(class_colors, class_names=self._names)
+        self._downscale = downscale
         self._pairs = folder_layouts.find(root)
         self._highest = -1
         self.splits = tuple(self._pairs)
@@ -71,7 +81,10 @@ class Folder:
         listings = [(f.name, stat_listing(f)) for f in sorted(folders)]
         stems = [(split, pairs.stems) for split, pairs in self._pairs.items()]
         colors = None if self._colors is None else self._colors.tolist()
-        return digest(self._void_index, self._names, colors, stems, listings)
+        options = [self._void_index, self._names, colors]
+        if self._downscale > 1:  # else the digest of versions without this option
+            options.append(self._downscale)
+        return digest(*options, stems, listings)
 
     def split_expression(self, split: str) -> str:
         """Return `split` if the folder contains it."""
@@ -119,6 +132,10 @@ class Folder:
         size = codec.image_size(data, name=str(image))
         label = self._label(codec.read_mask(mask.read_bytes(), name=str(mask)), mask)
         codec.check_label(label, size=size, num_classes=IGNORE_LABEL, name=str(mask))
+        if self._downscale > 1:
+            pixels = codec.decode_image(data, name=str(image))
+            pixels, label = _downscaled(pixels, label, factor=self._downscale)
+            data = codec.encode_image(pixels)
         return {"id": stem, "image": data, "label": codec.encode_label(label)}
 
     def _label(
@@ -158,6 +175,17 @@ class Folder:
                 " it, or set data.options.void_index to make unlisted colors void"
             )
         return np.where(unlisted, IGNORE_LABEL, index).astype(np.uint8)
+
+
+def _downscaled(
+    image: UInt8[np.ndarray, "h w 3"], label: UInt8[np.ndarray, "h w"], *, factor: int
+) -> tuple[UInt8[np.ndarray, "h_out w_out 3"], UInt8[np.ndarray, "h_out w_out"]]:
+    """Divide height and width: means over areas of the image, nearest label."""
+    height, width = (max(1, side // factor) for side in label.shape)
+    return (
+        cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA),
+        cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT),
+    )
 
 
 def _only(

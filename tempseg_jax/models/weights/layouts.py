@@ -68,12 +68,13 @@ class Layout(NamedTuple):
     """A family of weight files for one network, at its published width."""
 
     title: str
-    segmenter: str  # the key of SEGMENTERS that these weights fit
+    segmenter: str  # the key of SEGMENTERS whose backbone these weights fill
     preprocessing: Preprocessing  # with which these weights were trained
     first_kernel: Shape  # published shape of the first row's variable
     rows: tuple[Row, ...]
     signature: frozenset[str]  # a file that has these tensors is of this layout
     backbone: str  # regular expression that matches every tensor of the backbone
+    parts: tuple[str, ...] = ()  # keys of SEGMENTERS that use only some of the tensors
 
 
 def _keras(linen: str, file: str, kernel: Arrangement) -> Iterator[Row]:
@@ -159,6 +160,7 @@ KERAS_RESNET50 = Layout(
     tuple(_keras_resnet50()),
     frozenset({"conv1_conv/kernel", "conv2_block1_1_conv/bias"}),
     r"conv\d_block",
+    parts=("resnet50_c4",),
 )
 KERAS_VGG16 = Layout(
     "Keras VGG-16",

@@ -18,6 +18,7 @@ from tempseg_jax.models.weights.layouts import (
     TIMM_VGG16,
     TORCHVISION_RESNET50,
     Layout,
+    Row,
     recognize,
 )
 from tempseg_jax.models.weights.report import LoadReport, describe_preprocessing
@@ -102,10 +103,11 @@ def load_pretrained(
     _check_prefixes(missing, layout)
     path = location.fetch()
     index = read_index(path)
-    rows = {row.file: row for row in layout.rows if row.file in index.shapes}
+    needed = [row for row in layout.rows if row.linen in fresh]
+    _check_file(path, index, layout, needed, missing)
+    _check_shapes(path, index, fresh, layout, needed)
+    rows = {row.file: row for row in needed if row.file in index.shapes}
     unused = tuple(name for name in index.shapes if name not in rows)
-    _check_file(path, index, layout, missing)
-    _check_shapes(path, index, fresh, layout)
     loaded = {}
     for name, tensor in read_tensors(path, rows):
         row = rows[name]
@@ -166,10 +168,12 @@ def _check_network(
     fresh: dict[str, Any], source: str, layout: Layout, segmenter_name: str
 ) -> None:
     """Raise ValueError, before any download, if the weights do not fit the network."""
-    if layout.segmenter != segmenter_name:
+    fitting = (layout.segmenter, *layout.parts)
+    if segmenter_name not in fitting:
         raise ValueError(
             f"model.pretrained={source!r} ({layout.title}) fits model.name="
-            f"{layout.segmenter!r}, not {segmenter_name!r}; change one of the two"
+            f"{' or '.join(map(repr, fitting))}, not {segmenter_name!r}; change one of "
+            "the two"
         )
     shape = fresh[layout.rows[0].linen].shape
     if shape != layout.first_kernel:
@@ -191,10 +195,14 @@ def _check_prefixes(missing: tuple[str, ...], layout: Layout) -> None:
 
 
 def _check_file(
-    path: Path, index: Index, layout: Layout, missing: tuple[str, ...]
+    path: Path,
+    index: Index,
+    layout: Layout,
+    needed: list[Row],
+    missing: tuple[str, ...],
 ) -> None:
     """Raise ValueError if a tensor is missing or belongs to a deeper network."""
-    absent = [row.file for row in layout.rows if row.file not in index.shapes]
+    absent = [row.file for row in needed if row.file not in index.shapes]
     absent = [name for name in absent if not name.startswith(missing)]
     if absent:
         raise ValueError(
@@ -212,9 +220,13 @@ def _check_file(
 
 
 def _check_shapes(
-    path: Path, index: Index, fresh: dict[str, Any], layout: Layout
+    path: Path,
+    index: Index,
+    fresh: dict[str, Any],
+    layout: Layout,
+    needed: list[Row],
 ) -> None:
-    for row in layout.rows:
+    for row in needed:
         expected = row.arrangement.file_shape(fresh[row.linen].shape)
         shape = index.shapes.get(row.file, expected)
         if shape != expected:

@@ -23,8 +23,7 @@ class LoadReport(NamedTuple):
         rows = [f"  {p:<{width}}  {loaded[p]:>6}  {fresh[p]:>5}" for p in parts]
         modules = dict.fromkeys(name.split("/", 1)[1] for name in self.fresh)
         layers = dict.fromkeys(name.rpartition("/")[0] for name in modules)
-        # The 53 tensors "bn....num_batches_tracked" are listed as one entry.
-        counts = Counter(re.sub(r".*\.(?=num_b)", "*.", name) for name in self.unused)
+        counts = Counter(map(_group, self.unused))
         unused = (f"{name} ({n})" if n > 1 else name for name, n in counts.items())
         return "\n".join(
             [
@@ -46,6 +45,16 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
     )
     divided = "" if set(preprocessing.std) == {1.0} else f", divided by ({std})"
     return f"input {preprocessing.channel_order} minus ({mean}){divided}"
+
+
+def _group(name: str) -> str:
+    """Return the entry under which an unused tensor is counted.
+
+    The 53 tensors "bn....num_batches_tracked" are one entry, and so are the tensors of
+    a block of a stage that the network does not have.
+    """
+    name = re.sub(r".*\.(?=num_b)", "*.", name)
+    return re.sub(r"^(conv\d_block\d)_.*", r"\1_*", name)
 
 
 def _part(path: str) -> str:

@@ -79,9 +79,13 @@ def _result_row(
 def contrasts(sweep: SweepResults, split: str) -> TextTable:
     """Return the paired contrasts of the controls, with Holm-corrected p-values."""
     adjusted = _adjusted_p_values(sweep, split)
+    shown = ("controls", *sweep.scope.tables)
+    planned = {x for table in shown for x in TABLES[table].cells}
     rows = []
     for contrast in CONTRASTS:
         question, cell, against = contrast
+        if not {cell, against} <= planned:
+            continue
         difference = paired_difference(sweep, cell, against, split, "miou")
         count = difference.count if difference else 0
         rows.append(

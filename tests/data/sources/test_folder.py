@@ -237,3 +237,34 @@ def test_camvid_loads_without_changes(shared_data):
     assert counts == {"train": 367, "val": 101, "test": 233}
     label = codec.decode_label(dataset.entries("val")[0].load()["label"], name="label")
     assert label.shape == (360, 480) and set(np.unique(label)) <= {*range(11), 255}
+
+
+def test_downscale_averages_images_and_takes_the_nearest_label(tmp_path):
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
+    label = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    write(tmp_path, "val/a.jpg", "valannot/a.png")
+    for name, array in (("train/a.png", image), ("trainannot/a.png", label)):
+        miniatures.write_folder(tmp_path, {name: miniatures.png(array)})
+    dataset = source(tmp_path, downscale=2)
+    record = dataset.entries("train")[0].load()
+    small = codec.decode_image(record["image"], name="image")
+    means = image.astype(float).reshape(2, 2, 3, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(small, means, atol=0.5)
+    expected = label.reshape(2, 2, 3, 2)  # each of the four pixels is as near
+    actual = codec.decode_label(record["label"], name="label")
+    assert actual.shape == (2, 3)
+    assert (expected == actual[:, None, :, None]).any(axis=(1, 3)).all()
+
+
+def test_downscale_is_part_of_the_fingerprint_only_if_it_changes_the_images(tmp_path):
+    write(tmp_path, "train/a.jpg", "trainannot/a.png")
+    whole = source(tmp_path).fingerprint()
+    assert source(tmp_path, downscale=1).fingerprint() == whole
+    assert source(tmp_path, downscale=2).fingerprint() != whole
+
+
+@pytest.mark.parametrize("value", [0, -2, True])
+def test_downscale_must_be_a_positive_integer(tmp_path, value):
+    write(tmp_path, "train/a.jpg", "trainannot/a.png")
+    with pytest.raises(ValueError, match=r"data.options.downscale=.* positive integer"):
+        source(tmp_path, downscale=value)

@@ -66,8 +66,8 @@ def torchvision(image):
     return (x - mean) / torch.tensor([0.229, 0.224, 0.225]).double().view(1, 3, 1, 1)
 
 
-def pad_to_32(x):
-    return F.pad(x, (0, -x.shape[3] % 32, 0, -x.shape[2] % 32))
+def pad_to(multiple, x):
+    return F.pad(x, (0, -x.shape[3] % multiple, 0, -x.shape[2] % multiple))
 
 
 def score(x, name):
@@ -80,10 +80,13 @@ def enlarge(x, factor):
 
 
 class KerasResNet50:
-    """keras.applications.resnet.ResNet50: biases, stride in a stage's first 1x1."""
+    """keras.applications.resnet.ResNet50: biases, stride in a stage's first 1x1.
 
-    def __init__(self, tape, train):
-        self.tape, self.train = tape, train
+    With `stages=3` it ends after conv4, at stride 16.
+    """
+
+    def __init__(self, tape, train, stages=4):
+        self.tape, self.train, self.stages = tape, train, stages
 
     def conv(self, name, x, filters, size, stride=1):
         fan_in = size * size * x.shape[1]
@@ -126,16 +129,17 @@ class KerasResNet50:
 
     def __call__(self, image):
         h, w = image.shape[1:3]
-        x = F.pad(pad_to_32(caffe(image)), (3, 3, 3, 3))
+        stride = 2 ** (self.stages + 1)
+        x = F.pad(pad_to(stride, caffe(image)), (3, 3, 3, 3))
         x = self.norm("conv1", self.conv("conv1", x, 64, 7, 2)).relu()
         x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)
         for stage, (filters, blocks) in enumerate(
-            [(64, 3), (128, 4), (256, 6), (512, 3)], start=2
+            [(64, 3), (128, 4), (256, 6), (512, 3)][: self.stages], start=2
         ):
             for i in range(1, blocks + 1):
-                stride = 2 if i == 1 and stage > 2 else 1
-                x = self.block(f"conv{stage}_block{i}", x, filters, stride, i == 1)
-        self.tape("logits", enlarge(score(x, "score"), 32)[:, :, :h, :w])
+                s = 2 if i == 1 and stage > 2 else 1
+                x = self.block(f"conv{stage}_block{i}", x, filters, s, i == 1)
+        self.tape("logits", enlarge(score(x, "score"), stride)[:, :, :h, :w])
 
 
 class Bottleneck(nn.Module):
@@ -258,12 +262,16 @@ def keras_resnet50(tape, train, image):
     KerasResNet50(tape, train)(image)
 
 
+def keras_resnet50_c4(tape, train, image):
+    KerasResNet50(tape, train, stages=3)(image)
+
+
 def torch_resnet50(tape, train, image):
     model = TorchResNet50().double()
     fill(model)
     watch(model, tape)
     h, w = image.shape[1:3]
-    x = model.train(train)(pad_to_32(torchvision(image)))
+    x = model.train(train)(pad_to(32, torchvision(image)))
     tape("logits", enlarge(score(x, "score"), 32)[:, :, :h, :w])
 
 
@@ -272,7 +280,7 @@ def fcn8s(tape, image):
     fill(model)
     watch(model, tape)
     h, w = image.shape[1:3]
-    pool3, pool4, fc7 = model.eval()(pad_to_32(torchvision(image)))
+    pool3, pool4, fc7 = model.eval()(pad_to(32, torchvision(image)))
     x = enlarge(score(fc7, "score_fc7"), 2) + score(pool4, "score_pool4")
     x = enlarge(x, 2) + score(pool3, "score_pool3")
     # (in, out, row, column); each output pixel sums 2x2 of its 16x16 positions.
@@ -324,6 +332,7 @@ def main():
         image, mode = draw_image(shape), "train" if size in TRAIN else "eval"
         for name, run in (
             ("resnet50", keras_resnet50),
+            ("resnet50_c4", keras_resnet50_c4),
             ("resnet50_v15", torch_resnet50),
         ):
             tape = Tape()

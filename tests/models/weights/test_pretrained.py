@@ -170,6 +170,32 @@ def test_the_report_lists_every_tensor(tmp_path, keras_shapes):
     ]
 
 
+def test_a_network_without_stage_5_leaves_its_tensors_unused(tmp_path, keras_shapes):
+    path = _write_keras(tmp_path / "full.h5", keras_shapes)
+    variables, report = load_pretrained(
+        variable_shapes("resnet50_c4"), path, segmenter_name="resnet50_c4", missing=()
+    )
+    assert len(report.loaded) == 258
+    assert set(report.fresh) == {"params/score/kernel", "params/score/bias"}
+    assert set(report.unused) == {n for n in keras_shapes if n.startswith("conv5_")}
+    assert variables["params"]["conv1"]["kernel"].max() == 0.25
+    blocks = "conv5_block1_* (24), conv5_block2_* (18), conv5_block3_* (18)"
+    assert str(report).endswith(f"unused in the file: {blocks}")
+
+
+def test_a_network_without_stage_5_needs_all_other_tensors(tmp_path, keras_shapes):
+    absent = "conv4_block6_3_bn/beta"
+    shapes = {n: s for n, s in keras_shapes.items() if n != absent and n[4] != "5"}
+    path = _write_keras(tmp_path / "holed.h5", shapes)
+    with pytest.raises(ValueError, match=f"does not have the tensors {absent} of"):
+        load_pretrained(
+            variable_shapes("resnet50_c4"),
+            path,
+            segmenter_name="resnet50_c4",
+            missing=(),
+        )
+
+
 def test_vgg16_loads_with_the_tensor_names_of_keras_1(tmp_path):
     shapes = {
         name.replace("kernel", "W_1").replace("bias", "b_1"): shape
@@ -247,15 +273,14 @@ def test_values_that_are_not_finite_are_an_error(tmp_path, keras_shapes):
 @pytest.mark.parametrize(
     ("source", "segmenter", "fits"),
     [
-        ("keras_resnet50", "resnet50_v15", "resnet50"),
-        ("resnet50.tv_in1k", "resnet50", "resnet50_v15"),
-        ("vgg16.tv_in1k", "resnet50", "fcn8s"),
+        ("keras_resnet50", "resnet50_v15", "'resnet50' or 'resnet50_c4'"),
+        ("resnet50.tv_in1k", "resnet50", "'resnet50_v15'"),
+        ("resnet50.tv_in1k", "resnet50_c4", "'resnet50_v15'"),
+        ("vgg16.tv_in1k", "resnet50", "'fcn8s'"),
     ],
 )
 def test_weights_of_another_architecture_are_an_error(source, segmenter, fits):
-    with pytest.raises(
-        ValueError, match=f"fits model.name='{fits}', not '{segmenter}'"
-    ):
+    with pytest.raises(ValueError, match=f"fits model.name={fits}, not '{segmenter}'"):
         load_pretrained(
             variable_shapes(segmenter), source, segmenter_name=segmenter, missing=()
         )

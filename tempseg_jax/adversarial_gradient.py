@@ -1,0 +1,68 @@
+"""How much of the segmenter's gradient is the adversary's, and where it points."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tempseg_jax import steps
+from tempseg_jax.losses import Objective
+from tempseg_jax.steps import Hyperparameters
+from tempseg_jax.train_state import TrainState
+from tempseg_jax.types import Batch, Metrics
+
+
+def adversarial_gradient(
+    state: TrainState,
+    batch: Batch,
+    hyper: Hyperparameters,
+    *,
+    images: int,
+    objective: Objective,
+) -> Metrics:
+    """Compare the gradients of α L_adv and of L_seg with respect to the logits.
+
+    The networks run as in a training step, but nothing is updated. The backward pass
+    ends at the logits, so that this costs one forward pass of the segmenter, and a
+    forward and a backward pass of D.
+
+    Args:
+        state: The parameters and running statistics of both players.
+        batch: Images and labels.
+        hyper: The temperatures and α.
+        images: The number of images of the batch that are used, from its first.
+        objective: The networks and the terms of their losses; with a discriminator.
+
+    Returns:
+        `adv_share`, the norm of the gradient of α L_adv divided by that of L_G, and
+        `adv_cosine`, the cosine of the angle between those of L_adv and L_seg. Both
+        are 0 if a norm that they are divided by is 0.
+    """
+    batch = jax.tree.map(lambda x: x[:images], batch)
+    logits, _ = objective.segmenter.apply(
+        state.segmenter.variables,
+        batch["image"],
+        train=True,
+        rngs={"dropout": steps.step_key(state, hyper)},
+        mutable=["batch_stats"],
+    )
+
+    def loss_adv(logits):
+        fake = steps.fake_map(logits, batch, hyper.temperature_adv, objective)
+        d_fake, _ = steps.apply_discriminator(
+            objective, state.discriminator.variables, fake
+        )
+        return hyper.alpha * objective.adversary.segmenter(d_fake)
+
+    def loss_seg(logits):
+        return steps.segmentation_loss(logits, batch, hyper, objective)
+
+    adv, seg = jax.grad(loss_adv)(logits), jax.grad(loss_seg)(logits)
+    norm_adv, norm_seg = optax.tree.norm(adv), optax.tree.norm(seg)
+    return {
+        "adv_share": _ratio(norm_adv, optax.tree.norm(adv + seg)),
+        "adv_cosine": _ratio(jnp.vdot(adv, seg), norm_adv * norm_seg),
+    }
+
+
+def _ratio(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)

@@ -1,0 +1,44 @@
+"""Parts of a split: chosen examples, and nested random subsets of the training set."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.sources.base import Record
+
+
+class Chosen(Sequence[Record]):
+    """The examples with these indices, in this order."""
+
+    def __init__(self, examples: Sequence[Record], indices: Sequence[int]):
+        self._examples = examples
+        self.indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._examples[self.indices[index]]
+
+
+def nested_subset(split: Split, *, fraction: float, seed: int) -> Split:
+    """Return a random fraction of a split, in the order of the split.
+
+    The subsets of one seed are nested: a smaller one is part of every larger one.
+
+    Args:
+        split: The whole split.
+        fraction: Above 0 and at most 1; at least one example is chosen.
+        seed: Seed of the choice.
+    """
+    if fraction == 1:
+        return split
+    total = len(split.examples)
+    count = max(1, round(fraction * total))
+    # NumPy never changes the numbers of RandomState, so a seed means the same images
+    # with every version.
+    order = np.random.RandomState(seed).permutation(total)
+    examples = Chosen(split.examples, sorted(order[:count].tolist()))
+    return dataclasses.replace(split, examples=examples)
