@@ -91,6 +91,67 @@ def test_cross_entropy_stays_finite_where_probabilities_underflow():
     assert np.isfinite(grad).all()
 
 
+def plain_cross_entropy(logits, labels, temperature):
+    """Equation 1 as it is written, differentiated by JAX."""
+    scored = labels != IGNORE_LABEL
+    log_p = jax.nn.log_softmax(logits / temperature)
+    own = jnp.take_along_axis(log_p, jnp.where(scored, labels, 0)[..., None], axis=-1)
+    return -jnp.sum(own[..., 0], where=scored) / jnp.sum(scored)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_cross_entropy_and_its_gradients_are_those_of_the_plain_formula(
+    maps, temperature
+):
+    logits, labels = maps
+    labels = jnp.asarray(labels, jnp.int32)
+    t = jnp.float32(temperature)
+    ours = jax.value_and_grad(
+        lambda z, t: losses.cross_entropy(z, labels, temperature=t), argnums=(0, 1)
+    )(logits, t)
+    plain = jax.value_and_grad(
+        lambda z, t: plain_cross_entropy(z, labels, t), argnums=(0, 1)
+    )(logits, t)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), ours, plain
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_probabilities_and_their_gradients_are_those_of_the_softmax(maps, temperature):
+    logits, labels = maps
+    mask = jnp.asarray(labels != IGNORE_LABEL)
+    weights = jnp.array(np.random.default_rng(1).normal(size=logits.shape), jnp.float32)
+
+    def ours(z, t):
+        p = losses.probabilities(z, temperature=t, mask=mask)
+        return jnp.sum(p * weights)
+
+    def plain(z, t):
+        p = jnp.exp(z / t) / jnp.sum(jnp.exp(z / t), axis=-1, keepdims=True)
+        return jnp.sum(jnp.where(mask[..., None], p, 0) * weights)
+
+    t = jnp.float32(temperature)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        jax.value_and_grad(ours, argnums=(0, 1))(logits, t),
+        jax.value_and_grad(plain, argnums=(0, 1))(logits, t),
+    )
+
+
+def test_no_array_of_the_logits_size_is_kept_for_the_gradient():
+    """The logits are kept by the network's own backward pass."""
+    logits, labels = jnp.ones((2, 8, 8, 5)), jnp.zeros((2, 8, 8), jnp.int32)
+
+    def both(z):
+        p = losses.probabilities(z, temperature=0.5, mask=None)
+        return losses.cross_entropy(z, labels, temperature=0.5), p
+
+    residuals = jax.tree.leaves(jax.vjp(both, logits)[1])
+    large = [x for x in residuals if x.shape == logits.shape]
+    assert large and all(np.array_equal(x, logits) for x in large)
+
+
 def test_labels_of_another_shape_are_refused():
     with pytest.raises(TypeCheckError):
         losses.cross_entropy(

@@ -22,7 +22,7 @@ def normalized_conv(
     """
     y = conv(x, leave_out_bias=True)
     bias = conv.variables["params"].get("bias")
-    return norm(y, shift=bias, **options)
+    return norm(y, shift=None if bias is None else jnp.asarray(bias), **options)
 
 
 class BatchNorm(nn.Module):
@@ -59,8 +59,8 @@ class BatchNorm(nn.Module):
                 no gradient then, and moves the running mean alone.
         """
         shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = jnp.asarray(self.param("scale", nn.initializers.ones, shape))
+        bias = jnp.asarray(self.param("bias", nn.initializers.zeros, shape))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:

@@ -43,8 +43,8 @@ class FrozenBatchNorm(nn.Module):
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape).value
         var = self.variable("batch_stats", "var", jnp.ones, shape).value
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = jnp.asarray(self.param("scale", nn.initializers.ones, shape))
+        bias = jnp.asarray(self.param("bias", nn.initializers.zeros, shape))
         if not self.train_scale:
             scale, bias = jax.lax.stop_gradient((scale, bias))
         factor = scale * jax.lax.rsqrt(var + self.epsilon)

@@ -44,24 +44,26 @@ def random_image(count):
 def test_it_equals_batch_norm_in_evaluation_mode_and_its_gradients(dtype):
     x = jax.random.normal(jax.random.key(0), (2, 3, 4, 5)).astype(dtype)
     norm = nn.BatchNorm(use_running_average=True, epsilon=1e-3, dtype=dtype)
-    frozen = FrozenBatchNorm(1e-3, True, dtype)
+    frozen = FrozenBatchNorm(1e-3, True, dtype, negative_slope=None)
     variables = jittered(norm.init(jax.random.key(1), x))
-    assert jax.tree.structure(frozen.init(jax.random.key(1), x)) == jax.tree.structure(
-        variables
-    )
+    own = frozen.init(jax.random.key(1), x, train=True)
+    assert jax.tree.structure(own) == jax.tree.structure(variables)
 
-    def loss(module, variables, x):
-        return jnp.sum(jnp.sin(module.apply(variables, x).astype(jnp.float32)))
+    def ours(variables, x):
+        return frozen.apply(variables, x, train=True)
+
+    def loss(apply, variables, x):
+        return jnp.sum(jnp.sin(apply(variables, x).astype(jnp.float32)))
 
     tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
-    assert frozen.apply(variables, x).dtype == dtype
-    for function in (lambda m, v, x: m.apply(v, x), jax.grad(loss, argnums=(1, 2))):
+    assert ours(variables, x).dtype == dtype
+    for function in (lambda f, v, x: f(v, x), jax.grad(loss, argnums=(1, 2))):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(
                 np.float32(a), np.float32(b), rtol=tolerance, atol=tolerance
             ),
-            function(frozen, variables, x),
-            function(norm, variables, x),
+            function(ours, variables, x),
+            function(norm.apply, variables, x),
         )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax.models import SEGMENTERS, Discriminator, layers
+from tempseg_jax.models import SEGMENTERS, Discriminator, layers, ops
 from tempseg_jax.models.flops import count_parameters
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
 from tests.support import make_segmenter
@@ -103,6 +103,30 @@ def test_bilinear_upsampling_interpolates_between_pixel_centers():
     y = layers.upsample_bilinear(x, factor=2)
     np.testing.assert_allclose(y[0, 0, :, 0], [0, 1, 3, 5, 7, 8], atol=1e-6)
     np.testing.assert_array_equal(y[0, 0], y[0, 1])
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+@pytest.mark.parametrize("factor", [2, 32])
+def test_bilinear_upsampling_is_jaxs_resizing_in_all_forms(factor, platform):
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(2, 3, 5, 4)), jnp.float32)
+    shape = (2, 3 * factor, 5 * factor, 4)
+    weights = jnp.array(rng.normal(size=shape), jnp.float32)
+
+    def upsample(x):
+        with ops.forms_of(platform):
+            return layers.upsample_bilinear(x, factor=factor)
+
+    def resize(x):
+        return jax.image.resize(x, shape, method="bilinear")
+
+    np.testing.assert_allclose(upsample(x), resize(x), atol=1e-5)
+    np.testing.assert_allclose(
+        jax.vjp(upsample, x)[1](weights)[0],
+        jax.vjp(resize, x)[1](weights)[0],
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("stride", [2, 8])

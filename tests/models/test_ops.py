@@ -35,6 +35,42 @@ def test_pooling_equals_the_librarys_and_its_gradients(ours, library):
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("pool", [ops.max_pool_2x2, ops.max_pool_3x3])
+def test_equal_maxima_share_the_gradient_of_their_window(pool):
+    x = jnp.array(np.random.default_rng(0).integers(0, 3, (2, 6, 8, 3)), jnp.float32)
+    g = jnp.array(np.random.default_rng(1).normal(size=(2, 3, 4, 3)), jnp.float32)
+    first, size = (0, 2) if pool is ops.max_pool_2x2 else (-1, 3)
+    expected = np.zeros(x.shape)
+    for b, i, j, c in np.ndindex(2, 3, 4, 3):
+        rows = range(max(2 * i + first, 0), 2 * i + first + size)
+        columns = range(max(2 * j + first, 0), 2 * j + first + size)
+        window = {(r, k): float(x[b, r, k, c]) for r in rows for k in columns}
+        highest = [p for p, value in window.items() if value == max(window.values())]
+        for r, k in highest:
+            expected[b, r, k, c] += g[b, i, j, c] / len(highest)
+    np.testing.assert_allclose(jax.vjp(pool, x)[1](g)[0], expected, atol=1e-6)
+
+
+def test_relu_has_the_librarys_gradient_and_lets_nan_through():
+    x = jnp.array([-2.0, -0.0, 0.0, 3.0, jnp.nan])
+    np.testing.assert_array_equal(ops.relu(x), nn.relu(x))
+    gradient = jax.grad(lambda x: jnp.sum(ops.relu(x) * 5))(x)
+    np.testing.assert_array_equal(gradient[:4], [0, 0, 0, 5])
+    assert np.isnan(jax.grad(lambda x: jnp.sum(ops.relu(x) ** 2))(x)[4])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_gradient_of_a_bias_is_summed_in_float32(dtype):
+    g = jnp.full((4, 32, 32, 2), 1.25, dtype)
+    x, bias = jnp.zeros_like(g), jnp.array([0.5, -0.5], jnp.float32)
+    y, pullback = jax.vjp(ops.add_bias, x, bias)
+    np.testing.assert_array_equal(y[0, 0, 0], bias)
+    x_gradient, bias_gradient = pullback(g)
+    assert (x_gradient.dtype, bias_gradient.dtype) == (dtype, jnp.float32)
+    # A sum in 16 bits has not enough digits for it.
+    np.testing.assert_array_equal(bias_gradient, 1.25 * 4 * 32 * 32)
+
+
 @pytest.mark.parametrize("channels", [3, 40])  # fewer and more than the pixels
 @pytest.mark.parametrize(
     ("kernel_size", "stride", "use_bias"),

@@ -1,0 +1,23 @@
+"""Convolutions, pooling and activations, each in the form that is fastest.
+
+Some have one form for CPUs and another for all other platforms, see `platform`. Custom
+gradients are written so that a GPU reads and writes few arrays.
+"""
+
+from tempseg_jax.models.ops.convolution import HalvingConv, SameConv, transposed_conv
+from tempseg_jax.models.ops.elementwise import add_bias, relu
+from tempseg_jax.models.ops.platform import PLATFORMS, by_platform, forms_of
+from tempseg_jax.models.ops.pooling import max_pool_2x2, max_pool_3x3
+
+__all__ = [
+    "PLATFORMS",
+    "HalvingConv",
+    "SameConv",
+    "add_bias",
+    "by_platform",
+    "forms_of",
+    "max_pool_2x2",
+    "max_pool_3x3",
+    "relu",
+    "transposed_conv",
+]

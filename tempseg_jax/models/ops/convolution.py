@@ -1,0 +1,171 @@
+"""Convolutions, computed as matrix products where these are faster."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from tempseg_jax.models.ops.elementwise import add_bias
+from tempseg_jax.models.ops.platform import by_platform
+
+
+class SameConv(nn.Module):
+    """A convolution with an odd kernel size k and zero padding of k // 2.
+
+    A 1x1 convolution is computed as a matrix product on every platform. On a CPU, a
+    larger kernel is computed as a matrix product over extracted patches if the image
+    has fewer pixels than channels or kernel positions: XLA's convolution and its
+    gradients take 1.1 to 4 times as long there, and hundreds of times as long if the
+    kernel is as large as the image, as can happen for fc6 of VGG-16.
+    """
+
+    channels: int
+    kernel_size: int
+    dtype: DTypeLike
+    stride: int = 1
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, leave_out_bias: bool = False
+    ) -> Float[Array, "b h_out w_out d"]:
+        """Compute the same as `nn.Conv` with the same parameters."""
+        k, (h, w, c) = self.kernel_size, x.shape[1:]
+        shape = (k, k, c, self.channels)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        patches = partial(_conv_of_patches, stride=self.stride)
+        plain = partial(_conv, stride=self.stride)
+        like_fc6 = k > 3 and self.stride == 1
+        if isinstance(h * w, int):
+            few_pixels = h * w < max(c, k * k)
+        else:  # symbolic, in an export for all sizes: fc6 is where it matters most
+            few_pixels = like_fc6
+        y = by_platform(
+            x,
+            kernel,
+            cpu=patches if k == 1 or few_pixels else plain,
+            default=patches if like_fc6 else plain,
+        )
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        return y if leave_out_bias else add_bias(y, bias)
+
+
+def _conv(x: Array, kernel: Array, *, stride: int) -> Array:
+    border = (kernel.shape[0] // 2, kernel.shape[0] // 2)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=(border, border),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _conv_of_patches(x: Array, kernel: Array, *, stride: int) -> Array:
+    """Extract the k x k patch around each output pixel; multiply by the kernel."""
+    k, (h, w, c), s = kernel.shape[0], x.shape[1:], stride
+    border = (k // 2, k // 2)
+    x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
+    taps = [x[:, i : i + h : s, j : j + w : s] for i in range(k) for j in range(k)]
+    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(k * k * c, -1)
+
+
+def transposed_conv(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "size size c d"]
+) -> Float[Array, "b h_out w_out d"]:
+    """Transposed convolution with kernel size 2s and stride s, in sub-pixel form."""
+    s, (b, h, w, c), d = kernel.shape[0] // 2, x.shape, kernel.shape[-1]
+    # Position p of a 2x2 window meets the kernel's rows (1 - p) * s ... + s - 1.
+    taps = kernel.reshape(2, s, 2, s, c, d)[::-1, :, ::-1]
+    taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c, s * s * d)
+    windows = by_platform(x, taps, cpu=_conv_2x2, default=_conv_2x2_of_patches)
+    tiles = windows.reshape(b, h + 1, w + 1, s, s, d).transpose(0, 1, 3, 2, 4, 5)
+    y = tiles.reshape(b, (h + 1) * s, (w + 1) * s, d)
+    return y[:, s // 2 : -(s // 2), s // 2 : -(s // 2)]
+
+
+def _conv_2x2(x: Array, taps: Array) -> Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        taps,
+        window_strides=(1, 1),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _conv_2x2_of_patches(x: Array, taps: Array) -> Array:
+    """As a product, whose kernel gradient is one too: no convolution of its size."""
+    h, w, c = x.shape[1:]
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = [x[:, i : i + h + 1, j : j + w + 1] for i in (0, 1) for j in (0, 1)]
+    return jnp.concatenate(windows, axis=-1) @ taps.reshape(4 * c, -1)
+
+
+class HalvingConv(nn.Module):
+    """A 4x4 convolution with stride 2 and "SAME" padding.
+
+    On a CPU the gradient with respect to an input of even height and width, which is a
+    transposed convolution, is computed in sub-pixel form: XLA's own form takes three
+    times as long for the discriminator's first layer.
+    """
+
+    channels: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, leave_out_bias: bool = False
+    ) -> Float[Array, "b h_out w_out d"]:
+        """Compute the same as `nn.Conv` with the same parameters."""
+        shape = (4, 4, x.shape[-1], self.channels)
+        kernel = self.param("kernel", nn.initializers.normal(0.02), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        even = x.shape[1] % 2 == x.shape[2] % 2 == 0
+        halve = _halve_even if even else _halve
+        y = halve(x, kernel)
+        return y if leave_out_bias else add_bias(y, bias)
+
+
+def _halve(x: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(2, 2),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+_halve_even = jax.custom_vjp(_halve)
+
+
+def _halve_even_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _halve(x, kernel), (x, kernel)
+
+
+def _halve_even_backward(
+    residuals: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+
+    def by_sub_pixels(g: Array, kernel: Array) -> Array:
+        return transposed_conv(g, kernel.swapaxes(2, 3))
+
+    def by_transposition(g: Array, kernel: Array) -> Array:
+        return jax.linear_transpose(lambda x: _halve(x, kernel), x)(g)[0]
+
+    (kernel_gradient,) = jax.linear_transpose(lambda k: _halve(x, k), kernel)(g)
+    x_gradient = by_platform(g, kernel, cpu=by_sub_pixels, default=by_transposition)
+    return x_gradient, kernel_gradient
+
+
+_halve_even.defvjp(_halve_even_forward, _halve_even_backward)
