@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OURS = {"tempseg_jax", "configs"}
-PEER = {"torch"}  # scripts/convert_weights.py runs where PyTorch is installed
+PEER = {"torch"}  # these scripts run where PyTorch is installed
 
 
 def normalized(requirement):
@@ -31,7 +31,7 @@ def imported():
     names = set()
     folders = ("tempseg_jax", "configs", "scripts")
     paths = [path for x in folders for path in (ROOT / x).rglob("*.py")]
-    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    scripts = {path.stem for path in (ROOT / "scripts").rglob("*")}
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text(), str(path))):
             if isinstance(node, ast.Import):

@@ -18,8 +18,10 @@ from tempseg_jax.sweep.report.drawing import Figure
 from tempseg_jax.sweep.report.examples import Comparison
 from tempseg_jax.sweep.report.view import TextTable
 
-TRAINED = ("3", "2", "1", "controls")
-"""Tables that compare settings; table 3, the paper's main claim, comes first."""
+PAPER = ("3", "2", "1")
+"""The paper's tables that compare settings; table 3, the main claim, comes first."""
+COST = "4"
+"""The paper's table of costs, which every report has."""
 
 
 class Section(NamedTuple):
@@ -44,9 +46,10 @@ class Report(NamedTuple):
 
 def build(sweep: SweepResults) -> Report:
     """Build the report from the runs that have finished."""
-    compared = [x for x in TRAINED if x in sweep.scope.tables]
-    sections = [_results(sweep, table) for table in compared]
-    compared = compared or ["4"]
+    own = [x for x in TABLES if x not in (*PAPER, COST) and x in sweep.scope.tables]
+    compared = [*(x for x in PAPER if x in sweep.scope.tables), *own]
+    sections = [_results(sweep, x, contrasts=x in own[:1]) for x in compared]
+    compared = compared or [COST]
     cells = _cells(sweep, compared)
     if sweep.finals:
         without_controls = [x for x in compared if x != "controls"]
@@ -100,10 +103,10 @@ def _cells(sweep: SweepResults, compared: Sequence[str]) -> list[str]:
     return [x if x in names else first[x] for x in order]
 
 
-def _results(sweep: SweepResults, table: str) -> Section:
+def _results(sweep: SweepResults, table: str, *, contrasts: bool) -> Section:
     splits = sweep.splits()
     shown = [tables.results(sweep, table, split) for split in splits]
-    if table == "controls":
+    if contrasts:
         shown += [tables.contrasts(sweep, split) for split in splits]
     drawn = [figures.forest(sweep, table, split) for split in splits]
     return Section(

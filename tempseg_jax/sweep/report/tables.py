@@ -77,10 +77,9 @@ def _result_row(
 
 
 def contrasts(sweep: SweepResults, split: str) -> TextTable:
-    """Return the paired contrasts of the controls, with Holm-corrected p-values."""
+    """Return the planned contrasts of the sweep's cells, with corrected p-values."""
     adjusted = _adjusted_p_values(sweep, split)
-    shown = ("controls", *sweep.scope.tables)
-    planned = {x for table in shown for x in TABLES[table].cells}
+    planned = {x for table in sweep.scope.tables for x in TABLES[table].cells}
     rows = []
     for contrast in CONTRASTS:
         question, cell, against = contrast
