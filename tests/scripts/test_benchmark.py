@@ -28,7 +28,7 @@ def benchmark_data(monkeypatch):
 
 def test_training_is_measured_without_data_and_without_its_libraries():
     program = (
-        "import runpy, sys; sys.argv = ['benchmark.py', 'train', '--model=resnet50',"
+        "import runpy, sys; sys.argv = ['benchmark.py', 'train', '--model=resnet50_c4',"
         " '--mode=supervised', '--dtype=float32', '--size=32', '--batch=1',"
         " '--steps=5', '--warmup=1']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
@@ -44,8 +44,8 @@ def test_training_is_measured_without_data_and_without_its_libraries():
         text=True,
     )
     result = json.loads(process.stdout)
-    assert (result["model"], result["mode"]) == ("resnet50", "supervised")
-    assert result["segmenter_params"] == 23_577_621
+    assert (result["model"], result["mode"]) == ("resnet50_c4", "supervised")
+    assert result["segmenter_params"] == 8_580_117
     assert result["images_per_s"] == pytest.approx(1e3 / result["ms_per_step"], 0.1)
     # A step takes three times the FLOPs of a forward pass. The first layer alone has
     # 16 x 16 outputs of 64 channels, with 7 x 7 x 3 products each.
