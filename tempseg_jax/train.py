@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tempseg_jax import (
-    adversarial_gradient,
     builders,
     config_fields,
     gradient_accumulation,
@@ -19,6 +18,7 @@ from tempseg_jax import (
     steps,
 )
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, save_pictures, score, table
 from tempseg_jax.inference import sliding_window
 from tempseg_jax.losses import Objective
@@ -43,7 +43,7 @@ ACCUMULATED_STEP = jax.jit(
 
 
 ADVERSARIAL_GRADIENT = jax.jit(
-    adversarial_gradient.adversarial_gradient, static_argnames=("images", "objective")
+    adversarial_gradient, static_argnames=("images", "objective")
 )
 """Computed at evaluations only, so that it costs the training step nothing."""
 

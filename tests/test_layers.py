@@ -20,20 +20,18 @@ MAY_IMPORT = {
     "optim": "types train_state",
     "steps": "types losses optim train_state",
     "gradient_accumulation": "types steps train_state",
-    "adversarial_gradient": "types losses steps train_state",
     "mesh": "types",
     "loop": "types train_state",
     "workdir": "io models precision train_state",
     "inference": "io data models precision steps workdir",
-    "evaluation": "types data mesh workdir inference",
+    "evaluation": "types data losses train_state steps mesh workdir inference",
     "config_fields": "data models precision losses",
     "plan": "",
     "builders": "types data models precision losses train_state optim steps mesh "
     "workdir plan",
     "describe": "models steps config_fields builders",
-    "train": "types data losses train_state steps gradient_accumulation "
-    "adversarial_gradient mesh loop workdir inference evaluation config_fields plan "
-    "builders",
+    "train": "types data losses train_state steps gradient_accumulation mesh loop "
+    "workdir inference evaluation config_fields plan builders",
     "evaluate": "io data mesh workdir inference evaluation config_fields builders",
     "sweep": "types io data models losses mesh workdir inference evaluation "
     "config_fields plan builders train",

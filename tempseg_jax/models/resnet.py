@@ -149,7 +149,5 @@ class ResNet50(nn.Module):
             kernel_init=nn.initializers.zeros,  # all classes equal at the start
             name="score",
         )(x)
-        logits = upsample_bilinear(
-            logits.astype(jnp.float32), factor=self.output_stride
-        )
-        return logits[:, :h, :w]
+        logits = upsample_bilinear(logits, factor=self.output_stride)
+        return logits[:, :h, :w].astype(jnp.float32)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax import steps
-from tempseg_jax.adversarial_gradient import adversarial_gradient
+from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.types import IGNORE_LABEL
 from tests.support import make_objective, make_state
 from tests.test_head_rate import HYPER, Discriminator
