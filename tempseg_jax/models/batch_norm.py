@@ -83,7 +83,9 @@ def _channels(x: Float[Array, "c"]) -> Float[Array, "1 1 1 c"]:
     return x[None, None, None]
 
 
-def _affine(x: Array, mean: Array, inverse_std: Array, scale: Array, bias: Array):
+def _affine(
+    x: Array, mean: Array, inverse_std: Array, scale: Array, bias: Array
+) -> Array:
     return (x - _channels(mean)) * _channels(inverse_std * scale) + _channels(bias)
 
 
