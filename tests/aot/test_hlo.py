@@ -48,9 +48,9 @@ def test_called_computations_are_those_of_fusions_and_loops(program):
 def test_the_stack_of_an_instruction_begins_with_the_innermost_frame(program):
     entry = program.computations["main.1"]
     assert program.stack(entry["conv"]) == (
-        Frame("/work/tempseg_jax/models/ops.py", "SameConv.__call__", 112),
-        Frame("/work/tempseg_jax/steps.py", "train_step", 55),
-        Frame("/work/run.py", "<module>", 9),
+        Frame("/src/tempseg_jax/models/ops.py", "SameConv.__call__", 112),
+        Frame("/src/tempseg_jax/steps.py", "train_step", 55),
+        Frame("/src/run.py", "<module>", 9),
     )
     assert program.stack(entry["copy.1"]) == ()
 
