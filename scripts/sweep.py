@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from tempseg_jax.cli import command, config_flag, huge_pages, side_by_side
 from tempseg_jax.sweep import cells, progress
 from tempseg_jax.sweep.run import parse_shard, run_sweep, runs_of_process
-from tempseg_jax.sweep.scope import Scope, read_scope
+from tempseg_jax.sweep.scope import Scope, parse_rates, read_scope
 from tempseg_jax.workdir import saved_config
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -35,6 +35,15 @@ _TABLE = flags.DEFINE_list(
     f"Tables to train, separated by commas: {', '.join(cells.TABLES)}.",
 )
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Number of runs of each cell.", lower_bound=1)
+_FIRST_SEED = flags.DEFINE_integer(
+    "first_seed", 0, "Seed of the first run of each cell.", lower_bound=0
+)
+_RATES = flags.DEFINE_list(
+    "rates",
+    [],
+    "Factors on the segmenter's learning rate, as cell:factor, for comparisons of "
+    "settings that each have their own best rate: baseline:2,tg0.5:0.5.",
+)
 _CELLS = flags.DEFINE_list("cells", [], "Train only these cells of the tables.")
 _SHARD = flags.DEFINE_string(
     "shard", "1/1", "Train only the i-th of n parts of the runs, as i/n."
@@ -93,6 +102,8 @@ def main(argv: list[str]) -> bool:
         seeds=_SEEDS.value,
         test_split=_TEST_SPLIT.value,
         train_images=_TRAIN_IMAGES.value,
+        first_seed=_FIRST_SEED.value,
+        rates=parse_rates(_RATES.value),
     )
     shard, folder = parse_shard(_SHARD.value), Path(_WORKDIR.value)
     if _JOBS.value > 1:

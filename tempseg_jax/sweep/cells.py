@@ -4,7 +4,8 @@ A cell is one setting, that is one row of a table; a contrast is a paired compar
 two cells. All cells are overrides of one config.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -41,6 +42,8 @@ class Table(NamedTuple):
     cells: tuple[str, ...]
 
 
+NO_RATES: Mapping[str, float] = MappingProxyType({})
+_RATE = "optimizer.learning_rate_g"
 _T1 = {
     "objective.temperature_g": 1.0,
     "objective.temperature_d": 1.0,
@@ -235,47 +238,63 @@ CONTRASTS = (
 """The planned comparisons, for the cells that a sweep has."""
 
 
-def configure(config: ConfigDict, cell: str, *, seed: int) -> ConfigDict:
+def configure(
+    config: ConfigDict, cell: str, *, seed: int, rates: Mapping[str, float] = NO_RATES
+) -> ConfigDict:
     """Return the config of one run: the sweep's, with overrides of the cell and seed.
 
     Args:
         config: The config of the sweep.
         cell: A key of `CELLS`.
         seed: The seed of the run.
+        rates: Factors on the segmenter's learning rate, by cell; 1 for other cells.
     """
     result = config.copy_and_resolve_references()
-    flat = {name: _value(config, cell, name) for name in CELLS[cell].overrides}
+    overrides = _overrides(cell, rates)
+    flat = {name: _value(config, overrides, name) for name in overrides}
     result.update_from_flattened_dict(flat)
     result.seed = seed
     return result
 
 
-def trained_as(config: ConfigDict, cell: str) -> str:
+def trained_as(
+    config: ConfigDict, cell: str, rates: Mapping[str, float] = NO_RATES
+) -> str:
     """Return the first cell with the same config; equal cells are trained only once.
 
     If the weight decay of the config is 0, for example, `lambda0` is the baseline.
     """
+    own = _overrides(cell, rates)
 
     def same(other: str) -> bool:
-        names = CELLS[cell].overrides.keys() | CELLS[other].overrides.keys()
+        its = _overrides(other, rates)
         return all(
-            _value(config, cell, name) == _value(config, other, name) for name in names
+            _value(config, own, name) == _value(config, its, name)
+            for name in own.keys() | its.keys()
         )
 
     return next(filter(same, CELLS))
 
 
-def choose(config: ConfigDict, tables: Sequence[str]) -> tuple[str, ...]:
+def choose(
+    config: ConfigDict, tables: Sequence[str], rates: Mapping[str, float] = NO_RATES
+) -> tuple[str, ...]:
     """Return the cells to train for these tables, each once, in the tables' order.
 
     Raises:
-        ValueError: If a table does not exist, or `objective.alpha` of the config is 0.
+        ValueError: If a table or a cell of `rates` does not exist, or
+            `objective.alpha` of the config is 0.
     """
     for table in tables:
         if table not in TABLES:
             raise ValueError(
                 f"--table: {table!r} is not one of {', '.join(TABLES)}; separate "
                 "several tables by commas"
+            )
+    for cell in rates:
+        if cell not in CELLS:
+            raise ValueError(
+                f"--rates: {cell!r} is not a cell; choose from {', '.join(CELLS)}"
             )
     if not config.objective.alpha:
         raise ValueError(
@@ -284,14 +303,26 @@ def choose(config: ConfigDict, tables: Sequence[str]) -> tuple[str, ...]:
             "has 0)"
         )
     cells = (cell for table in tables for cell in TABLES[table].cells)
-    return tuple(dict.fromkeys(trained_as(config, cell) for cell in cells))
+    return tuple(dict.fromkeys(trained_as(config, cell, rates) for cell in cells))
 
 
-def _value(config: ConfigDict, cell: str, name: str) -> float | bool | str | None:
-    """Return the value of a field in the config of a cell."""
+Overrides = dict[str, float | bool | str | Times | None]
+
+
+def _overrides(cell: str, rates: Mapping[str, float]) -> Overrides:
+    """Return the overrides of a cell, its rate multiplied by its factor of `rates`."""
+    overrides = CELLS[cell].overrides
+    if cell not in rates:
+        return overrides
+    before = overrides.get(_RATE, Times(1.0))
+    return overrides | {_RATE: Times(before.factor * rates[cell])}
+
+
+def _value(
+    config: ConfigDict, overrides: Overrides, name: str
+) -> float | bool | str | None:
+    """Return the value of a field after the overrides."""
     section, field = name.split(".")
-    own, overrides = config[section][field], CELLS[cell].overrides
-    if name not in overrides:
-        return own
-    value = overrides[name]
+    own = config[section][field]
+    value = overrides.get(name, own)
     return own * value.factor if isinstance(value, Times) else value

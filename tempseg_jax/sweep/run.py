@@ -78,7 +78,7 @@ def run_sweep(
         config, test_split=scope.test_split, train_images=scope.train_images
     )
     for cell in dict.fromkeys(x.cell for x in mine):  # before hours of training
-        own = cells.configure(config, cell, seed=0)
+        own = cells.configure(config, cell, seed=0, rates=scope.rates)
         config_fields.check_fields(own)
         builders.build_objective(own, num_classes=len(splits["val"].class_names))
     plan = Plan.of(config, images=splits.images_per_epoch)
@@ -100,9 +100,10 @@ def run_sweep(
                     )
                     continue
                 print(f"\n{current.cell}, seed {current.seed}", flush=True)
-                if not _train(
-                    config, folder, current, splits, plan.steps, origin=origin
-                ):
+                own = cells.configure(
+                    config, current.cell, seed=current.seed, rates=scope.rates
+                )
+                if not _train(own, folder, current, splits, plan.steps, origin=origin):
                     return False
                 if not keep_checkpoints:
                     checkpoints = current.folder(folder) / "checkpoints"
@@ -130,7 +131,7 @@ def runs_of_process(
 
 
 def _train(
-    config: ConfigDict,
+    own: ConfigDict,
     sweep: Path,
     current: Run,
     splits: Splits,
@@ -139,7 +140,6 @@ def _train(
     origin: dict[str, str],
 ) -> bool:
     """Train and measure one run; return False if training was interrupted."""
-    own = cells.configure(config, current.cell, seed=current.seed)
     folder, start = current.folder(sweep), time.perf_counter()
     first = _last_checkpoint(folder)
     try:

@@ -1,6 +1,8 @@
 """The scope of a sweep, stored in `sweep.json`: which tables, seeds and splits."""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,22 +17,25 @@ from tempseg_jax.sweep.store import Run
 class Scope(NamedTuple):
     """The runs of a sweep and the splits they are evaluated on.
 
-    A later start in the same folder may add tables and seeds, but not change the
-    evaluated splits.
+    A later start in the same folder may add tables and seeds, but not change the other
+    fields.
     """
 
     tables: tuple[str, ...]  # keys of `cells.TABLES`
-    seeds: int  # runs of each cell, with seeds 0 to seeds - 1
+    seeds: int  # runs of each cell, with seeds from first_seed
     test_split: str  # evaluated once, at the end of each run; "" for none
     train_images: int | None  # for the train-val gap; None: as many as val has
+    first_seed: int = 0
+    rates: Mapping[str, float] = cells.NO_RATES  # factors on the rate of these cells
 
     def runs(self, config: ConfigDict) -> list[Run]:
         """List the runs, all cells with one seed before the next seed.
 
         The finished part of a sweep can then be compared in pairs.
         """
-        chosen = cells.choose(config, self.tables)
-        return [Run(cell, seed) for seed in range(self.seeds) for cell in chosen]
+        chosen = cells.choose(config, self.tables, self.rates)
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return [Run(cell, seed) for seed in seeds for cell in chosen]
 
 
 def read_scope(folder: str | Path) -> tuple[Scope, dict]:
@@ -50,6 +55,27 @@ def read_scope(folder: str | Path) -> tuple[Scope, dict]:
     return Scope(**scope | {"tables": tuple(scope["tables"])}), saved
 
 
+def parse_rates(entries: Sequence[str]) -> dict[str, float]:
+    """Return the factors of entries like `tg0.5:2`, by cell.
+
+    Raises:
+        ValueError: If an entry is not of this form, or its factor is not positive.
+    """
+    rates = {}
+    for entry in entries:
+        cell, _, text = entry.partition(":")
+        try:
+            rates[cell] = float(text)
+        except ValueError:
+            rates[cell] = math.nan
+        if not 0 < rates[cell] < math.inf:
+            raise ValueError(
+                f"--rates: {entry!r} is not cell:factor with a positive factor, for "
+                "example tg0.5:2"
+            )
+    return rates
+
+
 def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
     """Write `sweep.json`, or add the tables and seeds of this scope to it.
 
@@ -60,24 +86,23 @@ def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
         steps: Number of steps of one run.
 
     Raises:
-        ValueError: If runs in this folder are evaluated on other splits.
+        ValueError: If the sweep in this folder has other splits, seeds or rates.
     """
     path = folder / "sweep.json"
     if path.exists():
         before, _ = read_scope(folder)
-        for field in ("test_split", "train_images"):
+        for field in ("test_split", "train_images", "first_seed", "rates"):
             saved_value, value = getattr(before, field), getattr(scope, field)
             if saved_value != value:
                 raise ValueError(
-                    f"{path}: the runs of this sweep are evaluated with "
-                    f"--{field}={saved_value!r}, not {value!r}; give the same value, "
-                    "or another --workdir"
+                    f"{path}: this sweep was started with --{field}={saved_value!r}, "
+                    f"not {value!r}; give the same value, or another --workdir"
                 )
         tables = tuple(dict.fromkeys(before.tables + scope.tables))
         seeds = max(before.seeds, scope.seeds)
         scope = scope._replace(tables=tables, seeds=seeds)
     saved = {
-        "scope": scope._asdict(),
+        "scope": scope._asdict() | {"rates": dict(scope.rates)},
         "steps": steps,
         "dataset": val.dataset,
         "class_names": val.class_names,

@@ -225,8 +225,8 @@ def test_options_that_change_labels_are_prepared_separately(tmp_path):
         ),
         (
             "scenes",
-            {"split": "test"},
-            "scenes has no split 'test'; choose one of train, val",
+            {"split": "trainval"},
+            "scenes has no split 'trainval'; choose one of train, val, test",
         ),
     ],
 )

@@ -102,6 +102,20 @@ def test_the_grid_has_every_temperature_with_every_learning_rate(demo_config):
     assert {"adversarial", "rate_matched", "tg0.5"} < set(with_d) and len(with_d) == 8
 
 
+def test_a_setting_can_have_a_learning_rate_of_its_own(demo_config):
+    base = demo_config.optimizer.learning_rate_g
+    rates = {"baseline": 0.5, "rate_matched": 3.0}
+    for cell, factor in (("baseline", 0.5), ("rate_matched", 6.0), ("tg0.5", 1.0)):
+        own = cells.configure(demo_config, cell, seed=0, rates=rates)
+        assert own.optimizer.learning_rate_g == pytest.approx(factor * base)
+    # With these factors other cells become equal, or stop being equal.
+    assert cells.trained_as(demo_config, "baseline", rates) == "baseline"
+    assert cells.trained_as(demo_config, "t1_rate0.5", rates) == "baseline"
+    assert cells.trained_as(demo_config, "t1_rate1", rates) == "lambda0"
+    with pytest.raises(ValueError, match="--rates: 'basline' is not a cell"):
+        cells.choose(demo_config, ("3",), {"basline": 2.0})
+
+
 def test_a_network_that_a_cell_does_not_fit_is_refused_before_training(
     demo_config, tmp_path
 ):

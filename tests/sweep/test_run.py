@@ -18,7 +18,7 @@ from tempseg_jax.sweep import cells, finish, progress, provenance
 from tempseg_jax.sweep.report import diagnostics, tables
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.run import parse_shard, run_sweep
-from tempseg_jax.sweep.scope import Scope, read_scope
+from tempseg_jax.sweep.scope import Scope, parse_rates, read_scope
 from tempseg_jax.sweep.store import Run
 from tests.support import ROOT, make_demo_config
 
@@ -94,6 +94,40 @@ def test_shards_train_disjoint_runs_and_together_all_runs(
         assert run(config, tmp_path, scope=scope, shard=(i, 3))
     all_runs = {(x.cell, f"seed{x.seed}") for x in scope.runs(config)}
     assert len(trained) == len(all_runs) == 8 and set(trained) == all_runs
+
+
+def test_seeds_and_rates_of_a_sweep_are_its_own(config, tmp_path, monkeypatch):
+    trained = {}
+
+    def record(own, folder, **_):
+        trained[Run(*Path(folder).parts[-2:])] = own.optimizer.learning_rate_g
+        raise train.Diverged("recorded, not trained")
+
+    monkeypatch.setattr(train, "train", record)
+    scope = SCOPE._replace(
+        tables=("4",), seeds=2, first_seed=7, rates={"baseline": 2.0}
+    )
+    assert run(config, tmp_path, scope=scope)
+    base = config.optimizer.learning_rate_g
+    assert trained == {
+        (cell, f"seed{seed}"): pytest.approx(factor * base)
+        for cell, factor in (("baseline", 2), ("adversarial", 1))
+        for seed in (7, 8)
+    }
+    assert read_scope(tmp_path)[0] == scope
+    title = SweepResults(tmp_path).title("baseline")
+    assert title == "Baseline (α = 0), learning rate × 2"
+    for other in ({"first_seed": 0}, {"rates": {}}):
+        with pytest.raises(ValueError, match=f"started with --{next(iter(other))}="):
+            run(config, tmp_path, scope=scope._replace(**other))
+
+
+def test_a_rate_is_written_cell_and_factor():
+    assert parse_rates([]) == {}
+    assert parse_rates(["tg0.5:2", "baseline:0.5"]) == {"tg0.5": 2.0, "baseline": 0.5}
+    for text in ("tg0.5", "tg0.5:", "tg0.5:x", "tg0.5:0", "tg0.5:-1", "tg0.5:inf"):
+        with pytest.raises(ValueError, match="is not cell:factor"):
+            parse_rates([text])
 
 
 def test_a_shard_is_written_i_of_n():

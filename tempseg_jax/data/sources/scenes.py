@@ -37,24 +37,24 @@ COLORS = (
     (240, 220, 60),
 )
 SIZE = 128
-_COUNTS = {"train": 512, "val": 64}
+_COUNTS = {"train": 512, "val": 64, "test": 256}
 _NBYTES = 42_000  # approximate size of a PNG
 _RECIPE = 1  # increase it whenever a pixel changes
 
 
 class Scenes:
-    """512 scenes for train and 64 for val, of 128 x 128 pixels."""
+    """512 scenes for train, 64 for val and 256 for test, of 128 x 128 pixels."""
 
     name = "scenes"
     where = "generated scenes"
-    splits = ("train", "val")
+    splits = ("train", "val", "test")
 
     def fingerprint(self) -> str:
         """Return a digest of the version of the generator."""
         return digest(_RECIPE)
 
     def split_expression(self, split: str) -> str:
-        """Return `split` if it is train or val."""
+        """Return `split` if it is train, val or test."""
         if split not in self.splits:
             raise ValueError(
                 f"scenes has no split {split!r}; choose one of {', '.join(self.splits)}"

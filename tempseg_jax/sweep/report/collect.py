@@ -66,13 +66,15 @@ class SweepResults:
 
     def cell(self, name: str) -> str:
         """Return the cell that was trained for this one; equal configs share runs."""
-        return cells.trained_as(self.config, name)
+        return cells.trained_as(self.config, name, self.scope.rates)
 
     def title(self, name: str) -> str:
         """Return a trained cell's title as in the tables of this sweep."""
         shown = [x for table in self.scope.tables for x in TABLES[table].cells]
         own = [x for x in shown if self.cell(x) == name]
-        return CELLS[name if name in own or not own else own[0]].title
+        title = CELLS[name if name in own or not own else own[0]].title
+        factor = self.scope.rates.get(name, 1.0)
+        return title if factor == 1.0 else f"{title}, learning rate × {factor:g}"
 
     def finished(self, cell: str) -> dict[int, dict[str, Any]]:
         """Return the contents of `final.json` of a cell's finished runs, by seed."""
