@@ -1,6 +1,7 @@
-# make demo    set up the environment, train on generated scenes
-# make test    set up the environment, run every test in parallel
-# make lint    set up the environment, check style
+# make demo       set up the environment, train on generated scenes
+# make test       set up the environment, run the tests in parallel, but not the slow ones
+# make test-slow  the slow tests: they train, or kill and resume whole processes
+# make lint       set up the environment, check style
 #
 # Variables:
 #   PYTHON   the interpreter; by default the first below that is 3.11 or newer
@@ -18,7 +19,7 @@ VENV ?= .venv
 JAX ?= $(shell cat $(VENV)/ready 2>/dev/null)
 PYTEST ?= -n auto --dist worksteal
 
-.PHONY: demo test lint setup same-python same-jax
+.PHONY: demo test test-slow lint setup same-python same-jax
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -51,6 +52,9 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest $(PYTEST)
+
+test-slow: $(VENV)/ready
+	$(VENV)/bin/python -m pytest $(PYTEST) -m slow
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

@@ -185,6 +185,7 @@ def test_incomplete_cityscapes_is_refused_unless_the_config_allows_it(name, tmp_
     assert len(split.examples) == len(builders.load_tiles(config, split)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_takes_two_steps_when_shrunk(
     name, data_dir, tmp_path, four_val_images
@@ -197,6 +198,7 @@ def test_every_config_takes_two_steps_when_shrunk(
     assert_trained(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, place", [("fcn_camvid", "camvid"), ("fcn_voc", "VOCdevkit")]
 )

@@ -54,6 +54,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_results_of_one():
     # This includes BatchNorm's statistics, which must be those of the whole batch.
     devices = "--xla_force_host_platform_device_count=2"

@@ -66,6 +66,7 @@ def is_score(params):
     return {name: name.startswith("score") for name in params}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fcn8s", "resnet50"])
 def test_it_multiplies_the_learning_rate_of_the_score_layers_by_one_over_t_squared(
     name,

@@ -205,6 +205,7 @@ def test_sigterm_saves_and_logs_the_steps_so_far(stopped):
     assert [line["step"] for line in read_metrics(stopped)] == [1]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_result(run, copy, config):
     train.train(config, copy, allow_change=False)
     jax.tree.map(
@@ -284,6 +285,7 @@ def start(command, folder, **environment):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_result(run, command, config, tmp_path):
     # The run is terminated, resumed and killed, and resumed to its end.
     folder = tmp_path / "run"

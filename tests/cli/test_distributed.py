@@ -80,6 +80,7 @@ def assert_same_run(actual, expected):
         )
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_evaluate_as_one(command, alone, tmp_path):
     first, second = (finish(p) for p in start_two(command, workdir=tmp_path))
     assert_same_run(read_metrics(tmp_path), alone)
@@ -87,6 +88,7 @@ def test_two_processes_train_and_evaluate_as_one(command, alone, tmp_path):
     assert "step" not in second  # only one process logs
 
 
+@pytest.mark.slow
 def test_a_killed_process_stops_the_other_and_any_number_of_processes_resumes(
     command, alone, tmp_path
 ):
@@ -105,6 +107,7 @@ def test_a_killed_process_stops_the_other_and_any_number_of_processes_resumes(
     assert_same_run(read_metrics(tmp_path), alone)
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_all_of_them(command, tmp_path):
     first, second = start_two(
         command, workdir=tmp_path, only_second=["--config.data.crop_size=0"]

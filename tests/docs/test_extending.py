@@ -61,6 +61,7 @@ def test_every_kind_of_extension_has_an_example():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_as_written(name, data_dir, restored_tables, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", data_dir)  # already holds the scenes
@@ -85,6 +86,7 @@ def test_a_config_file_can_register_an_entry(tmp_path):
     assert "segmenter: fcn8s_strided, 8 classes" in described.stdout, described.stderr
 
 
+@pytest.mark.slow
 def test_the_change_of_the_package_applies_and_trains(data_dir, tmp_path):
     """The diff and the command of the last section, on a copy of the package."""
     (heading,) = diffs = blocks("diff")

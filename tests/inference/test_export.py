@@ -63,6 +63,7 @@ def folder(predictor, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_process_without_the_package_gets_the_same_results(
     folder, predictor, tmp_path
 ):

@@ -26,6 +26,7 @@ def benchmark_data(monkeypatch):
     return importlib.import_module("benchmark_data")
 
 
+@pytest.mark.slow
 def test_training_is_measured_without_data_and_without_its_libraries():
     program = (
         "import runpy, sys; sys.argv = ['benchmark.py', 'train', '--model=resnet50_c4',"

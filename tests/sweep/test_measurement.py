@@ -5,6 +5,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 
 from tempseg_jax import builders, steps
 from tempseg_jax.data import pipeline
@@ -14,6 +15,7 @@ from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
 from tempseg_jax.sweep.measurement import Measurement, collect
 
 
+@pytest.mark.slow
 def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
     split = builders.load_split(demo_config, "val")
     split = dataclasses.replace(split, examples=[split.examples[i] for i in range(3)])

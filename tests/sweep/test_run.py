@@ -232,6 +232,7 @@ def test_a_diverged_run_is_recorded_and_the_sweep_continues(config, copy, monkey
     ]
 
 
+@pytest.mark.slow
 def test_cells_that_differ_in_numbers_share_the_compiled_step(config, copy):
     compiled = train.TRAIN_STEP._cache_size()
     scope, only = SCOPE._replace(tables=("controls",)), ["tg0.5", "frozen_d"]
@@ -332,6 +333,7 @@ def saved(folder):
     return [path for path in folder.glob("checkpoints/*") if path.name.isdigit()]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_and_gives_the_same_table(config, swept, tmp_path):
     whole, killed = SweepResults(swept[0]), tmp_path / "killed"
     baseline, adversarial = (

@@ -47,6 +47,7 @@ def test_every_field_that_the_first_release_lacked_has_a_default(workdir):
     assert sorted(fields(completed)) == sorted(fields(fcn_voc.get_config()))
 
 
+@pytest.mark.slow
 def test_it_resumes_with_the_losses_of_the_first_release(workdir, config):
     assert not train.train(config, workdir, allow_change=False)
     checkpoints = Checkpoints(workdir)

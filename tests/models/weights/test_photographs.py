@@ -85,6 +85,7 @@ def correlations():
     return correlate
 
 
+@pytest.mark.slow
 def test_means_agree_up_to_conv4_and_less_with_reversed_channels(correlations):
     images = _photographs("VOCdevkit/VOC2012/JPEGImages", 24)
     rgb = correlations(images, train=False)
@@ -95,6 +96,7 @@ def test_means_agree_up_to_conv4_and_less_with_reversed_channels(correlations):
     assert min(bgr.values()) < 0.75
 
 
+@pytest.mark.slow
 def test_means_agree_on_street_scenes_layer_by_layer(correlations):
     # The images of CamVid are alike: their means differ from those of ImageNet, and the
     # difference grows from layer to layer if ImageNet's statistics normalize. With the

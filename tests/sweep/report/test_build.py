@@ -73,6 +73,7 @@ def test_a_partial_sweep_lists_missing_runs_and_shows_the_others(tmp_path):
         assert first < text.index("Every run trains") < text.index("Table 4") < last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", ["all", "one", "none"])
 @pytest.mark.parametrize("table", cells.TABLES)
 def test_a_sweep_of_any_one_table_has_a_page(tmp_path, table, finished):

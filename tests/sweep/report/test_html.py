@@ -137,6 +137,7 @@ window.onload = () => {
 </script></head>"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 500])  # the narrowest that chromium opens
 def test_a_browser_shows_tables_and_figures(full, full_report, tmp_path, width):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
