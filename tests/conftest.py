@@ -82,6 +82,7 @@ def saved_run(tmp_path_factory) -> Path:
     model = builders.describe_model(config, objective, split)
     folder = tmp_path_factory.mktemp("saved")
     checkpoints = Checkpoints(folder)
-    checkpoints.save(state, model, metrics={"miou": 0.5})
+    checkpoints.save(state, model)
+    checkpoints.score(7, {"miou": 0.5})
     checkpoints.close()
     return folder

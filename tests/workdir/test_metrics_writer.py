@@ -48,7 +48,7 @@ def test_tensorboard_has_the_same_names(tmp_path):
 
 def test_a_resume_drops_the_lines_that_it_will_write_again(tmp_path):
     write(tmp_path, lines=[(step, {"train/loss": 1.0}) for step in (5, 10, 15, 20)])
-    # The file's name holds the second of the start; here both starts may share it.
+    # Files are sorted by the second of their start, which both starts may share.
     (first,) = (tmp_path / "tensorboard").iterdir()
     first.rename(first.with_name("events.out.tfevents.0"))
     rewritten = [(step, {"train/loss": 2.0}) for step in (15, 20, 25)]
@@ -96,6 +96,7 @@ def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys):
         writer.progress(
             40,
             {"train/loss": 0.5, "train/images_per_s": 8.0, "train/steps_per_s": 0.5},
+            left="2:00",
         )
         writer.message("hello")
     assert capsys.readouterr().out == (
