@@ -89,12 +89,9 @@ def scores_are_missing(
         path.unlink(missing_ok=True)
     for line in read_metrics(folder):
         if line["step"] == step and "val/miou" in line:
-            scores = {
-                name.removeprefix("val/"): float("nan") if value is None else value
-                for name, value in line.items()
-                if name.startswith("val/")
-            }
-            checkpoints.score(step, scores)
+            value = line["val/miou"]
+            miou = float("nan") if value is None else value
+            checkpoints.score(step, {"miou": miou})
             return False
     return True
 

@@ -107,7 +107,7 @@ def train(
         )
         with (
             _writer(folder, first_step=first_step, last_step=plan.steps) as writer,
-            contextlib.closing(checkpoints),
+            _closing(checkpoints),
         ):
             writer.message(
                 f"{'Resuming' if first_step else 'Starting'} at step {first_step} of "
@@ -152,6 +152,18 @@ def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
     with training_lock(folder) as lock:
         checkpoint_folder.clean(Path(folder).absolute() / "checkpoints")
         yield lock
+
+
+@contextlib.contextmanager
+def _closing(checkpoints: Checkpoints) -> Iterator[None]:
+    """Close at the end; after an error, a save that fails too does not replace it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            checkpoints.close()
+        raise
+    checkpoints.close()
 
 
 class _Run:
@@ -227,7 +239,7 @@ class _Run:
         self._lock.check()
         self._writer.write(int(state.step), named | result.named(prefix="val/"))
         self._writer.sync()
-        self._checkpoints.score(int(state.step), result.scores)
+        self._checkpoints.score(int(state.step), {"miou": result.scores["miou"]})
         if not jax.process_index():
             save_pictures(result, self.val_split, self._folder)
         self._evaluations.append(time.perf_counter() - start)

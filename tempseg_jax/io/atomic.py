@@ -28,6 +28,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     name = f".{path.stem[:32]}.{secrets.token_hex(4)}.partial{path.suffix}"
     if path.is_symlink():
         path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(
+            f"{path}: it is no file but a device or pipe; choose another path"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(name)
     try:

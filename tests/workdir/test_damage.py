@@ -3,6 +3,8 @@
 import json
 import random
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ import pytest
 from tempseg_jax.workdir import checkpoint_folder, digests
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.checkpoint_folder import DamagedCheckpoint
+from tests.support import ROOT
 from tests.workdir.test_checkpoint import MODEL, assert_equal, make_state
 
 
@@ -195,6 +198,49 @@ def test_a_digest_depends_on_every_bit_the_type_and_the_shape():
     values = [digests.of_arrays({"x": jnp.asarray(x)})["['x']"] for x in arrays]
     assert len(set(values)) == len(values)
     assert digests.of_arrays({"x": jnp.asarray(array)})["['x']"] == values[0]
+
+
+FULL_DISK = """
+import resource, sys, time
+import jax.numpy as jnp, numpy as np
+from tempseg_jax.cli import command
+from tempseg_jax.workdir.checkpoint import Checkpoints
+from tests.support import ROOT
+from tests.workdir.test_checkpoint import MODEL, make_state
+
+def save(step, channels):
+    state = make_state(step, channels=channels)
+    kernel = np.random.default_rng(0).normal(size=(1, 1, 3, channels))
+    params = {"conv": {"kernel": jnp.asarray(kernel, jnp.float32)}}
+    state = state.replace(segmenter=state.segmenter.replace(params=params))
+    checkpoints.save(state, MODEL)
+
+command.prepare()
+with command.one_line_errors(debug=False):
+    checkpoints = Checkpoints(sys.argv[1])
+    save(1, channels=4)
+    checkpoints.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    save(2, channels=40_000)
+    for _ in range(600):
+        time.sleep(0.1)
+        checkpoints.check()  # as at each line of the log
+"""
+
+
+def test_a_save_onto_a_full_disk_is_one_line_and_the_last_checkpoint_is_good(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path}/checkpoints/2: the checkpoint could not")
+    assert "the last good one is step 1; free some space" in line
+    assert Checkpoints(tmp_path).steps() == [1]
+    assert int(restore(tmp_path, 1).step) == 1
 
 
 def test_a_failed_save_is_one_line_and_the_last_checkpoint_is_good(workdir):
