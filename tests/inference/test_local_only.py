@@ -47,7 +47,7 @@ def test_an_image_with_too_many_pixels_is_refused_by_its_header(tmp_path, monkey
     path = tmp_path / "x.png"
     Image.fromarray(np.zeros((10, 11, 3), np.uint8)).save(path)
     with pytest.raises(ValueError, match="x.png: 11 x 10 pixels are more than 100; "):
-        demo_page.predict(None, str(path))
+        demo_page._check_pixels(str(path))
     path.write_bytes(b"no image")
     with pytest.raises(ValueError, match="x.png: it is no image"):
-        demo_page.predict(None, str(path))
+        demo_page._check_pixels(str(path))

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 _MATRIX, _COMPRESSED = 14, 15  # types of elements
 _STRUCT_CLASS = 2  # of a matrix
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
+_NUMBERS |= {12: "i8", 13: "u8"}
 _NUMERIC_CLASSES = range(6, 16)
 _MAX_BYTES = 64 << 20  # unpacked; SBD's images have at most 500 x 500 pixels
 
