@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import PyTree
@@ -55,10 +56,14 @@ def evaluate(
     config_fields.check_fields(config)
     split = builders.load_split(config, split_name or config.data.val_split)
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
-        step = checkpoints.resolve(checkpoint)
-        segmenter, variables = builders.restore_segmenter(
-            config, checkpoints, split, step=step, devices=mesh.global_mesh()
-        )
+
+        def restore(step: int) -> tuple[int, nn.Module, PyTree]:
+            devices = mesh.global_mesh()
+            return step, *builders.restore_segmenter(
+                config, checkpoints, split, step=step, devices=devices
+            )
+
+        step, segmenter, variables = checkpoints.read(checkpoint, restore)
     common = {
         "segmenter": segmenter,
         "batch_size": config.eval_batch_size,

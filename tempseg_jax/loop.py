@@ -27,7 +27,7 @@ class Callbacks(NamedTuple):
 
     log: Callable[[int, dict[str, float]], None]  # step, means since the last call
     log_every: int
-    evaluate: Callable[[TrainState], None]  # must also save the state
+    evaluate: Callable[[TrainState], None]  # of a state that was just saved
     evaluate_every: int  # 0: never, not even after the last step
     save: Callable[[TrainState], None]
     save_every: int
@@ -92,7 +92,9 @@ def train(
                 if not _all_finite(state):
                     reason = "the loss was finite, but the updated state is not"
                     raise callbacks.diverged(number, reason)
-                (callbacks.evaluate if evaluate else callbacks.save)(state)
+                callbacks.save(state)  # first: an evaluation may take long
+                if evaluate:
+                    callbacks.evaluate(state)
                 meter.restart()
             if stop:
                 break

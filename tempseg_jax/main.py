@@ -71,6 +71,11 @@ _ALLOW_CHANGE = flags.DEFINE_bool(
     False,
     "Resume training in --workdir although it was started with another config.",
 )
+_FALLBACK = flags.DEFINE_bool(
+    "checkpoint_fallback",
+    True,
+    "If the latest checkpoint is damaged, rename it and resume from an older one.",
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -123,7 +128,12 @@ def main(argv: list[str]) -> None:
             fit=_FIT.value,
         )
     else:
-        train.train(config, _WORKDIR.value, allow_change=_ALLOW_CHANGE.value)
+        train.train(
+            config,
+            _WORKDIR.value,
+            allow_change=_ALLOW_CHANGE.value,
+            fallback=_FALLBACK.value,
+        )
 
 
 def _main(argv: list[str]) -> None:

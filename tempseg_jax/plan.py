@@ -32,6 +32,18 @@ class Plan(NamedTuple):
         every = max(1, round(epochs * per_epoch)) if epochs > 0 else 0
         return cls(total, warmup, every)
 
+    def evaluates_after(self, step: int) -> bool:
+        """Return whether the state after a step is evaluated."""
+        every = self.evaluate_every
+        return bool(every) and step > 0 and (step == self.steps or step % every == 0)
+
+    def evaluations_after(self, step: int) -> int:
+        """Return the number of evaluations after those of a step."""
+        if not self.evaluate_every or step >= self.steps:
+            return 0
+        regular = (self.steps - 1) // self.evaluate_every - step // self.evaluate_every
+        return regular + 1  # and the last step
+
 
 def micro_batch_size(config: ConfigDict) -> int:
     """Return the images per micro-batch; without accumulation, those of the batch."""

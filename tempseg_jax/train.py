@@ -1,12 +1,13 @@
 """Train one experiment: `--mode=train`."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tempseg_jax import (
@@ -15,18 +16,20 @@ from tempseg_jax import (
     gradient_accumulation,
     loop,
     mesh,
+    resume,
     steps,
 )
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
-from tempseg_jax.evaluation.result import PANELS, save_pictures, score, table
+from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
 from tempseg_jax.inference import sliding_window
 from tempseg_jax.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
-from tempseg_jax.workdir import saved_config, train_images
+from tempseg_jax.workdir import checkpoint_folder, train_images
 from tempseg_jax.workdir.checkpoint import Checkpoints
+from tempseg_jax.workdir.lock import NoLock, WorkdirLock, training_lock
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
 
 TRAIN_STEP = jax.jit(
@@ -52,7 +55,13 @@ class Diverged(ValueError):
     """Training stopped, because a loss or a parameter is not finite."""
 
 
-def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool:
+def train(
+    config: ConfigDict,
+    folder: str | Path,
+    *,
+    allow_change: bool,
+    fallback: bool = True,
+) -> bool:
     """Train a new run, or resume from the latest checkpoint in the workdir.
 
     Args:
@@ -60,13 +69,16 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         folder: The workdir.
         allow_change: Whether to resume although the workdir was started with another
             config.
+        fallback: Whether to resume from an older checkpoint if the latest is damaged,
+            which is then renamed.
 
     Returns:
         True if training was interrupted by SIGTERM or Ctrl-C; the state is saved and
         training can be resumed.
 
     Raises:
-        ValueError, OSError: If the config, the data or the workdir cannot be used.
+        ValueError, OSError: If the config, the data or the workdir cannot be used,
+            or another training runs in the workdir.
         Diverged: If a loss or a parameter is not finite.
     """
     config_fields.check_fields(config)
@@ -76,111 +88,174 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
     plan = Plan.of(config, images=len(train_split.examples))
     devices = mesh.data_mesh(batch_size=micro_batch_size(config))
     hyper = mesh.replicate(builders.hyperparameters(config, plan), devices)
-    checkpoints = Checkpoints(folder)
-    objective, state, model = _first_state(
-        config,
-        folder,
-        checkpoints,
-        split=train_split,
-        devices=devices,
-        allow_change=allow_change,
-    )
-    if config.data.train_fraction < 1 and not jax.process_index():
-        train_images.write(folder, (x["id"] for x in train_split.examples))
-    first_step = int(state.step)
-    step = jitted_step(config, objective)
-    with _writer(folder, first_step=first_step, last_step=plan.steps) as writer:
-        writer.message(
-            f"{'Resuming' if first_step else 'Starting'} at step {first_step} of "
-            f"{plan.steps}: {len(train_split.examples)} images, "
-            f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
+    with _locked(folder) as lock:
+        checkpoints = Checkpoints(folder)
+        objective, state, model = resume.first_state(
+            config,
+            folder,
+            checkpoints,
+            split=train_split,
+            devices=devices,
+            allow_change=allow_change,
+            fallback=fallback,
         )
-
-        def log(number: int, means: dict[str, float]) -> None:
-            named = {f"train/{name}": value for name, value in means.items()}
-            writer.write(number, named)
-            writer.progress(number, named)
-
-        last_batch: Batch = {}
-
-        def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-            last_batch.update(batch)
-            return step(state, batch, hyper)
-
-        def evaluate_and_save(state: TrainState) -> None:
-            if state.discriminator is not None:
-                gradient = ADVERSARIAL_GRADIENT(
-                    state,
-                    last_batch,
-                    hyper,
-                    images=micro_batch_size(config),
-                    objective=objective,
-                )
-                named = {f"train/{name}": float(x) for name, x in gradient.items()}
-                writer.write(int(state.step), named)
-            scores = _evaluate(config, objective, state, val_split, folder, writer)
-            checkpoints.save(state, model, metrics=scores)
-
-        try:
+        first_step = int(state.step)
+        if config.data.train_fraction < 1 and not jax.process_index():
+            train_images.write(folder, (x["id"] for x in train_split.examples))
+        evaluate_first = plan.evaluates_after(first_step) and (
+            resume.scores_are_missing(checkpoints, folder, step=first_step)
+        )
+        with (
+            _writer(folder, first_step=first_step, last_step=plan.steps) as writer,
+            _closing(checkpoints),
+        ):
+            writer.message(
+                f"{'Resuming' if first_step else 'Starting'} at step {first_step} of "
+                f"{plan.steps}: {len(train_split.examples)} images, "
+                f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
+            )
+            run = _Run(config, plan, folder, writer, checkpoints, lock)
+            run.step, run.hyper = jitted_step(config, objective), hyper
+            run.objective, run.model, run.val_split = objective, model, val_split
+            place = functools.partial(mesh.split_batch, mesh=devices)
+            batches = builders.training_batches(
+                config, train_split, tiles, first_step=first_step - evaluate_first
+            )
+            if evaluate_first:  # the run was killed during this evaluation
+                run.last_batch = place(next(batches))
+                run.evaluate(state)
             state, interrupted = loop.train(
                 state,
-                builders.training_batches(
-                    config, train_split, tiles, first_step=first_step
-                ),
-                step=train_step,
-                place=functools.partial(mesh.split_batch, mesh=devices),
+                batches,
+                step=run.train_step,
+                place=place,
                 first_step=first_step,
                 last_step=plan.steps,
-                callbacks=loop.Callbacks(
-                    log=log,
-                    log_every=config.log_every_steps,
-                    evaluate=evaluate_and_save,
-                    evaluate_every=plan.evaluate_every,
-                    save=lambda state: checkpoints.save(state, model, metrics=None),
-                    save_every=config.save_every_steps,
-                    diverged=functools.partial(_diverged, checkpoints),
-                ),
+                callbacks=run.callbacks(),
             )
-        finally:
-            checkpoints.close()
-        if int(state.step) < plan.steps:
-            writer.message(
-                f"Stopped after step {int(state.step)} of {plan.steps}; the state is "
-                "saved, and the same command resumes from it"
-            )
+            checkpoints.wait()
+            lock.check()
+            if int(state.step) < plan.steps:
+                writer.message(
+                    f"Stopped after step {int(state.step)} of {plan.steps}; the state "
+                    "is saved, and the same command resumes from it"
+                )
     return interrupted
 
 
-def _first_state(
-    config: ConfigDict,
-    folder: str | Path,
-    checkpoints: Checkpoints,
-    *,
-    split: Split,
-    devices: Mesh,
-    allow_change: bool,
-) -> tuple[Objective, TrainState, dict[str, Any]]:
-    """Return the objective, the first state and the description of the model.
+@contextlib.contextmanager
+def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
+    """Hold the workdir's lock in the first process, and delete what a kill left."""
+    if jax.process_index():
+        yield NoLock()
+        return
+    with training_lock(folder) as lock:
+        checkpoint_folder.clean(Path(folder).absolute() / "checkpoints")
+        yield lock
 
-    The state is restored from the latest checkpoint, or initialized if there is none.
-    The config is then saved in the workdir.
-    """
-    if checkpoints.steps():
-        if allow_change:
-            saved_config.print_upgrade(folder)
-        else:
-            saved_config.check(folder, config)
-        last = checkpoints.resolve("latest")
-        objective, state, model = builders.restore_state(
-            config, checkpoints, split, step=last, devices=devices
+
+@contextlib.contextmanager
+def _closing(checkpoints: Checkpoints) -> Iterator[None]:
+    """Close at the end; after an error, a save that fails too does not replace it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            checkpoints.close()
+        raise
+    checkpoints.close()
+
+
+class _Run:
+    """The callbacks of one run."""
+
+    step: Callable
+    hyper: steps.Hyperparameters
+    objective: Objective
+    model: dict[str, Any]
+    val_split: Split
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        plan: Plan,
+        folder: str | Path,
+        writer: Writer | Silent,
+        checkpoints: Checkpoints,
+        lock: WorkdirLock | NoLock,
+    ):
+        self._config, self._plan, self._folder = config, plan, folder
+        self._writer, self._checkpoints, self._lock = writer, checkpoints, lock
+        self.last_batch: Batch = {}
+        self._evaluations: list[float] = []  # seconds of each
+
+    def callbacks(self) -> loop.Callbacks:
+        """Return the callbacks of the training loop."""
+        return loop.Callbacks(
+            log=self.log,
+            log_every=self._config.log_every_steps,
+            evaluate=self.evaluate,
+            evaluate_every=self._plan.evaluate_every,
+            save=self.save,
+            save_every=self._config.save_every_steps,
+            diverged=functools.partial(_diverged, self._checkpoints),
         )
-    else:
-        objective = builders.build_objective(config, num_classes=len(split.class_names))
-        model = builders.describe_model(config, objective, split)
-        state = mesh.replicate(builders.initial_state(config, objective), devices)
-    # This comes last, so that a workdir that cannot be restored keeps its config.
-    saved_config.claim(folder, config, allow_change=True)
-    return objective, state, model
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Take one step, and remember its batch for the next evaluation."""
+        self.last_batch = batch
+        return self.step(state, batch, self.hyper)
+
+    def log(self, number: int, means: dict[str, float]) -> None:
+        """Write the metrics, after a check that earlier files could be written."""
+        self._lock.check()
+        self._checkpoints.check()
+        named = {f"train/{name}": value for name, value in means.items()}
+        self._writer.write(number, named)
+        left = self._left(number, named["train/steps_per_s"])
+        self._writer.progress(number, named, left=left)
+
+    def save(self, state: TrainState) -> None:
+        """Save the state; the metrics up to it are on disk before it is."""
+        self._lock.check()
+        self._writer.sync()
+        self._checkpoints.save(state, self.model)
+
+    def evaluate(self, state: TrainState) -> None:
+        """Evaluate a saved state; one line of the log has all results."""
+        start = time.perf_counter()
+        named: dict[str, float] = {}
+        if state.discriminator is not None:
+            gradient = ADVERSARIAL_GRADIENT(
+                state,
+                self.last_batch,
+                self.hyper,
+                images=micro_batch_size(self._config),
+                objective=self.objective,
+            )
+            named = {f"train/{name}": float(x) for name, x in gradient.items()}
+        result = _score(self._config, self.objective, state, self.val_split)
+        self._writer.message(table(result, self.val_split))
+        self._lock.check()
+        self._writer.write(int(state.step), named | result.named(prefix="val/"))
+        self._writer.sync()
+        self._checkpoints.score(int(state.step), {"miou": result.scores["miou"]})
+        if not jax.process_index():
+            save_pictures(result, self.val_split, self._folder)
+        self._evaluations.append(time.perf_counter() - start)
+
+    def _left(self, number: int, steps_per_s: float) -> str | None:
+        """Return the time left in words, with that of evaluations if one was timed."""
+        steps_left = self._plan.steps - number
+        if not steps_left:
+            return None
+        seconds, evaluations = steps_left / steps_per_s, ""
+        if count := self._plan.evaluations_after(number):
+            if self._evaluations:
+                seconds += count * sum(self._evaluations) / len(self._evaluations)
+            else:
+                evaluations = f" + {count} evaluation{'s' if count > 1 else ''}"
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}{evaluations}"
 
 
 def _writer(folder: str | Path, *, first_step: int, last_step: int) -> Writer | Silent:
@@ -190,16 +265,11 @@ def _writer(folder: str | Path, *, first_step: int, last_step: int) -> Writer | 
     return Writer(folder, first_step=first_step, last_step=last_step)
 
 
-def _evaluate(
-    config: ConfigDict,
-    objective: Objective,
-    state: TrainState,
-    split: Split,
-    folder: str | Path,
-    writer: Writer | Silent,
-) -> dict[str, float]:
-    """Score the segmenter on a split; write the scores, a table and pictures."""
-    result = score(
+def _score(
+    config: ConfigDict, objective: Objective, state: TrainState, split: Split
+) -> Result:
+    """Score the segmenter on a split."""
+    return score(
         state.segmenter.variables,
         split,
         segmenter=objective.segmenter,
@@ -210,11 +280,6 @@ def _evaluate(
         num_examples=PANELS,
         visit=lambda example: None,
     )
-    writer.message(table(result, split))
-    writer.write(int(state.step), result.named(prefix="val/"))
-    if not jax.process_index():
-        save_pictures(result, split, folder)
-    return result.scores
 
 
 def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:

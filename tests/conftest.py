@@ -22,6 +22,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
@@ -77,11 +78,14 @@ def saved_run(tmp_path_factory) -> Path:
         lambda x: x + rng.normal(scale=0.05, size=x.shape).astype(np.float32),
         state.segmenter.params,
     )
-    state = state.replace(segmenter=state.segmenter.replace(params=params), step=7)
+    state = state.replace(
+        segmenter=state.segmenter.replace(params=params), step=jnp.int32(7)
+    )
     split = Split("scenes", "val", [], tuple(names), palette)
     model = builders.describe_model(config, objective, split)
     folder = tmp_path_factory.mktemp("saved")
     checkpoints = Checkpoints(folder)
-    checkpoints.save(state, model, metrics={"miou": 0.5})
+    checkpoints.save(state, model)
+    checkpoints.score(7, {"miou": 0.5})
     checkpoints.close()
     return folder

@@ -30,8 +30,9 @@ MAY_IMPORT = {
     "builders": "types data models precision losses train_state optim steps mesh "
     "workdir plan",
     "describe": "models steps config_fields builders",
+    "resume": "data losses train_state mesh workdir builders",
     "train": "types data losses train_state steps gradient_accumulation mesh loop "
-    "workdir inference evaluation config_fields plan builders",
+    "workdir inference evaluation config_fields plan builders resume",
     "evaluate": "io data mesh workdir inference evaluation config_fields builders",
     "sweep": "types io data models losses mesh workdir inference evaluation "
     "config_fields plan builders train",
@@ -66,6 +67,7 @@ READS_THE_CONFIG = {
     "sweep",
     "aot",
     "main",
+    "resume",
 }
 
 

@@ -14,8 +14,10 @@ import pytest
 
 from tempseg_jax import builders, evaluate, mesh, train
 from tempseg_jax.inference import sliding_window
+from tempseg_jax.plan import Plan
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
+from tempseg_jax.workdir.lock import training_lock
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests.support import ROOT, make_demo_config
 
@@ -159,7 +161,7 @@ def test_the_log_has_every_step_once_and_the_documented_names(run):
         assert line["train/adv_share"] > 0 and -1 <= line["train/adv_cosine"] <= 1
     assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in val] == [3, 6]
-    assert len(lines) == len(train) + len(val) + len(gradients)
+    assert gradients == val and len(lines) == len(train) + len(val)
     documented = "loss_seg loss_adv loss_d d_real d_fake learning_rate images_per_s"
     for name in (*documented.split(), "data_wait"):
         assert all(np.isfinite(line[f"train/{name}"]) for line in train), name
@@ -263,6 +265,109 @@ def test_a_run_that_diverges_names_its_step_and_the_last_good_checkpoint(copy, c
     assert good >= 1
     state = state_of(config, copy)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_run_that_was_killed_while_it_evaluated_evaluates_again(
+    run, config, tmp_path, logged
+):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    scores = copy / "checkpoints" / str(STEPS) / "scores.json"
+    expected = scores.read_text()
+    scores.unlink()
+    if not logged:
+        lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+        assert "val/miou" in lines[-1]
+        (copy / "metrics.jsonl").write_text("".join(lines[:-1]))
+    train.train(config, copy, allow_change=False)
+    assert scores.read_text() == expected
+    assert_same_lines(read_metrics(copy), read_metrics(run))
+
+
+def test_the_state_is_saved_before_it_is_evaluated(copy, config, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("the evaluation failed")
+
+    monkeypatch.setattr(train, "score", fail)
+    with pytest.raises(ValueError, match="the evaluation failed"):
+        train.train(config, copy, allow_change=False)
+    assert Checkpoints(copy).steps() == [2, 3]
+
+
+def test_a_damaged_checkpoint_is_renamed_and_the_one_before_it_resumes(
+    run, config, tmp_path, caplog
+):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert Checkpoints(copy).steps() == [3, 4, 6]
+    (copy / "checkpoints/6/training/manifest.ocdbt").write_bytes(b"")
+    with pytest.raises(ValueError, match="6: the checkpoint is damaged.*_fallback"):
+        train.train(config, copy, allow_change=False, fallback=False)
+    assert Checkpoints(copy).steps() == [3, 4, 6]
+    train.train(config, copy, allow_change=False)
+    assert "renamed to 6.damaged, and training goes on from step 4" in caplog.text
+    names = {path.name for path in (copy / "checkpoints").iterdir()}
+    assert names == {"3", "4", "6", "6.damaged"}
+    jax.tree.map(
+        np.testing.assert_array_equal, state_of(config, copy), state_of(config, run)
+    )
+    assert_same_lines(read_metrics(copy), read_metrics(run))
+    assert Checkpoints(copy).resolve("best") == 3  # the resume does not forget it
+
+
+def test_a_run_without_a_good_checkpoint_is_refused_and_unchanged(
+    copy, config, tmp_path
+):
+    for path in (copy / "checkpoints").glob("*/model/metadata"):
+        path.write_text("{")
+    before = contents(copy)
+    with pytest.raises(ValueError, match="every checkpoint is damaged .step 1: .*copy"):
+        train.train(config, copy, allow_change=False)
+    assert contents(copy) == before
+
+
+def test_a_second_training_in_a_workdir_is_refused(copy, config):
+    before = contents(copy)
+    with (
+        training_lock(copy),
+        pytest.raises(OSError, match="another training runs in this workdir"),
+    ):
+        train.train(config, copy, allow_change=False)
+    assert contents(copy) == before
+
+
+def test_a_workdir_that_is_renamed_while_it_trains_is_an_error(
+    copy, config, tmp_path, monkeypatch
+):
+    def rename(*args):
+        if copy.exists():
+            copy.rename(tmp_path / "renamed")
+        return evaluated(*args)
+
+    evaluated = train._score
+    monkeypatch.setattr(train, "_score", rename)
+    with pytest.raises(OSError, match="the workdir was renamed or deleted"):
+        train.train(config, copy, allow_change=False)
+    assert Checkpoints(copy).steps() == []  # the save was still running
+    assert Checkpoints(tmp_path / "renamed").steps()
+
+
+def test_the_time_left_counts_evaluations():
+    plan = Plan(steps=10, warmup_steps=0, evaluate_every=4)
+    assert [plan.evaluations_after(step) for step in (0, 3, 4, 8, 9, 10)] == [
+        3,
+        3,
+        2,
+        1,
+        1,
+        0,
+    ]
+    assert [step for step in range(11) if plan.evaluates_after(step)] == [4, 8, 10]
+    run = train._Run.__new__(train._Run)
+    run._plan, run._evaluations = plan, []
+    assert run._left(4, steps_per_s=0.1) == "1:00 + 2 evaluations"
+    run._evaluations = [50.0, 70.0]
+    assert run._left(4, steps_per_s=0.1) == "3:00"
+    assert run._left(10, steps_per_s=0.1) is None
 
 
 def wait_for(process, folder, *, step):

@@ -103,7 +103,7 @@ def train(args: argparse.Namespace) -> int:
         batch = mesh.split_batch(batch, devices)
         state, metrics = TRAIN_STEP(state, batch, hyper, objective=objective)
         if number + 1 == half:
-            checkpoints.save(state, model, metrics=None)
+            checkpoints.save(state, model)
             checkpoints.wait()  # the next step donates the state
     digests = {
         jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf)).hexdigest()

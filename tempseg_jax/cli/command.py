@@ -6,7 +6,9 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import LogRecord
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import jax
@@ -17,12 +19,30 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Enable JAX's persistent compilation cache, and silence Orbax's messages."""
-    logging.set_verbosity(logging.WARNING)  # Orbax logs many lines for each save
+    """Enable JAX's persistent compilation cache, and silence Orbax's messages.
+
+    Orbax logs many lines for each save, and the traceback of each of its threads in
+    which an error occurs, which is raised as well.
+    """
+    logging.set_verbosity(logging.WARNING)
+    logging.get_absl_logger().addFilter(_is_not_from_orbax)
+    sys.excepthook = _excepthook
     if not jax.config.jax_compilation_cache_dir:  # set by JAX_COMPILATION_CACHE_DIR
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         xla = cache / "tempseg_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(xla))
+
+
+def _excepthook(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Do not show what TensorStore raises in its threads after a save has failed."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _is_not_from_orbax(record: LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts
 
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"

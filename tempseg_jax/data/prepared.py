@@ -5,6 +5,7 @@ Examples are streamed to disk in their official order; TFDS's own generator keep
 """
 
 import collections
+import contextlib
 import functools
 import itertools
 import shutil
@@ -39,17 +40,20 @@ class Examples(Sequence[Record]):
     def __init__(self, folder: Path, *, expression: str):
         self.folder = folder
         self.expression = expression
-        builder = tfds.builder_from_directory(folder)
         raw = {name: tfds.decode.SkipDecoding() for name in ("image", "label")}
-        self._records = builder.as_data_source(split=expression, decoders=raw)
-        self._indices = range(len(self._records))
+        with _damage(folder):
+            builder = tfds.builder_from_directory(folder)
+            self._records = builder.as_data_source(split=expression, decoders=raw)
+            self._indices = range(len(self._records))
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Record:
-        record = self._records[self._indices[index]]  # IndexError ends iteration
-        return {**record, "id": record["id"].decode()}
+        index = self._indices[index]  # IndexError ends iteration
+        with _damage(self.folder):
+            record = self._records[index]
+            return {**record, "id": record["id"].decode()}
 
 
 def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
@@ -80,7 +84,31 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
 
 def read_metadata(folder: Path) -> dict:
     """Return class_names, palette, left_out and sizes, as `prepare` wrote them."""
-    return dict(tfds.builder_from_directory(folder).info.metadata)
+    with _damage(folder):
+        metadata = dict(tfds.builder_from_directory(folder).info.metadata)
+        missing = {"class_names", "palette", "left_out", "sizes"} - metadata.keys()
+        if missing:
+            raise KeyError(f"metadata.json lacks {', '.join(sorted(missing))}")
+        return metadata
+
+
+@contextlib.contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    """Replace any error of reading: TFDS raises many types for damaged files.
+
+    Raises:
+        OSError: If anything is raised, with the remedy.
+    """
+    try:
+        yield
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise OSError(
+            f"{folder}: the prepared dataset is damaged ({reason}); delete this folder,"
+            " and it is prepared again"
+        ) from error
 
 
 def _prepare(source: Source, folder: Path, *, final: Path, on_error: str) -> None:

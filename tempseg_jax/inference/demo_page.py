@@ -6,13 +6,16 @@ It is served by Gradio, an optional dependency: pip install -e '.[demo]'.
 import html
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from tempseg_jax.inference import image_files, overlays
+from tempseg_jax.inference.local_only import LocalOnly
 from tempseg_jax.inference.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 
 LARGEST_SIDE = 1024
 """Pixels; larger images are downsized to it before prediction."""
+
+LARGEST_UPLOAD = 32 << 20
+"""Bytes; larger files are refused while they are uploaded."""
+
+LARGEST_IMAGE = 50_000_000
+"""Pixels; larger images are refused before they are decoded, which takes 0.2 GB."""
 
 _SESSIONS = 8  # each keeps the log p of one image: 80 MB for 21 classes
 
@@ -44,12 +53,28 @@ def predict(predictor: Predictor, file: str) -> Prediction:
     """Predict an image file, downsized to `LARGEST_SIDE`.
 
     Raises:
-        ValueError: If the image cannot be read, or its pixel type is not supported.
+        ValueError: If the image cannot be read, has more than `LARGEST_IMAGE` pixels,
+            or its pixel type is not supported.
     """
+    _check_pixels(file)
     image = image_files.shrunk(image_files.read(file), largest_side=LARGEST_SIDE)
     p = predictor.probabilities(image)
     log_p = np.log(np.maximum(p, np.finfo(np.float32).tiny))
     return Prediction(image, p.argmax(axis=-1).astype(np.uint8), log_p)
+
+
+def _check_pixels(file: str) -> None:
+    """Check the size that the header of an image states, without decoding it."""
+    try:
+        with Image.open(file) as header:
+            width, height = header.size
+    except Exception as error:  # Pillow raises many types for damaged files
+        raise ValueError(f"{file}: it is no image that can be read") from error
+    if width * height > LARGEST_IMAGE:
+        raise ValueError(
+            f"{file}: {width} x {height} pixels are more than {LARGEST_IMAGE:,}; make "
+            "it smaller, or use scripts/predict.py"
+        )
 
 
 def confidence_and_entropy(
@@ -116,7 +141,11 @@ def build(predictor: Predictor) -> "gr.Blocks":
         ) from error
 
     show, temper = _callbacks(predictor)
-    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
+    with gr.Blocks(
+        title=_TITLE,
+        analytics_enabled=False,
+        delete_cache=(600, 600),  # seconds; uploads of closed pages
+    ) as page:
         gr.Markdown(
             f"# {_TITLE}\n{predictor.name} trained on {predictor.dataset}, checkpoint "
             f"{predictor.step}, T_G = {predictor.temperature_g:g}"
@@ -181,6 +210,8 @@ def _callbacks(predictor: Predictor) -> tuple[Callable, Callable]:
         except ValueError as error:
             # The message has the temporary path of the upload, which no user knows.
             raise gr.Error(str(error).replace(file, "the image")) from error
+        finally:
+            Path(file).unlink(missing_ok=True)
         labels = prediction.labels
         overlay = overlays.overlay(prediction.image, labels, palette=predictor.palette)
         areas = area_table(predictor, labels)
@@ -203,6 +234,7 @@ def serve(predictor: Predictor, *, port: int, wait: bool) -> str:
     """
     page = build(predictor)
     import gradio as gr
+    from starlette.middleware import Middleware  # a dependency of Gradio
 
     # The default theme loads fonts from an external server.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
@@ -217,6 +249,8 @@ def serve(predictor: Predictor, *, port: int, wait: bool) -> str:
         footer_links=[],
         ssr_mode=False,
         state_session_capacity=_SESSIONS,
+        max_file_size=LARGEST_UPLOAD,
+        app_kwargs={"middleware": [Middleware(LocalOnly)]},
     )
     print(f"serving {predictor.name} at {address} (Ctrl-C stops it)", flush=True)
     if wait:

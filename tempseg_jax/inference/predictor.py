@@ -175,8 +175,8 @@ def load(
         window=window, stride=stride, scales=tuple(scales), flip=flip
     )
     checkpoints = Checkpoints(workdir)
-    try:
-        step = checkpoints.resolve(checkpoint)
+
+    def read(step: int) -> Predictor:
         model = checkpoints.model(step)
         if model["name"] not in SEGMENTERS:
             raise ValueError(
@@ -187,9 +187,14 @@ def load(
         segmenter = _build_segmenter(model, precision=precision or model["precision"])
         abstract = _abstract_variables(segmenter)
         variables = checkpoints.restore_segmenter(abstract, model, step=step)
+        return Predictor(
+            segmenter, variables, model=model, settings=settings, step=step
+        )
+
+    try:
+        return checkpoints.read(checkpoint, read)
     finally:
         checkpoints.close()
-    return Predictor(segmenter, variables, model=model, settings=settings, step=step)
 
 
 def _build_segmenter(model: dict[str, Any], *, precision: str) -> nn.Module:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tempseg_jax.data import labels as tables
 from tempseg_jax.inference import overlays
+from tempseg_jax.io.json_files import read_text
 
 _VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls/"
 _CITYSCAPES_SIZE = (1024, 2048)  # rows, columns
@@ -55,7 +56,7 @@ def _voc_images(devkit: Path, split: str) -> dict[str, Path]:
             "--split the name of one of its lists"
         )
     images = {}
-    for id_ in listing.read_text().split():
+    for id_ in read_text(listing).split():
         images[id_] = devkit / "JPEGImages" / f"{id_}.jpg"
         if not images[id_].is_file():
             raise FileNotFoundError(

@@ -28,6 +28,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     name = f".{path.stem[:32]}.{secrets.token_hex(4)}.partial{path.suffix}"
     if path.is_symlink():
         path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(
+            f"{path}: it is no file but a device or pipe; choose another path"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(name)
     try:
@@ -36,12 +40,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+        sync_folder(path.parent)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(path)  # a failed write does not name its file
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names of a folder's files to disk, where the file system allows it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems refuse it for folders
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """The progress of a sweep: the state of each run, and the time left."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
 
+from tempseg_jax.io.json_files import read_json
 from tempseg_jax.sweep.cells import CELLS
 from tempseg_jax.sweep.store import Run
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -132,7 +132,13 @@ def _saved_step(folder: Path) -> int:
 
 def _final(sweep: Path, run: Run) -> dict | None:
     path = run.folder(sweep) / "final.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    remedy = "delete it, and the sweep measures this run again"
+    content = read_json(path, remedy=remedy)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: it is no JSON object; {remedy}")
+    return content
 
 
 def hours(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """The scope of a sweep, stored in `sweep.json`: which tables, seeds and splits."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.io.json_files import write_json
+from tempseg_jax.io.json_files import read_json, write_json
 from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.store import Run
 
@@ -50,9 +49,15 @@ def read_scope(folder: str | Path) -> tuple[Scope, dict]:
             f"{path}: no such file, so {folder} is not the folder of a sweep; run "
             "scripts/sweep.py with --workdir first, or give another folder"
         )
-    saved = json.loads(path.read_text())
-    scope = saved.pop("scope")
-    return Scope(**scope | {"tables": tuple(scope["tables"])}), saved
+    remedy = "restore the file, or choose another folder for the sweep"
+    saved = read_json(path, remedy=remedy)
+    try:
+        scope = saved.pop("scope")
+        return Scope(**scope | {"tables": tuple(scope["tables"])}), saved
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: it does not describe a sweep ({error!s:.80}); {remedy}"
+        ) from None
 
 
 def parse_rates(entries: Sequence[str]) -> dict[str, float]:

@@ -1,90 +1,102 @@
-"""Orbax checkpoints: the latest and the best; the segmenter restores on its own."""
+"""Checkpoints by Orbax, verified by digests: the latest two and the best are kept."""
 
 import json
-import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import PyTree
-from orbax.checkpoint import checkpoint_managers as policies
 
 from tempseg_jax import precision
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.train_state import Player, TrainState
-from tempseg_jax.workdir import formats
-
-BEST_METRIC = "miou"
-"""The validation metric of which the highest value makes a checkpoint the best."""
+from tempseg_jax.workdir import checkpoint_folder, digests, formats
+from tempseg_jax.workdir.checkpoint_folder import DamagedCheckpoint
 
 Step = int | str
 """A step, or `"latest"`, or `"best"`: the highest validation mIoU."""
 
+Result = TypeVar("Result")
+
 _SEGMENTER_FIELDS = ("name", "num_classes", "width", "preprocessing")
 """Fields of `model` that must agree before the segmenter's variables are restored."""
+
+_ITEMS = ("segmenter", "discriminator", "training", "model", "digests")
+
+_RETRIES, _PAUSE = 4, 0.5  # seconds
 
 
 class Checkpoints:
     """The `checkpoints` folder of a workdir.
 
-    A checkpoint has four items, so that the segmenter restores without the rest:
+    A checkpoint has five items, so that the segmenter restores without the rest:
     `segmenter` and `discriminator` are their networks' variables, `training` is the
-    step, optimizer states and loss scales, and `model` describes the segmenter in
-    JSON, with a format number (formats.py).
+    step, optimizer states and loss scales, `model` describes the segmenter in JSON,
+    with a format number (formats.py), and `digests` has those of all others. What
+    version 0.1 saved has no digests, and is only checked to be finite.
     """
 
     def __init__(self, workdir: str | Path):
         """Open the folder; nothing is created before the first save."""
         self.folder = Path(workdir).absolute() / "checkpoints"
-        keep = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(1),
-                policies.BestN(
-                    get_metric_fn=_merit,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            item_names=("segmenter", "discriminator", "training", "model"),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep,
-                best_fn=_merit,
-                create=False,
-            ),
-        )
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(*_ITEMS))
+        self._saving: int | None = None  # the step of an unfinished save
 
-    def save(
-        self, state: TrainState, model: dict, *, metrics: dict[str, float] | None
-    ) -> None:
+    def save(self, state: TrainState, model: dict) -> None:
         """Save in the background; a step that is already saved is left as it is.
 
         Args:
             state: The state after the step that it names.
             model: The description by `builders.describe_model`.
-            metrics: Validation scores with `miou`, by which the best checkpoint is
-                chosen; None if the state was not evaluated.
+
+        Raises:
+            OSError: If this save cannot start, or the one before it failed.
         """
+        self.wait()
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         items = {"segmenter": state.segmenter.variables, "training": _training(state)}
         if state.discriminator is not None:
             items["discriminator"] = state.discriminator.variables
+        described = {"format": formats.FORMAT} | model
+        of_items = {name: digests.of_arrays(item) for name, item in items.items()}
+        of_items["model"] = digests.of_json(described)
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        saves["model"] = ocp.args.JsonSave({"format": formats.FORMAT} | model)
-        if metrics is None:  # NaN ranks below every score; without metrics Orbax warns
-            metrics = {BEST_METRIC: math.nan}
-        self._manager.save(step, args=ocp.args.Composite(**saves), metrics=metrics)
+        saves["model"] = ocp.args.JsonSave(described)
+        saves["digests"] = ocp.args.JsonSave(of_items)
+        with self._disk(step):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._orbax.save(self._path(step), args=ocp.args.Composite(**saves))
+        self._saving = step
+
+    def score(self, step: int, scores: dict[str, float]) -> None:
+        """Add validation scores with `miou`, which choose the best, to a checkpoint.
+
+        Raises:
+            OSError: If they cannot be written, or the save failed.
+        """
+        self.wait()
+        if jax.process_index() == 0:
+            checkpoint_folder.write_scores(self._path(step), scores)
+            self._delete_others()
+
+    def is_scored(self, step: int) -> bool:
+        """Return whether a checkpoint has its validation scores.
+
+        Raises:
+            DamagedCheckpoint: If they cannot be read.
+        """
+        return checkpoint_folder.miou(self._path(step)) is not None
 
     def steps(self) -> list[int]:
-        """Return the steps of the complete checkpoints, in ascending order."""
-        return sorted(self._manager.all_steps())
+        """Return the steps of the checkpoints, in ascending order."""
+        return checkpoint_folder.steps(self.folder)
 
     def resolve(self, step: Step) -> int:
         """Return the step number for `latest`, `best` or a number.
@@ -93,40 +105,61 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
+            DamagedCheckpoint: If scores cannot be read that are needed for the best.
         """
-        by_name = {
-            "latest": self._manager.latest_step,
-            "best": lambda: self._manager.best_step() or self._manager.latest_step(),
-        }
-        if step in by_name:
-            number = by_name[step]()
-        else:
-            number = int(step) if str(step).isdigit() else None
-        if number not in self.steps():
-            available = ", ".join(map(str, self.steps())) or "none"
+        available = self.steps()
+        number = int(step) if str(step).isdigit() else None
+        if step in ("latest", "best") and available:
+            number = available[-1]
+        if step == "best" and available:
+            best = checkpoint_folder.best(self.folder)
+            number = number if best is None else best
+        if number not in available:
             raise FileNotFoundError(
-                f"{self.folder}: no checkpoint {step!r} (available: {available}); "
+                f"{self.folder}: no checkpoint {step!r} (available: "
+                f"{', '.join(map(str, available)) or 'none'}); "
                 "train with this workdir first, or name another checkpoint"
             )
         return number
+
+    def read(self, step: Step, read: Callable[[int], Result]) -> Result:
+        """Call `read` with the step number; again, if training deletes it meanwhile.
+
+        Raises:
+            FileNotFoundError: If there is no such checkpoint.
+            DamagedCheckpoint: If it cannot be read, and is not being deleted.
+        """
+        for attempt in range(_RETRIES):
+            number = self.resolve(step)
+            try:
+                return read(number)
+            except DamagedCheckpoint:
+                if self._path(number).exists() and self.resolve(step) == number:
+                    raise
+                if attempt == _RETRIES - 1:
+                    raise
+                time.sleep(_PAUSE)
+        raise AssertionError  # the last attempt returns or raises
 
     def model(self, step: int) -> dict:
         """Return the saved description of the segmenter, in this version's format.
 
         Raises:
             ValueError: If a newer version saved the checkpoint.
+            DamagedCheckpoint: If it cannot be read, or is not what was saved.
         """
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(model=ocp.args.JsonRestore())
-        )
+        content = self._restore(step, model=ocp.args.JsonRestore())["model"]
+        expected = self._digests(step).get("model")
+        if expected not in (None, digests.of_json(content)):
+            raise DamagedCheckpoint(self._path(step), "model is not what was saved")
         where = f"{self.folder}/{step}/model"
-        return formats.complete(
-            restored["model"], formats.MODEL_UPGRADES, where=where
-        ).fields
+        return formats.complete(content, formats.MODEL_UPGRADES, where=where).fields
 
     def trained_with(self, step: int) -> Preprocessing:
         """Return the preprocessing of training, which may not be the config's."""
-        return Preprocessing.restored(self.model(step)["preprocessing"])
+        model = self.model(step)
+        with self._damage(step):
+            return Preprocessing.restored(model["preprocessing"])
 
     def restore(self, like: TrainState, model: dict, *, step: int) -> TrainState:
         """Return the whole state, sharded as the arrays of `like` are.
@@ -136,6 +169,7 @@ class Checkpoints:
 
         Raises:
             ValueError: If the checkpoint is of another network than `model` describes.
+            DamagedCheckpoint: If it cannot be read, or is not what was saved.
         """
         self._check_same(model, step, (*_SEGMENTER_FIELDS, "discriminator"))
         saved, wanted = self.model(step)["precision"], model["precision"]
@@ -149,11 +183,11 @@ class Checkpoints:
         }
         if like.discriminator is not None:
             items["discriminator"] = abstract.discriminator.variables
-        requests = {
-            name: ocp.args.StandardRestore(item) for name, item in items.items()
-        }
-        restored = self._manager.restore(step, args=ocp.args.Composite(**requests))
-        state = _assemble(restored, like)
+        state = _assemble(self._restore_arrays(step, items), like)
+        if int(state.step) != step:
+            raise DamagedCheckpoint(
+                self._path(step), f"it holds the state after step {int(state.step)}"
+            )
         if saved == wanted:
             return state
         sharding = state.step.sharding
@@ -166,34 +200,117 @@ class Checkpoints:
 
         Raises:
             ValueError: If the checkpoint is of another network than `model` describes.
+            DamagedCheckpoint: If it cannot be read, or is not what was saved.
         """
         self._check_same(model, step, _SEGMENTER_FIELDS)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        request = ocp.args.Composite(segmenter=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(step, args=request)["segmenter"]
+        return self._restore_arrays(step, {"segmenter": abstract})["segmenter"]
+
+    def check(self) -> None:
+        """Check that a save in the background has not failed; do not wait for it.
+
+        Raises:
+            OSError: If it failed.
+        """
+        if self._saving is not None:
+            with self._disk(self._saving):
+                self._orbax.check_for_errors()
 
     def wait(self) -> None:
-        """Wait until every save is on disk."""
-        self._manager.wait_until_finished()
+        """Wait until every save is on disk; delete those that are not kept.
+
+        Raises:
+            OSError: If a save failed.
+        """
+        if self._saving is None:
+            return
+        step, self._saving = self._saving, None
+        with self._disk(step):
+            self._orbax.wait_until_finished()
+            if jax.process_index() == 0:
+                checkpoint_folder.sync(self._path(step))
+                self._delete_others()
 
     def close(self) -> None:
-        """Wait for the last save, which is lost if the process ends without this."""
-        self._manager.close()
+        """Wait for the last save, which is lost if the process ends without this.
+
+        Raises:
+            OSError: If it failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._orbax.close()
+
+    def _path(self, step: int) -> Path:
+        return self.folder / str(step)
+
+    def _delete_others(self) -> None:
+        kept = checkpoint_folder.kept(self.folder)
+        for step in self.steps():
+            if step not in kept:
+                checkpoint_folder.delete(self._path(step))
+
+    def _digests(self, step: int) -> dict[str, Any]:
+        """Return the digests by item; {} if the version that saved it had none."""
+        if not (self._path(step) / "digests").exists():
+            return {}
+        return self._restore(step, digests=ocp.args.JsonRestore())["digests"]
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        with self._damage(step):
+            return self._orbax.restore(
+                self._path(step), args=ocp.args.Composite(**items)
+            )
+
+    def _restore_arrays(self, step: int, items: dict[str, PyTree]) -> Any:
+        requests = {name: ocp.args.StandardRestore(x) for name, x in items.items()}
+        restored, expected = self._restore(step, **requests), self._digests(step)
+        for name in items:
+            with self._damage(step):
+                wrong = digests.difference(restored[name], expected.get(name))
+            if wrong:
+                raise DamagedCheckpoint(self._path(step), f"{name}{wrong}")
+        return restored
+
+    @contextmanager
+    def _damage(self, step: int) -> Iterator[None]:
+        """Replace any error of reading; Orbax raises many types for damaged files."""
+        try:
+            yield
+        except (DamagedCheckpoint, MemoryError, PermissionError):
+            raise
+        except jax.errors.JaxRuntimeError:  # the device is out of memory
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            raise DamagedCheckpoint(self._path(step), reason) from error
+
+    @contextmanager
+    def _disk(self, step: int) -> Iterator[None]:
+        """Replace any error of saving by one that says what is left and what to do."""
+        try:
+            yield
+        except Exception as error:
+            self._saving = None
+            good = [x for x in self.steps() if x != step]
+            reason = " ".join(f"{error or type(error).__name__}".split())[:160]
+            raise OSError(
+                f"{self._path(step)}: the checkpoint could not be saved ({reason}); "
+                f"the last good one is {'step ' + str(good[-1]) if good else 'none'}; "
+                "free some space or repair the disk, and start the same command again, "
+                "which resumes from it"
+            ) from error
 
     def _check_same(self, model: dict, step: int, fields: tuple[str, ...]) -> None:
         saved, wanted = self.model(step), json.loads(json.dumps(model))
         for field in fields:
-            if saved[field] != wanted[field]:
+            if saved.get(field) != wanted[field]:
                 raise ValueError(
-                    f"{self.folder}/{step}: {field} is {saved[field]!r} in the "
+                    f"{self.folder}/{step}: {field} is {saved.get(field)!r} in the "
                     f"checkpoint and {wanted[field]!r} in the config; use the config "
                     "of the training run, or another --workdir"
                 )
-
-
-def _merit(metrics: dict[str, float]) -> float:
-    """Rank checkpoints; NaN (not evaluated, or every pixel is void) is the lowest."""
-    return -1.0 if math.isnan(metrics[BEST_METRIC]) else metrics[BEST_METRIC]
 
 
 def _with_loss_scales(

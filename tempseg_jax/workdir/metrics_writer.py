@@ -1,39 +1,58 @@
 """Writes metrics to metrics.jsonl, TensorBoard and the terminal."""
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from tensorboardX import SummaryWriter
+from absl import logging
 from tqdm import tqdm
 
 from tempseg_jax.io import atomic
 from tempseg_jax.io.json_files import finite_or_null
+from tempseg_jax.workdir.events import Events
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
     """Return the lines of a workdir's metrics.jsonl, or [] if there is no such file.
 
-    A last line without a line break is ignored: its process was killed.
+    A last line that is incomplete is dropped with a warning: its process was killed.
 
     Raises:
-        ValueError: If a complete line is not JSON.
+        ValueError: If another line is not a JSON object with a step.
     """
     path = Path(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
     metrics = []
-    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            logging.warning(
+                "%s: line %d is incomplete and left out; its process was killed",
+                path,
+                number,
+            )
             continue
         try:
-            metrics.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            metrics.append(_parsed(line))
+        except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError
             raise ValueError(
-                f"{path}: line {number} is not JSON ({error}); delete that line"
+                f"{path}: line {number} is not JSON ({error!s:.80}); delete that line"
             ) from None
     return metrics
+
+
+def _parsed(line: bytes) -> dict[str, int | float | None]:
+    content = json.loads(line.decode())
+    if not isinstance(content, dict) or type(content.get("step")) is not int:
+        raise ValueError("it is no object with a step")
+    for name, value in content.items():
+        if value is not None and not isinstance(value, int | float):
+            raise ValueError(f"{name} is no number")
+    return content
 
 
 class Silent:
@@ -48,7 +67,12 @@ class Silent:
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write nothing."""
 
-    def progress(self, step: int, metrics: dict[str, float]) -> None:
+    def sync(self) -> None:
+        """Write nothing."""
+
+    def progress(
+        self, step: int, metrics: dict[str, float], *, left: str | None
+    ) -> None:
         """Show nothing."""
 
     def message(self, text: str) -> None:
@@ -67,17 +91,21 @@ class Writer:
             last_step: The step that the whole run ends with.
         """
         workdir = Path(workdir)
-        path = workdir / "metrics.jsonl"
+        self._path = workdir / "metrics.jsonl"
         kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
-        with atomic.replacing(path) as partial:
+        with atomic.replacing(self._path) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._lines = path.open("a")
-        self._events = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step + 1
-        )
+        self._lines = self._path.open("a")
+        self._events = Events(workdir / "tensorboard", purge_step=first_step + 1)
         self._last_step = last_step
         self._bar = (
-            tqdm(total=last_step, initial=first_step, unit="step", dynamic_ncols=True)
+            tqdm(
+                total=last_step,
+                initial=first_step,
+                unit="step",
+                dynamic_ncols=True,
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+            )
             if sys.stderr.isatty()
             else None
         )
@@ -91,30 +119,61 @@ class Writer:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lines.close()
         self._events.close()
+        with self._disk():
+            self._lines.close()
         if self._bar is not None:
             self._bar.close()
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write one line with names such as `train/loss_seg`; NaN becomes null."""
         line = {"step": step} | finite_or_null(metrics)
-        self._lines.write(json.dumps(line) + "\n")
-        self._lines.flush()
-        for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+        with self._disk():
+            self._lines.write(json.dumps(line) + "\n")
+            self._lines.flush()
+        self._events.add(step, metrics)
 
-    def progress(self, step: int, metrics: dict[str, float]) -> None:
-        """Show the progress of training: a progress bar on a terminal, else a line."""
+    def sync(self) -> None:
+        """Flush the lines to disk, before a checkpoint relies on them.
+
+        Raises:
+            OSError: If the disk reports an error.
+        """
+        with self._disk():
+            os.fsync(self._lines.fileno())
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Name the file in an error of writing it, and the remedy."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; free some space or repair the disk, and start the "
+                "same command again, which resumes from the last checkpoint",
+                str(self._path),
+            ) from None
+
+    def progress(
+        self, step: int, metrics: dict[str, float], *, left: str | None
+    ) -> None:
+        """Show the progress of training: a progress bar on a terminal, else a line.
+
+        Args:
+            step: The step of the metrics.
+            metrics: The metrics that were written.
+            left: The time left, with evaluations, in words; None after the last step.
+        """
         loss, rate = metrics["train/loss"], metrics["train/images_per_s"]
+        left = f"{left} left" if left else "done"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s")
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s, {left}")
             self._bar.update(step - self._bar.n)
             return
-        left = (self._last_step - step) / metrics["train/steps_per_s"]
         print(
             f"step {step}/{self._last_step}  loss {loss:.4f}  {rate:.1f} images/s  "
-            f"{int(left) // 60}:{int(left) % 60:02d} left",
+            f"{left}",
             flush=True,
         )
 

@@ -1,13 +1,12 @@
 """The config of a workdir, which is saved as JSON in its config.json."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from tempseg_jax.io.json_files import write_json
+from tempseg_jax.io.json_files import read_json, write_json
 from tempseg_jax.workdir import formats
 
 FREE_FIELDS = (
@@ -47,13 +46,8 @@ def read_saved(workdir: str | Path) -> SavedConfig:
             f"{path}: no such file, so {workdir} is not the workdir of a run; train "
             "with --workdir first, or name another folder"
         )
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:  # JSONDecodeError, or UnicodeDecodeError
-        raise ValueError(
-            f"{path}: it is not JSON ({error}); restore the file, or train in another "
-            "--workdir"
-        ) from None
+    remedy = "restore the file, or train in another --workdir"
+    content = read_json(path, remedy=remedy)
     fields, changes = formats.complete(
         content, formats.CONFIG_UPGRADES, where=str(path)
     )

@@ -1,3 +1,7 @@
+import errno
+import os
+import stat
+
 import pytest
 
 from tempseg_jax.io import atomic
@@ -108,3 +112,19 @@ def test_the_file_that_a_link_points_to_is_replaced(tmp_path):
         assert partial.parent == target.parent and partial.suffix == ".json"
         partial.write_text("after")
     assert link.is_symlink() and target.read_text() == "after"
+
+
+def test_a_pipe_or_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        pytest.raises(OSError, match="pipe: it is no file but a device or pipe"),
+        atomic.replacing(tmp_path / "pipe") as partial,
+    ):
+        partial.write_text("x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_an_error_of_writing_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left.*x.json"):
+        with atomic.replacing(tmp_path / "x.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,7 +1,10 @@
+import errno
+import io
 import json
 import struct
 
 import pytest
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
 from tempseg_jax.workdir.metrics_writer import Writer, read_metrics
@@ -48,7 +51,7 @@ def test_tensorboard_has_the_same_names(tmp_path):
 
 def test_a_resume_drops_the_lines_that_it_will_write_again(tmp_path):
     write(tmp_path, lines=[(step, {"train/loss": 1.0}) for step in (5, 10, 15, 20)])
-    # The file's name holds the second of the start; here both starts may share it.
+    # Files are sorted by the second of their start, which both starts may share.
     (first,) = (tmp_path / "tensorboard").iterdir()
     first.rename(first.with_name("events.out.tfevents.0"))
     rewritten = [(step, {"train/loss": 2.0}) for step in (15, 20, 25)]
@@ -96,8 +99,57 @@ def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys):
         writer.progress(
             40,
             {"train/loss": 0.5, "train/images_per_s": 8.0, "train/steps_per_s": 0.5},
+            left="2:00",
         )
         writer.message("hello")
     assert capsys.readouterr().out == (
         "step 40/100  loss 0.5000  8.0 images/s  2:00 left\nhello\n"
     )
+
+
+def test_a_failure_of_events_is_one_warning_and_never_blocks(
+    tmp_path, monkeypatch, caplog
+):
+    # tensorboardX's own writer blocks at the 11th value after such a failure.
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with Writer(tmp_path, first_step=0, last_step=100) as writer:
+        monkeypatch.setattr(EventsWriter, "write_event", fail)
+        monkeypatch.setattr(EventsWriter, "close", fail)
+        for step in range(1, 101):
+            writer.write(step, {"train/loss": 1.0})
+    assert len(read_metrics(tmp_path)) == 100
+    (warning,) = caplog.messages
+    assert "tensorboard: TensorBoard events are no longer written" in warning
+
+
+def test_events_that_cannot_be_created_do_not_stop_a_run(tmp_path, caplog):
+    (tmp_path / "tensorboard").write_text("a file where the folder shall be")
+    write(tmp_path, lines=[(5, {"train/loss": 1.0})])
+    assert len(read_metrics(tmp_path)) == len(caplog.messages) == 1
+
+
+class FullDisk(io.StringIO):
+    """A file whose writes fail when they are flushed."""
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failed_write_of_metrics_names_the_file_and_the_remedy(tmp_path):
+    message = "No space left on device; free some space.*start the same.*metrics.jsonl"
+    with (
+        pytest.raises(OSError, match=message),
+        Writer(tmp_path, first_step=0, last_step=100) as writer,
+    ):
+        writer._lines.close()
+        writer._lines = FullDisk()
+        writer.write(5, {"train/loss": 1.0})
+
+
+@pytest.mark.parametrize("line", [b"[1]", b'{"a": 1}', b'{"step": "x"}', b"\xff\xfe"])
+def test_a_line_that_is_no_object_with_a_step_is_refused(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 5}\n' + line + b"\n")
+    with pytest.raises(ValueError, match="metrics.jsonl: line 2 is not JSON"):
+        read_metrics(tmp_path)

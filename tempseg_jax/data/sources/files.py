@@ -1,10 +1,14 @@
 """Read the files of a folder, tar or zip by name, without unpacking.
 
 Archive members are only read into memory, and only if they are regular files of at most
-256 MiB: a member's path cannot lead outside, and a decompression bomb is refused.
+256 MiB: a member's path cannot lead outside, and a decompression bomb is refused. The
+total is limited as well: an archive may unpack to 64 MiB, or 100 times its size if that
+is more. Images hardly compress; the published archives unpack to less than 3 times.
 """
 
 import gzip
+import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -18,6 +22,8 @@ from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.sources.base import archive_fingerprint, stat_listing
 
 _MAX_BYTES = 256 << 20  # of one member; the largest image of Cityscapes has 3 MB
+_MIN_TOTAL = 64 << 20  # bytes that any archive may unpack to
+_MAX_RATIO = 100  # unpacked bytes per byte of an archive
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20  # bytes
 
@@ -155,13 +161,14 @@ class ZipFiles:
         self._path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise _broken_archive(path, error) from error
         self._members = {
             info.filename: info
             for info in self._zip.infolist()
             if info.filename.startswith(prefix) and not info.is_dir()
         }
+        _check_total(sum(info.file_size for info in self._members.values()), path=path)
 
     def names(self) -> Set[str]:
         """Return the names, including the prefix."""
@@ -180,7 +187,18 @@ class ZipFiles:
         _check_size(member.file_size, name=f"{self.where}: {name}")
         try:
             return self._zip.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # NotImplementedError is a RuntimeError: encryption or an unknown compression.
+        # OSError and struct.error: offsets that lead outside of the file.
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            EOFError,
+            RuntimeError,
+            OSError,
+            ValueError,
+            struct.error,
+        ) as error:
             raise BadFile(f"{self.where}: {name}: cannot be read ({error})") from error
 
     def fingerprint(self) -> object:
@@ -212,14 +230,18 @@ def stream_tar(
             )
             with bar as counted:
                 stream = gzip.GzipFile(fileobj=counted) if compressed else counted
+                total = 0
                 with tarfile.open(fileobj=stream, mode="r|") as archive:
                     for member in archive:
                         name = _clean(member.name)
+                        total += member.size
+                        _check_total(total, path=path)
                         if member.isreg() and wanted(name):
                             _check_size(member.size, name=f"{path}: {name}")
                             yield name, archive.extractfile(member).read()
-                while stream.read(_CHUNK):  # gzip verifies the checksum at the end
-                    pass
+                while rest := stream.read(_CHUNK):  # gzip verifies the checksum
+                    total += len(rest)
+                    _check_total(total, path=path)
 
     yield from _translate_errors(path, members)
 
@@ -228,7 +250,10 @@ def _translate_errors(path: Path, read: Callable[[], Iterable]) -> Iterator:
     """Yield from `read()`; raise ValueError if the archive is damaged."""
     try:
         yield from read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except TooLarge:
+        raise
+    # ValueError: numbers in the headers of a tar; BadFile is one, and names the member.
+    except (tarfile.TarError, EOFError, zlib.error, OSError, struct.error) as error:
         raise _broken_archive(path, error) from error
 
 
@@ -238,6 +263,19 @@ def _broken_archive(path: Path, error: Exception) -> ValueError:
         f"{path} is truncated or not an archive ({size:,} bytes; {error}); download it"
         " again"
     )
+
+
+class TooLarge(ValueError):
+    """An archive that unpacks to more than any dataset does."""
+
+
+def _check_total(total: int, *, path: Path) -> None:
+    limit = max(_MIN_TOTAL, _MAX_RATIO * path.stat().st_size)
+    if total > limit:
+        raise TooLarge(
+            f"{path}: it unpacks to more than {limit:,} bytes, {_MAX_RATIO} times its "
+            "size; download it again, or unpack it by hand if it can be trusted"
+        )
 
 
 def _check_size(size: int, *, name: str) -> None:

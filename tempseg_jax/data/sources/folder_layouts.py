@@ -14,6 +14,8 @@ import dataclasses
 import zlib
 from pathlib import Path
 
+from tempseg_jax.io.json_files import read_text
+
 SPLITS = ("train", "val", "test")
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -84,7 +86,7 @@ def _read_stems(path: Path) -> tuple[str, ...]:
         ValueError: If the list is empty, contains a stem twice, or has more than one
             word in a line.
     """
-    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     for line in lines:
         if len(line.split()) > 1:
             raise ValueError(

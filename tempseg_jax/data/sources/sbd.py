@@ -1,17 +1,17 @@
 """Labels of SBD (Hariharan et al. 2011), from benchmark.tgz or unpacked."""
 
 import functools
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from jaxtyping import UInt8
 
 from tempseg_jax.data import codec
+from tempseg_jax.data.sources import mat_file
 from tempseg_jax.data.sources.base import archive_fingerprint
 from tempseg_jax.data.sources.files import FolderFiles, stream_tar
+from tempseg_jax.io.json_files import decode_text
 
 ARCHIVE = "benchmark.tgz"
 _FOLDER = "benchmark_RELEASE/dataset"
@@ -57,7 +57,7 @@ class Sbd:
                 raise ValueError(
                     f"{self.where}: {name} is missing; download {ARCHIVE} again"
                 )
-            ids.update(text.decode().split())
+            ids.update(decode_text(text, where=f"{self.where}: {name}").split())
         return ids
 
     def read(self, id_: str) -> UInt8[np.ndarray, "h w"]:
@@ -92,10 +92,8 @@ def _is_wanted(name: str) -> bool:
 
 def _decode(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w"]:
     try:
-        fields = scipy.io.loadmat(io.BytesIO(data), variable_names=["GTcls"])
-        return np.ascontiguousarray(fields["GTcls"]["Segmentation"][0, 0], np.uint8)
-    # SciPy's reader raises errors of many types.
-    except Exception as error:
+        return mat_file.read_field(data, "GTcls", "Segmentation")
+    except ValueError as error:
         raise codec.BadFile(
             f"{name} contains no GTcls.Segmentation ({error})"
         ) from error

@@ -14,6 +14,7 @@ from tempseg_jax.data.sources import sbd, voc_files
 from tempseg_jax.data.sources.base import Entry, Record, digest
 from tempseg_jax.data.sources.voc_files import AUG_FOLDER, VocFiles
 from tempseg_jax.io.download import RemoteFile, fetch
+from tempseg_jax.io.json_files import decode_text
 
 TRAINVAL = RemoteFile(
     url=f"http://host.robots.ox.ac.uk/pascal/VOC/voc2012/{voc_files.ARCHIVE}",
@@ -150,7 +151,8 @@ class Voc:
             raise FileNotFoundError(
                 f"{self.where}: {name} is missing; download {voc_files.ARCHIVE} again"
             )
-        return self._files.devkit.read(name).decode().split()
+        text = self._files.devkit.read(name)
+        return decode_text(text, where=f"{self._files.devkit.where}: {name}").split()
 
     def _present(self, split: str, ids: Sequence[str]) -> list[str]:
         names = self._files.devkit.names()

@@ -1,5 +1,6 @@
 """Read weight files in formats that cannot run code: safetensors and Keras' HDF5."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar")
 
@@ -17,6 +18,9 @@ _KERAS_NAME = re.compile(
     r"(?:.*[/_])?(kernel|bias|gamma|beta|moving_mean|moving_variance|W|b)(?:_\d+)?(?::0)?"
 )
 _KERAS_1 = {"W": "kernel", "b": "bias"}
+
+
+_MAX_COMPRESSION = 1000  # of HDF5, whose filters include gzip
 
 
 class Index(NamedTuple):
@@ -34,10 +38,13 @@ def read_index(path: Path) -> Index:
     """
     with _open(path) as file:
         if isinstance(file, h5py.File):
-            shapes = {name: file[at].shape for name, at in _keras_paths(file).items()}
+            with _damage(path):
+                paths = _keras_paths(file)
+                shapes = {name: tuple(file[at].shape) for name, at in paths.items()}
             return Index(shapes, {})
-        shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
-        return Index(shapes, file.metadata() or {})
+        with _damage(path):
+            shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}
+            return Index(shapes, file.metadata() or {})
 
 
 def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -47,18 +54,17 @@ def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, np.nda
         ValueError: If a tensor cannot be read or has a value that is not finite.
     """
     with _open(path) as file:
-        keras_paths = _keras_paths(file) if isinstance(file, h5py.File) else None
+        keras_paths = None
+        if isinstance(file, h5py.File):
+            with _damage(path):
+                keras_paths = _keras_paths(file)
         for name in names:
-            try:
+            with _damage(path, name):
                 if keras_paths is None:
                     tensor = file.get_tensor(name)
                 else:
-                    tensor = file[keras_paths[name]][()]
-            except (OSError, SafetensorError) as error:
-                raise ValueError(
-                    f"{path}: {name} cannot be read ({error}); download the file again"
-                ) from error
-            tensor = np.asarray(tensor, np.float32)
+                    tensor = _dataset(file[keras_paths[name]])
+                tensor = np.asarray(tensor, np.float32)
             if not np.isfinite(tensor).all():
                 raise ValueError(
                     f"{path}: {name} has a value that is not finite; download the "
@@ -75,20 +81,48 @@ def _open(path: Path) -> h5py.File | safe_open:
             "trust it, convert it in an environment with torch: "
             f"python scripts/convert_weights.py {path} {target}"
         )
-    try:
+    with _damage(path):
         if path.suffix == ".safetensors":
             return safe_open(path, framework="numpy")
         if path.suffix in (".h5", ".hdf5"):
             return h5py.File(path, "r")
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{path} is damaged or is not a {path.suffix} file ({error}); download it "
-            "again"
-        ) from error
     raise ValueError(
         f"{path}: weights are read from .safetensors and Keras .h5 files, "
         f"not from {path.suffix or 'a file without a suffix'}"
     )
+
+
+@contextlib.contextmanager
+def _damage(path: Path, tensor: str = "") -> Iterator[None]:
+    """Replace any error of reading: HDF5 raises many types for damaged files.
+
+    Raises:
+        ValueError: If anything is raised, with the remedy.
+    """
+    try:
+        yield
+    except (PermissionError, FileNotFoundError):
+        raise
+    except Exception as error:  # also MemoryError, for a shape that is damaged
+        where = (
+            f"{path}: {tensor} cannot be read"
+            if tensor
+            else (f"{path} is damaged or is not a {path.suffix} file")
+        )
+        reason = " ".join(f"{error}".split())[:120]
+        raise ValueError(f"{where} ({reason}); download it again") from error
+
+
+def _dataset(item: h5py.Dataset) -> np.ndarray:
+    """Read a tensor; its bytes must be in the file, which a damaged shape's are not.
+
+    Raises:
+        ValueError: If it is larger than the file, and not compressed.
+    """
+    size, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+    if size > _MAX_COMPRESSION * max(stored, 1):
+        raise ValueError(f"its shape {item.shape} needs {size:,} bytes, not {stored:,}")
+    return item[()]
 
 
 def _keras_paths(file: h5py.File) -> dict[str, str]:

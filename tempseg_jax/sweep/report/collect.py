@@ -1,13 +1,13 @@
 """Read the results of a sweep from its folder, and list the missing runs."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from tempseg_jax.io.json_files import read_json
 from tempseg_jax.sweep import cells, progress, store
 from tempseg_jax.sweep.cells import CELLS, TABLES
 from tempseg_jax.sweep.measurement import Measurement
@@ -182,4 +182,10 @@ def _seeds(seeds: list[int]) -> str:
 
 def _read_final(folder: Path) -> dict[str, Any] | None:
     path = folder / "final.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    remedy = "delete it, and the sweep measures this run again"
+    content = read_json(path, remedy=remedy)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: it is no JSON object; {remedy}")
+    return content

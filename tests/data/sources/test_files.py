@@ -1,4 +1,5 @@
 import io
+import random
 import tarfile
 
 import pytest
@@ -74,3 +75,35 @@ def test_the_fingerprint_of_an_archive_changes_with_its_content(tmp_path):
     before = ZipFiles(tmp_path / "x.zip", prefix="").fingerprint()
     miniatures.write_zip(tmp_path / "x.zip", MEMBERS | {"more": b""})
     assert ZipFiles(tmp_path / "x.zip", prefix="").fingerprint() != before
+
+
+def test_an_archive_that_unpacks_to_too_much_in_total_is_refused(tmp_path, monkeypatch):
+    # Each member is below the limit of one member.
+    bombs = {f"top/{i}": b"\0" * 100_000 for i in range(20)}
+    monkeypatch.setattr(files, "_MIN_TOTAL", 1_000_000)
+    miniatures.write_zip(tmp_path / "x.zip", bombs)
+    miniatures.write_tar(tmp_path / "x.tgz", bombs, mode="w:gz")
+    message = "unpacks to more than 1,000,000 bytes, 100 times its size; download"
+    with pytest.raises(ValueError, match=f"x.zip: it {message}"):
+        ZipFiles(tmp_path / "x.zip", prefix="top/")
+    with pytest.raises(ValueError, match=f"x.tgz: it {message}"):
+        list(files.stream_tar(tmp_path / "x.tgz", wanted=lambda name: False))
+
+
+def test_mutated_zips_are_read_or_refused_by_a_value_error(tmp_path):
+    names = [f"a/{i}.txt" for i in range(4)]
+    miniatures.write_zip(tmp_path / "x.zip", {name: b"text " * 50 for name in names})
+    whole, path, refused = (tmp_path / "x.zip").read_bytes(), tmp_path / "y.zip", 0
+    for seed in range(500):
+        random_, data = random.Random(seed), bytearray(whole)
+        for _ in range(random_.choice((1, 2, 8))):
+            data[random_.randrange(len(data))] ^= 1 << random_.randrange(8)
+        path.write_bytes(data)
+        try:
+            opened = ZipFiles(path, prefix="a/")
+            for name in opened.names():
+                opened.read(name)
+        except ValueError as error:  # BadFile is one
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 200

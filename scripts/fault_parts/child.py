@@ -1,0 +1,117 @@
+"""Run a function in a forked process, bounded in time and memory."""
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+MEMORY = 24 << 30  # bytes of address space
+LIMIT = 120.0  # seconds; a run that takes longer counts as hanging
+
+
+class Outcome(NamedTuple):
+    """How a process ended."""
+
+    code: int  # negative: the signal that ended it
+    out: str
+    err: str
+    hung: bool
+    peak: int  # bytes of memory
+
+    @property
+    def errors(self) -> list[str]:
+        """Lines on stderr, without warnings and progress."""
+        noise = ("WARNING", "W1", "W0", "preparing ", "\x1b", "Stopping after")
+        return [x for x in self.err.splitlines() if x and not x.startswith(noise)]
+
+    @property
+    def refused(self) -> bool:
+        """Whether it ended with exit code 1 and one line that says why."""
+        return (
+            self.code == 1
+            and len(self.errors) == 1
+            and self.errors[0].startswith("error: ")
+        )
+
+
+class Child:
+    """A forked process that calls a function; its package is already imported."""
+
+    def __init__(self, call: Callable[[], None], *, before: Callable = lambda: None):
+        """Start it; `before` is called in the child, to lower its limits."""
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            self._run(call, before)
+
+    def _run(self, call: Callable[[], None], before: Callable) -> None:
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            os.dup2(self._files[0].fileno(), 1)
+            os.dup2(self._files[1].fileno(), 2)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            before()
+            call()
+            code = 0
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, which may have ended."""
+        os.kill(self.pid, number)
+
+    def wait(self, limit: float = LIMIT) -> Outcome:
+        """Wait for its end; after `limit` seconds it is killed."""
+        end, hung = time.monotonic() + limit, False
+        while True:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > end and not hung:
+                hung = True
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.005)
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+            file.close()
+        code = os.waitstatus_to_exitcode(status)
+        return Outcome(code, *texts, hung, usage.ru_maxrss * 1024)
+
+
+def command(module: str, arguments: list[str]) -> Callable[[], None]:
+    """Return a function that runs a command line of the package or of scripts/."""
+
+    def run() -> None:
+        sys.argv = [module, *arguments]
+        if module == "main":
+            from tempseg_jax import main
+
+            main.run()
+        else:
+            import runpy
+
+            path = Path(__file__).parents[1] / f"{module}.py"
+            runpy.run_path(str(path), run_name="__main__")
+
+    return run

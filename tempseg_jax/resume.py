@@ -1,0 +1,141 @@
+"""The state that training starts or goes on from."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from tempseg_jax import builders, mesh
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.losses import Objective
+from tempseg_jax.train_state import TrainState
+from tempseg_jax.workdir import checkpoint_folder, saved_config
+from tempseg_jax.workdir.checkpoint import Checkpoints
+from tempseg_jax.workdir.checkpoint_folder import DamagedCheckpoint
+from tempseg_jax.workdir.metrics_writer import read_metrics
+
+Start = tuple[Objective, TrainState, dict[str, Any]]
+"""The objective, the state and the description of the model."""
+
+
+def first_state(
+    config: ConfigDict,
+    folder: str | Path,
+    checkpoints: Checkpoints,
+    *,
+    split: Split,
+    devices: Mesh,
+    allow_change: bool,
+    fallback: bool,
+) -> Start:
+    """Return the state of the latest checkpoint, or the initial state without any.
+
+    The config is then saved in the workdir.
+
+    Args:
+        config: The config of the run.
+        folder: The workdir, whose lock this run holds.
+        checkpoints: The checkpoints of the workdir.
+        split: The training split.
+        devices: The mesh over which the state is replicated.
+        allow_change: Whether the workdir may belong to another config.
+        fallback: Whether to go on from an older checkpoint if the latest is damaged.
+
+    Raises:
+        ValueError: If the workdir belongs to another config, or no checkpoint is good.
+    """
+    if checkpoints.steps():
+        if allow_change:
+            saved_config.print_upgrade(folder)
+        else:
+            saved_config.check(folder, config)
+        start = _newest_good(
+            config, checkpoints, split, devices=devices, fallback=fallback
+        )
+    else:
+        objective = builders.build_objective(config, num_classes=len(split.class_names))
+        model = builders.describe_model(config, objective, split)
+        state = mesh.replicate(builders.initial_state(config, objective), devices)
+        start = objective, state, model
+    # This comes last, so that a workdir that cannot be restored keeps its config.
+    saved_config.claim(folder, config, allow_change=True)
+    return start
+
+
+def scores_are_missing(
+    checkpoints: Checkpoints, folder: str | Path, *, step: int
+) -> bool:
+    """Return whether a checkpoint must be evaluated again, which was due after it.
+
+    A run that was killed after its evaluation was logged and before its scores were
+    added to the checkpoint has them in its log, from which they are added here.
+
+    Raises:
+        OSError: If the scores cannot be written.
+        ValueError: If a line of the log is damaged.
+    """
+    path = checkpoints.folder / str(step) / checkpoint_folder.SCORES
+    try:
+        scored = checkpoints.is_scored(step)
+    except DamagedCheckpoint as error:
+        scored = False
+        logging.warning("%s; they are written again", error.reason)
+    if scored:
+        return False
+    if jax.process_index() == 0:
+        path.unlink(missing_ok=True)
+    for line in read_metrics(folder):
+        if line["step"] == step and "val/miou" in line:
+            value = line["val/miou"]
+            miou = float("nan") if value is None else value
+            checkpoints.score(step, {"miou": miou})
+            return False
+    return True
+
+
+def _newest_good(
+    config: ConfigDict,
+    checkpoints: Checkpoints,
+    split: Split,
+    *,
+    devices: Mesh,
+    fallback: bool,
+) -> Start:
+    """Restore the newest checkpoint that is not damaged; rename those that are."""
+    damaged: list[DamagedCheckpoint] = []
+    for step in reversed(checkpoints.steps()):
+        try:
+            start = builders.restore_state(
+                config, checkpoints, split, step=step, devices=devices
+            )
+        except DamagedCheckpoint as error:
+            if not fallback:
+                raise ValueError(
+                    f"{error.folder}: the checkpoint is damaged ({error.reason}); start"
+                    " with --checkpoint_fallback, which renames it and goes on from an "
+                    "older one"
+                ) from error
+            damaged.append(error)
+            continue
+        # Only now, so that nothing is renamed if another cause damages all of them.
+        for error in damaged:
+            new = error.folder
+            if jax.process_index() == 0:
+                new = checkpoint_folder.set_aside(error.folder)
+            logging.warning(
+                "%s: the checkpoint is damaged (%s); it was renamed to %s, and training"
+                " goes on from step %d",
+                error.folder,
+                error.reason,
+                new.name,
+                step,
+            )
+        return start
+    raise ValueError(
+        f"{checkpoints.folder}: every checkpoint is damaged (step {damaged[0].step}: "
+        f"{damaged[0].reason}); restore them from a copy, or rename this folder to "
+        "train from the beginning"
+    ) from damaged[0]
