@@ -56,7 +56,7 @@ RANGES = {
     "data.cat_max_ratio": Range(above=0, at_most=1),
     "data.num_workers": Range(at_least=0),
     "data.cache_bytes": Range(at_least=0),
-    "model.width": Range(above=0),
+    "model.width": Range(at_least=1 / 64),
     "model.score_dropout": Range(at_least=0, below=1),
     "objective.critic_steps": Range(at_least=1),
     "objective.alpha": Range(at_least=0),

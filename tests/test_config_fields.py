@@ -141,6 +141,13 @@ def test_a_number_out_of_range_is_refused_with_the_name_of_its_field(
         check_fields(change(field, value))
 
 
+def test_a_part_of_an_epoch_can_be_warm_up():
+    config = change("optimizer.warmup_epochs", 0.1)
+    check_fields(config)
+    assert Plan.of(config, images=1600).warmup_steps == 10  # of 100 steps per epoch
+    assert change("optimizer.warmup_epochs", 3).optimizer.warmup_epochs == 3
+
+
 @pytest.mark.parametrize(
     "field, value, choices",
     [

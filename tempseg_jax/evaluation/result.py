@@ -15,7 +15,7 @@ from tempseg_jax.evaluation import calibration, metrics, plots
 from tempseg_jax.evaluation.calibration import Calibration
 from tempseg_jax.evaluation.evaluator import Example, Sums, evaluate_split
 from tempseg_jax.inference.sliding_window import InferenceSettings
-from tempseg_jax.workdir.metrics_writer import read_metrics
+from tempseg_jax.workdir.metrics_writer import rate_text, read_metrics
 
 PANELS = 8
 """Number of predictions that an evaluation writes as pictures."""
@@ -140,7 +140,7 @@ def table(result: Result, split: Split) -> str:
         lines.append(f"  nll {calibrated.nll:.4f} nats  ece {ece:.2f} %  at {at}")
     lines.append(
         f"  {result.sums.images} images in {result.seconds:.1f} s, "
-        f"{result.images_per_s:.1f} images/s"
+        f"{rate_text(result.images_per_s)} images/s"
     )
     return "\n".join([f"IoU on {split.dataset} {split.name} (%)", *lines])
 

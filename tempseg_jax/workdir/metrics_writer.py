@@ -36,6 +36,11 @@ def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
     return metrics
 
 
+def rate_text(rate: float) -> str:
+    """Return a rate with a tenth of a unit, or with two digits if it is below 1."""
+    return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+
+
 class Silent:
     """Writes nothing; for every process of a run except the first one."""
 
@@ -108,13 +113,13 @@ class Writer:
         """Show the progress of training: a progress bar on a terminal, else a line."""
         loss, rate = metrics["train/loss"], metrics["train/images_per_s"]
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s")
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate_text(rate)} images/s")
             self._bar.update(step - self._bar.n)
             return
         left = (self._last_step - step) / metrics["train/steps_per_s"]
         print(
-            f"step {step}/{self._last_step}  loss {loss:.4f}  {rate:.1f} images/s  "
-            f"{int(left) // 60}:{int(left) % 60:02d} left",
+            f"step {step}/{self._last_step}  loss {loss:.4f}  {rate_text(rate)} "
+            f"images/s  {int(left) // 60}:{int(left) % 60:02d} left",
             flush=True,
         )
 
