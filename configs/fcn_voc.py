@@ -73,6 +73,8 @@ def get_config() -> ConfigDict:
 
     config.log_every_steps = 20  # to metrics.jsonl, TensorBoard and the terminal
     config.evaluate_every_epochs = 1.0  # 0: never
+    config.evaluate_every_steps = config_dict.placeholder(int)  # else in epochs
+    config.evaluate_images = 0  # of val_split, evenly spaced, in training; 0: all
     config.save_every_steps = 1000  # besides one at every evaluation
     config.eval_batch_size = 8  # images per process, over its devices
     return config.lock()  # a config that changes this one cannot misspell a field

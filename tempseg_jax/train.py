@@ -18,6 +18,8 @@ from tempseg_jax import (
     steps,
 )
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.subset import evenly_spaced
+from tempseg_jax.evaluation import tensorboard
 from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, save_pictures, score, table
 from tempseg_jax.inference import sliding_window
@@ -71,7 +73,10 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
     """
     config_fields.check_fields(config)
     train_split = builders.load_training_split(config)
-    val_split = builders.load_split(config, config.data.val_split)
+    val_split = evenly_spaced(
+        builders.load_split(config, config.data.val_split),
+        config.evaluate_images or None,
+    )
     tiles = builders.load_tiles(config, train_split)
     plan = Plan.of(config, images=len(train_split.examples))
     devices = mesh.data_mesh(batch_size=micro_batch_size(config))
@@ -102,6 +107,11 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
             writer.progress(number, named)
 
         last_batch: Batch = {}
+        shares = tensorboard.ClassShares(train_split.class_names)
+
+        def place(batch: Batch) -> Batch:
+            shares.add(batch["label"])
+            return mesh.split_batch(batch, mesh=devices)
 
         def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             last_batch.update(batch)
@@ -118,7 +128,16 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
                 )
                 named = {f"train/{name}": float(x) for name, x in gradient.items()}
                 writer.write(int(state.step), named)
-            scores = _evaluate(config, objective, state, val_split, folder, writer)
+            writer.show(int(state.step), shares.scalars(), {})
+            scores = _evaluate(
+                config,
+                objective,
+                state,
+                val_split,
+                folder,
+                writer,
+                last=int(state.step) == plan.steps,
+            )
             checkpoints.save(state, model, metrics=scores)
 
         try:
@@ -128,7 +147,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
                     config, train_split, tiles, first_step=first_step
                 ),
                 step=train_step,
-                place=functools.partial(mesh.split_batch, mesh=devices),
+                place=place,
                 first_step=first_step,
                 last_step=plan.steps,
                 callbacks=loop.Callbacks(
@@ -197,6 +216,8 @@ def _evaluate(
     split: Split,
     folder: str | Path,
     writer: Writer | Silent,
+    *,
+    last: bool,
 ) -> dict[str, float]:
     """Score the segmenter on a split; write the scores, a table and pictures."""
     result = score(
@@ -209,9 +230,16 @@ def _evaluate(
         temperatures={"one": 1.0, "t_g": builders.training_temperature(config)},
         num_examples=PANELS,
         visit=lambda example: None,
+        progress=f"evaluating {split.name}",
     )
     writer.message(table(result, split))
-    writer.write(int(state.step), result.named(prefix="val/"))
+    step = int(state.step)
+    writer.write(step, result.named(prefix="val/"))
+    writer.show(
+        step,
+        tensorboard.scalars(result, split),
+        tensorboard.pictures(result, split, with_confusion=last),
+    )
     if not jax.process_index():
         save_pictures(result, split, folder)
     return result.scores

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -52,6 +54,14 @@ class Silent:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write nothing."""
+
+    def show(
+        self,
+        step: int,
+        scalars: dict[str, float],
+        pictures: dict[str, UInt8[np.ndarray, "_ _ 3"]],
+    ) -> None:
+        """Show nothing."""
 
     def progress(self, step: int, metrics: dict[str, float]) -> None:
         """Show nothing."""
@@ -108,6 +118,18 @@ class Writer:
         self._lines.flush()
         for name, value in metrics.items():
             self._events.add_scalar(name, value, step)
+
+    def show(
+        self,
+        step: int,
+        scalars: dict[str, float],
+        pictures: dict[str, UInt8[np.ndarray, "_ _ 3"]],
+    ) -> None:
+        """Write numbers and pictures by name to TensorBoard only."""
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+        for name, picture in pictures.items():
+            self._events.add_image(name, picture, step, dataformats="HWC")
 
     def progress(self, step: int, metrics: dict[str, float]) -> None:
         """Show the progress of training: a progress bar on a terminal, else a line."""
