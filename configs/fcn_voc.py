@@ -68,11 +68,13 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate_d = 1e-7  # of the discriminator: Adam
     config.optimizer.momentum = 0.9  # of SGD
     config.optimizer.weight_decay = 0.0  # λ (eq. 1), of the segmenter's kernels
-    config.optimizer.warmup_epochs = 5  # linear warm-up of both learning rates
+    config.optimizer.warmup_epochs = 5.0  # linear warm-up of both learning rates
     config.optimizer.cycles = 1  # cosine decays to 0; above 1: with restarts
 
     config.log_every_steps = 20  # to metrics.jsonl, TensorBoard and the terminal
     config.evaluate_every_epochs = 1.0  # 0: never
+    config.evaluate_every_steps = config_dict.placeholder(int)  # else in epochs
+    config.evaluate_images = 0  # of val_split, evenly spaced, in training; 0: all
     config.save_every_steps = 1000  # besides one at every evaluation
     config.eval_batch_size = 8  # images per process, over its devices
     return config.lock()  # a config that changes this one cannot misspell a field

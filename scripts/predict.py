@@ -35,7 +35,9 @@ def main() -> int:
         from tempseg_jax.inference import image_files
         from tempseg_jax.inference.predict_files import predict_files
 
-        files = image_files.find(options.images)
+        files, left_out = image_files.find(options.images)
+        if left_out:
+            print(left_out, file=sys.stderr)
         predictor = command.load_segmenter(options)
         outcome = predict_files(predictor, files, out=options.out)
         print(f"{outcome}; written to {options.out}")

@@ -8,21 +8,30 @@ The report lists image sizes, pixels and images per class, the share of void, an
 problem file. The exit status is 1 if there are problem files. Training with the same
 dataset name, folder and options uses the prepared dataset. With --tiles, or if the
 config sets data.tiles, the training split is also stored as tiles.
+
+For images of your own, this looks at the masks and writes a config:
+
+    python scripts/prepare.py --dataset=folder --manual_dir=OWN \
+        --write_config=configs/mine.py
 """
 
 import functools
 import json
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from tempseg_jax.cli import config_flag
 from tempseg_jax.data import inspection, pipeline, tile_preparation
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
 from tempseg_jax.data.problem_files import ON_ERROR
+from tempseg_jax.data.sources import folder_config, folder_survey
 from tempseg_jax.data.tiles import Tiles, stored_bytes
+from tempseg_jax.io import atomic
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="Config file; it replaces the flags of the dataset."
@@ -53,6 +62,19 @@ _PREVIEW = flags.DEFINE_string(
     "preview", None, "PNG file to write, with augmented samples of the first split."
 )
 
+_WRITE_CONFIG = flags.DEFINE_string(
+    "write_config",
+    None,
+    "With --dataset=folder: a config file to write, which trains on the folder as it "
+    "is; it must not exist yet.",
+)
+_BASE = flags.DEFINE_enum(
+    "base",
+    "resnet50_camvid",
+    list(folder_config.BASES),
+    "The config that --write_config derives from; demo is small, and trains on a CPU.",
+)
+
 _FIELDS = {
     "dataset": "data.name",
     "manual_dir": "data.manual_dir",
@@ -69,11 +91,18 @@ def main(argv: list[str]) -> int:
     """Prepare the dataset, print a report, and write the preview if requested."""
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}; flags start with --")
-    arguments, names = _from_flags() if _CONFIG.value is None else _from_config()
+    if _WRITE_CONFIG.value is not None:
+        arguments, names = _write_config(Path(_WRITE_CONFIG.value))
+    elif _CONFIG.value is None:
+        arguments, names = _from_flags()
+    else:
+        arguments, names = _from_config(_CONFIG.value)
     splits = [load_split(split=name, **arguments) for name in names]
     reports = [inspection.inspect(split) for split in splits]
     for report in reports:
         print("\n".join(report.lines()))
+    for note in splits[0].notes:
+        print(f"note: {note}")
     left_out = splits[0].left_out
     if left_out:
         print("\n".join([f"skipped in all splits: {len(left_out)}", *left_out]))
@@ -85,31 +114,56 @@ def main(argv: list[str]) -> int:
     if _PREVIEW.value:
         batch = _batch(splits[0], tiles)
         picture = inspection.grid(batch, palette=splits[0].palette, columns=2)
+        picture = inspection.with_legend(
+            picture, names=splits[0].class_names, palette=splits[0].palette
+        )
         inspection.save_grid(picture, _PREVIEW.value)
         print(f"{_PREVIEW.value}: augmented samples of {names[0]}")
     return int(any(report.problems for report in reports) or bool(left_out))
 
 
-def _from_config() -> tuple[dict[str, Any], list[str]]:
+def _write_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Survey the folder and write its config; return what the config says."""
+    if _DATASET.value != "folder" or not _MANUAL_DIR.value or _OPTION.value:
+        raise ValueError(
+            "--write_config needs --dataset=folder and --manual_dir, and no --option"
+        )
+    if path.exists():
+        raise ValueError(f"--write_config={path}: the file exists; name another one")
+    found = folder_survey.survey(_MANUAL_DIR.value)
+    print("\n".join(found.lines()))
+    source = folder_config.config_source(found, base=_BASE.value, path=path)
+    with atomic.replacing(path) as partial:
+        partial.write_text(source)
+    print(f"{path}: written; it derives from configs/{_BASE.value}.py")
+    namespace: dict[str, Any] = {}
+    exec(compile(source, str(path), "exec"), namespace)
+    config = namespace["get_config"]()
+    config.data.data_dir = _DATA_DIR.value
+    config.data.on_error = _ON_ERROR.value
+    return _from_config(config)
+
+
+def _from_config(config: ConfigDict) -> tuple[dict[str, Any], list[str]]:
     for name, field in _FIELDS.items():
-        if flags.FLAGS[name].present:
+        if _CONFIG.value is not None and flags.FLAGS[name].present:
             raise ValueError(
                 f"--{name} is ignored with --config; set --config.{field}=… instead"
             )
-    data = _CONFIG.value.data
+    data = config.data
     arguments = {
         "name": data.name,
         "manual_dir": data.manual_dir,
         "data_dir": data.data_dir,
         "on_error": data.on_error,
-        **data.options,
+        **data.options.to_dict(),
     }
     return arguments, _SPLIT.value or [data.train_split, data.val_split]
 
 
 def _stores_tiles() -> bool:
     if _CONFIG.value is None:
-        return _TILES.value
+        return _TILES.value  # also with --write_config
     data = _CONFIG.value.data  # tiles are for training only
     return data.tiles and (_SPLIT.value or [data.train_split])[0] == data.train_split
 
@@ -164,14 +218,25 @@ def _batch(split: Split, tiles: Tiles | None) -> dict:
     return next(batches)
 
 
+def _in_flags(message: str) -> str:
+    """Replace the config's fields in a message by the flags that were used."""
+    if _CONFIG.value is not None:
+        return message
+    message = message.replace("data.options.allow_missing=true", "--allow_missing")
+    option = re.compile(r"data\.options\.(\w+)=(\{.*?\}|\w+)")
+    message = option.sub(r"--option='\1=\2'", message)
+    message = re.sub(r"data\.options\.(\w+)", r"--option=\1", message)
+    return re.sub(r"\bdata\.(manual_dir|data_dir|on_error|tiles)\b", r"--\1", message)
+
+
 def _main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # TFDS logs every file that it opens
     try:
         sys.exit(main(argv))
     except (ValueError, OSError) as error:
         for problem in getattr(error, "problems", ()):
-            print(problem)
-        sys.exit(f"error: {error}")
+            print(_in_flags(problem))
+        sys.exit(f"error: {_in_flags(str(error))}")
 
 
 _parse = functools.partial(config_flag.parse, config=_CONFIG)

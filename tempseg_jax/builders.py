@@ -285,7 +285,7 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
         manual_dir=data.manual_dir,
         data_dir=data.data_dir,
         on_error=data.on_error,
-        **data.options,
+        **data.options.to_dict(),
     )
 
 

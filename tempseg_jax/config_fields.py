@@ -56,7 +56,7 @@ RANGES = {
     "data.cat_max_ratio": Range(above=0, at_most=1),
     "data.num_workers": Range(at_least=0),
     "data.cache_bytes": Range(at_least=0),
-    "model.width": Range(above=0),
+    "model.width": Range(at_least=0.01),
     "model.score_dropout": Range(at_least=0, below=1),
     "objective.critic_steps": Range(at_least=1),
     "objective.alpha": Range(at_least=0),
@@ -74,12 +74,19 @@ RANGES = {
     "optimizer.cycles": Range(at_least=1),
     "log_every_steps": Range(at_least=1),
     "evaluate_every_epochs": Range(),  # 0 or less: never
+    "evaluate_every_steps": Range(at_least=1),
+    "evaluate_images": Range(at_least=0),
     "save_every_steps": Range(at_least=1),
     "eval_batch_size": Range(at_least=1),
 }
 """The range of every numeric field."""
 
-MAY_BE_NONE = ("steps", "objective.temperature_seg", "objective.temperature_adv")
+MAY_BE_NONE = (
+    "steps",
+    "evaluate_every_steps",
+    "objective.temperature_seg",
+    "objective.temperature_adv",
+)
 """Numeric fields that take their value from another field if they are None."""
 
 CHOICES: dict[str, Collection[str]] = {

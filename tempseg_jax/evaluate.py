@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from tempseg_jax import builders, config_fields, mesh
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.subset import evenly_spaced
 from tempseg_jax.evaluation import (
     calibration,
     cityscapes_iou,
@@ -33,6 +34,7 @@ def evaluate(
     split_name: str | None,
     settings: InferenceSettings,
     fit: bool,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint; print scores, write `eval-<split>.json` and pictures.
 
@@ -45,6 +47,9 @@ def evaluate(
         fit: Whether to measure calibration also at the temperature that minimizes the
             negative log-likelihood on `data.val_split`; this takes another pass over
             that split.
+        limit: Number of images, evenly spaced in the split, to evaluate and to fit the
+            temperature on; the files are then named `eval-<split>-limit<N>`. None
+            evaluates all.
 
     Returns:
         The contents of `eval-<split>.json`.
@@ -54,7 +59,10 @@ def evaluate(
         ValueError: If there is no such split, or the checkpoint has another network.
     """
     config_fields.check_fields(config)
-    split = builders.load_split(config, split_name or config.data.val_split)
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit={limit}: give a number of images of at least 1")
+    whole = builders.load_split(config, split_name or config.data.val_split)
+    split = evenly_spaced(whole, limit)
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
 
         def restore(step: int) -> tuple[int, nn.Module, PyTree]:
@@ -72,7 +80,9 @@ def evaluate(
     }
     temperatures = {"one": 1.0, "t_g": builders.training_temperature(config)}
     if fit:
-        temperatures["fitted"] = _fit_temperature(config, variables, common)
+        temperatures["fitted"] = _fit_temperature(
+            config, variables, common, limit=limit
+        )
     threads = config.data.num_workers
     with BoundaryIoU.in_threads(len(split.class_names), threads) as boundaries:
         result = score(
@@ -81,13 +91,19 @@ def evaluate(
             temperatures=temperatures,
             num_examples=PANELS,
             visit=lambda example: boundaries.add(example.label, example.prediction),
+            progress=f"evaluating {split.name}",
             **common,
         )
         iou_of_boundaries = boundary_iou(mesh.over_processes(boundaries.sums()))
     report = {"checkpoint": step, "split": split.name, "dataset": split.dataset}
+    if len(split.examples) < len(whole.examples):
+        report["limit"] = {"images": limit, "of": len(whole.examples)}
     report |= {"views": settings.__dict__} | _numbers(result, split, iou_of_boundaries)
     if jax.process_index() == 0:
         print(f"checkpoint {step}, {split.dataset} {split.name}, {_describe(settings)}")
+        if "limit" in report:
+            total = len(whole.examples)
+            print(f"only {limit} of {total} images, evenly spaced (--limit)")
         print(table(result, split))
         for line in _more_lines(report):
             print(line)
@@ -96,16 +112,21 @@ def evaluate(
 
 
 def _fit_temperature(
-    config: ConfigDict, variables: PyTree, common: dict[str, Any]
+    config: ConfigDict,
+    variables: PyTree,
+    common: dict[str, Any],
+    *,
+    limit: int | None,
 ) -> float:
     """Return the temperature that minimizes the NLL on the validation split."""
     grid = calibration.TEMPERATURE_GRID
     result = score(
         variables,
-        builders.load_split(config, config.data.val_split),
+        evenly_spaced(builders.load_split(config, config.data.val_split), limit),
         temperatures={str(t): t for t in grid},
         num_examples=0,
         visit=lambda example: None,
+        progress="fitting the temperature",
         **common,
     )
     return calibration.fit_temperature(result.sums.tally, grid)
@@ -165,19 +186,22 @@ def _describe(settings: InferenceSettings) -> str:
 
 
 def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) -> None:
+    name = f"eval-{split.name}"
+    if "limit" in report:
+        name += f"-limit{report['limit']['images']}"
     # First, because pictures may fail: curves.png needs a log that is not damaged.
-    write_json(folder / f"eval-{split.name}.json", report)
+    write_json(folder / f"{name}.json", report)
     titles = {"one": "T = 1", "t_g": "T = T_G = {:.3g}", "fitted": "fitted, T = {:.3g}"}
     diagrams.save_reliability(
         {
             titles[name].format(calibrated.temperature): calibrated
             for name, calibrated in result.calibrations.items()
         },
-        folder / f"eval-{split.name}-reliability.png",
+        folder / f"{name}-reliability.png",
     )
     diagrams.save_confusion(
         result.sums.confusion,
         split.class_names,
-        folder / f"eval-{split.name}-confusion.png",
+        folder / f"{name}-confusion.png",
     )
     save_pictures(result, split, folder)

@@ -66,6 +66,12 @@ _FIT = flags.DEFINE_bool(
     "In --mode=eval, also fit the temperature that minimizes the negative "
     "log-likelihood on data.val_split, which takes another pass over that split.",
 )
+_LIMIT = flags.DEFINE_integer(
+    "limit",
+    None,
+    "In --mode=eval, evaluate only this many images, evenly spaced in the split; the "
+    "result says so, and its files are named eval-<split>-limit<N>.",
+)
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change",
     False,
@@ -126,6 +132,7 @@ def main(argv: list[str]) -> None:
                 flip=_FLIP.value,
             ),
             fit=_FIT.value,
+            limit=_LIMIT.value,
         )
     else:
         train.train(

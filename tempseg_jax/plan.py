@@ -30,7 +30,7 @@ class Plan(NamedTuple):
         warmup = round(total * config.optimizer.warmup_epochs / config.epochs)
         epochs = config.evaluate_every_epochs
         every = max(1, round(epochs * per_epoch)) if epochs > 0 else 0
-        return cls(total, warmup, every)
+        return cls(total, warmup, config.evaluate_every_steps or every)
 
     def evaluates_after(self, step: int) -> bool:
         """Return whether the state after a step is evaluated."""

@@ -1,6 +1,7 @@
 """Train one experiment: `--mode=train`."""
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +21,14 @@ from tempseg_jax import (
     steps,
 )
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.subset import evenly_spaced
+from tempseg_jax.evaluation import tensorboard
 from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
 from tempseg_jax.inference import sliding_window
 from tempseg_jax.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
+from tempseg_jax.steps import Hyperparameters
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
 from tempseg_jax.workdir import checkpoint_folder, train_images
@@ -83,7 +87,10 @@ def train(
     """
     config_fields.check_fields(config)
     train_split = builders.load_training_split(config)
-    val_split = builders.load_split(config, config.data.val_split)
+    val_split = evenly_spaced(
+        builders.load_split(config, config.data.val_split),
+        config.evaluate_images or None,
+    )
     tiles = builders.load_tiles(config, train_split)
     plan = Plan.of(config, images=len(train_split.examples))
     devices = mesh.data_mesh(batch_size=micro_batch_size(config))
@@ -114,10 +121,26 @@ def train(
                 f"{plan.steps}: {len(train_split.examples)} images, "
                 f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
             )
-            run = _Run(config, plan, folder, writer, checkpoints, lock)
-            run.step, run.hyper = jitted_step(config, objective), hyper
-            run.objective, run.model, run.val_split = objective, model, val_split
-            place = functools.partial(mesh.split_batch, mesh=devices)
+            shares = tensorboard.ClassShares(train_split.class_names)
+            run = _Run(
+                config,
+                plan,
+                step=jitted_step(config, objective),
+                hyper=hyper,
+                objective=objective,
+                model=model,
+                val_split=val_split,
+                shares=shares,
+                folder=folder,
+                writer=writer,
+                checkpoints=checkpoints,
+                lock=lock,
+            )
+
+            def place(batch: Batch) -> Batch:
+                shares.add(batch["label"])
+                return mesh.split_batch(batch, mesh=devices)
+
             batches = builders.training_batches(
                 config, train_split, tiles, first_step=first_step - evaluate_first
             )
@@ -166,39 +189,36 @@ def _closing(checkpoints: Checkpoints) -> Iterator[None]:
     checkpoints.close()
 
 
+@dataclasses.dataclass
 class _Run:
     """The callbacks of one run."""
 
-    step: Callable
-    hyper: steps.Hyperparameters
+    config: ConfigDict
+    plan: Plan
+    _: dataclasses.KW_ONLY
+    step: Callable[[TrainState, Batch, Hyperparameters], tuple[TrainState, Metrics]]
+    hyper: Hyperparameters
     objective: Objective
-    model: dict[str, Any]
+    model: dict[str, Any]  # by `builders.describe_model`
     val_split: Split
-
-    def __init__(
-        self,
-        config: ConfigDict,
-        plan: Plan,
-        folder: str | Path,
-        writer: Writer | Silent,
-        checkpoints: Checkpoints,
-        lock: WorkdirLock | NoLock,
-    ):
-        self._config, self._plan, self._folder = config, plan, folder
-        self._writer, self._checkpoints, self._lock = writer, checkpoints, lock
-        self.last_batch: Batch = {}
-        self._evaluations: list[float] = []  # seconds of each
+    shares: tensorboard.ClassShares
+    folder: str | Path
+    writer: Writer | Silent
+    checkpoints: Checkpoints
+    lock: WorkdirLock | NoLock
+    last_batch: Batch = dataclasses.field(default_factory=dict)
+    evaluations: list[float] = dataclasses.field(default_factory=list)  # seconds
 
     def callbacks(self) -> loop.Callbacks:
         """Return the callbacks of the training loop."""
         return loop.Callbacks(
             log=self.log,
-            log_every=self._config.log_every_steps,
+            log_every=self.config.log_every_steps,
             evaluate=self.evaluate,
-            evaluate_every=self._plan.evaluate_every,
+            evaluate_every=self.plan.evaluate_every,
             save=self.save,
-            save_every=self._config.save_every_steps,
-            diverged=functools.partial(_diverged, self._checkpoints),
+            save_every=self.config.save_every_steps,
+            diverged=functools.partial(_diverged, self.checkpoints),
         )
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -208,18 +228,18 @@ class _Run:
 
     def log(self, number: int, means: dict[str, float]) -> None:
         """Write the metrics, after a check that earlier files could be written."""
-        self._lock.check()
-        self._checkpoints.check()
+        self.lock.check()
+        self.checkpoints.check()
         named = {f"train/{name}": value for name, value in means.items()}
-        self._writer.write(number, named)
+        self.writer.write(number, named)
         left = self._left(number, named["train/steps_per_s"])
-        self._writer.progress(number, named, left=left)
+        self.writer.progress(number, named, left=left)
 
     def save(self, state: TrainState) -> None:
         """Save the state; the metrics up to it are on disk before it is."""
-        self._lock.check()
-        self._writer.sync()
-        self._checkpoints.save(state, self.model)
+        self.lock.check()
+        self.writer.sync()
+        self.checkpoints.save(state, self.model)
 
     def evaluate(self, state: TrainState) -> None:
         """Evaluate a saved state; one line of the log has all results."""
@@ -230,29 +250,35 @@ class _Run:
                 state,
                 self.last_batch,
                 self.hyper,
-                images=micro_batch_size(self._config),
+                images=micro_batch_size(self.config),
                 objective=self.objective,
             )
             named = {f"train/{name}": float(x) for name, x in gradient.items()}
-        result = _score(self._config, self.objective, state, self.val_split)
-        self._writer.message(table(result, self.val_split))
-        self._lock.check()
-        self._writer.write(int(state.step), named | result.named(prefix="val/"))
-        self._writer.sync()
-        self._checkpoints.score(int(state.step), {"miou": result.scores["miou"]})
+        result = _score(self.config, self.objective, state, self.val_split)
+        self.writer.message(table(result, self.val_split))
+        self.lock.check()
+        step, last = int(state.step), int(state.step) == self.plan.steps
+        self.writer.write(step, named | result.named(prefix="val/"))
+        self.writer.show(
+            step,
+            self.shares.scalars() | tensorboard.scalars(result, self.val_split),
+            tensorboard.pictures(result, self.val_split, with_confusion=last),
+        )
+        self.writer.sync()
+        self.checkpoints.score(step, {"miou": result.scores["miou"]})
         if not jax.process_index():
-            save_pictures(result, self.val_split, self._folder)
-        self._evaluations.append(time.perf_counter() - start)
+            save_pictures(result, self.val_split, self.folder)
+        self.evaluations.append(time.perf_counter() - start)
 
     def _left(self, number: int, steps_per_s: float) -> str | None:
         """Return the time left in words, with that of evaluations if one was timed."""
-        steps_left = self._plan.steps - number
+        steps_left = self.plan.steps - number
         if not steps_left:
             return None
         seconds, evaluations = steps_left / steps_per_s, ""
-        if count := self._plan.evaluations_after(number):
-            if self._evaluations:
-                seconds += count * sum(self._evaluations) / len(self._evaluations)
+        if count := self.plan.evaluations_after(number):
+            if self.evaluations:
+                seconds += count * sum(self.evaluations) / len(self.evaluations)
             else:
                 evaluations = f" + {count} evaluation{'s' if count > 1 else ''}"
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d}{evaluations}"
@@ -279,6 +305,7 @@ def _score(
         temperatures={"one": 1.0, "t_g": builders.training_temperature(config)},
         num_examples=PANELS,
         visit=lambda example: None,
+        progress=f"evaluating {split.name}",
     )
 
 

@@ -22,8 +22,14 @@ def png(array, *, palette=False):
     picture = Image.fromarray(array)
     if palette:
         picture.putpalette(labels.voc_palette(256).tobytes())
+    return encoded(picture, "png")
+
+
+def encoded(image, kind):
+    """Return an array or a Pillow image as a file of this kind, such as tiff."""
     stream = io.BytesIO()
-    picture.save(stream, "png")
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture.save(stream, kind)
     return stream.getvalue()
 
 

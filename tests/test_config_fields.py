@@ -116,7 +116,10 @@ def test_the_configs_of_the_repository_pass(name):
         ("data.min_scale", 0.0, "above 0"),
         ("data.cat_max_ratio", 1.5, "above 0 and of at most 1"),
         ("data.num_workers", -1, "of at least 0"),
-        ("model.width", 0.0, "above 0"),
+        ("model.width", 0.0, "of at least 0.01"),
+        ("model.width", 0.001, "of at least 0.01"),
+        ("evaluate_every_steps", 0, "of at least 1"),
+        ("evaluate_images", -1, "of at least 0"),
         ("objective.alpha", -0.1, "of at least 0"),
         ("objective.alpha", math.nan, "a finite number"),
         ("objective.critic_steps", 0, "of at least 1"),
@@ -128,7 +131,7 @@ def test_the_configs_of_the_repository_pass(name):
         ("optimizer.learning_rate_d", math.nan, "a finite number"),
         ("optimizer.momentum", 1.5, "of at least 0 and below 1"),
         ("optimizer.weight_decay", -1e-4, "of at least 0"),
-        ("optimizer.warmup_epochs", -1, "of at least 0"),
+        ("optimizer.warmup_epochs", -1.0, "of at least 0"),
         ("evaluate_every_epochs", math.nan, "a finite number$"),
     ],
 )
@@ -139,6 +142,18 @@ def test_a_number_out_of_range_is_refused_with_the_name_of_its_field(
         ValueError, match=f"^{field}: {value} is not allowed.*{allowed}"
     ):
         check_fields(change(field, value))
+
+
+def test_steps_between_evaluations_replace_the_epochs():
+    config = change("evaluate_every_steps", 7)
+    assert Plan.of(config, images=1600).evaluate_every == 7
+
+
+def test_a_part_of_an_epoch_can_be_warm_up():
+    config = change("optimizer.warmup_epochs", 0.1)
+    check_fields(config)
+    assert Plan.of(config, images=1600).warmup_steps == 10  # of 100 steps per epoch
+    assert change("optimizer.warmup_epochs", 3).optimizer.warmup_epochs == 3
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,20 @@ def test_a_damaged_log_does_not_lose_the_numbers(config, saved_run, tmp_path):
     assert json.loads((folder / "eval-val.json").read_text())["images"] == 64
 
 
+def test_a_part_of_the_images_is_evenly_spaced_and_the_result_says_so(
+    config, saved_run, capsys
+):
+    whole = (saved_run / "eval-val.json").exists()
+    report = run(config, saved_run, fit=False, limit=3)
+    assert report["images"] == 3 and report["limit"] == {"images": 3, "of": 64}
+    assert "only 3 of 64 images, evenly spaced" in capsys.readouterr().out
+    saved = json.loads((saved_run / "eval-val-limit3.json").read_text())
+    assert saved["limit"] == report["limit"]
+    assert (saved_run / "eval-val.json").exists() == whole
+    with pytest.raises(ValueError, match="--limit=0: give a number of images"):
+        run(config, saved_run, limit=0)
+
+
 def test_inference_settings_and_split_are_those_requested(config, saved_run, capsys):
     settings = InferenceSettings(window=128, stride=None, scales=(1.0,), flip=True)
     report = run(config, saved_run, settings=settings, fit=False)

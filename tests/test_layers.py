@@ -51,8 +51,9 @@ LEAVES = {
     "evaluation.metrics": "types",
     "evaluation.calibration": "types",
     "evaluation.boundary_iou": "types",
-    "inference.standalone": "",
-    "inference.image_files": "",
+    "data.image_reader": "",
+    "inference.standalone": "data.image_reader",
+    "inference.image_files": "data.image_reader",
     "cli.huge_pages": "",
     "cli.config_flag": "",
 }

@@ -19,6 +19,7 @@ from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import training_lock
 from tempseg_jax.workdir.metrics_writer import read_metrics
+from tests.events import read_events
 from tests.support import ROOT, make_demo_config
 
 STEPS = 6
@@ -132,6 +133,33 @@ def test_a_run_writes_its_config_curves_predictions_and_checkpoints(run, config)
     assert sorted(panels) == [f"val_{i:04d}.png" for i in range(8)]
     assert len(list((run / "tensorboard").iterdir())) == 1
     assert Checkpoints(run).resolve("latest") == STEPS
+
+
+def test_tensorboard_has_panels_the_iou_and_the_share_of_each_class(run):
+    tags = {}
+    for path in (run / "tensorboard").iterdir():
+        for event in read_events(path):
+            for value in event.summary.value:
+                tags.setdefault(value.tag, {})[event.step] = value
+    iou = {tag: points for tag, points in tags.items() if tag.startswith("val_iou/")}
+    assert "val_iou/ground" in iou
+    assert all(0 <= v.simple_value <= 1 for p in iou.values() for v in p.values())
+    assert tags["val/val_0000"].keys() == {3, 6}
+    panel = tags["val/val_0000"][6].image
+    assert (panel.height, panel.width) == (128, 3 * 128 + 2 * 6)
+    assert tags["val/confusion"].keys() == {6}  # after the last step only
+    shares = {tag: p for tag, p in tags.items() if tag.startswith("train_share/")}
+    assert len(shares) == 9 and "train_share/void" in shares
+    total = sum(points[6].simple_value for points in shares.values())
+    np.testing.assert_allclose(total, 1, rtol=1e-6)
+
+
+def test_an_evaluation_in_training_scores_the_requested_number_of_images(
+    config, tmp_path, capsys
+):
+    fewer = changed(config, steps=2, evaluate_every_steps=1, evaluate_images=5)
+    train.train(fewer, tmp_path, allow_change=False)
+    assert capsys.readouterr().out.count("  5 images in ") == 2
 
 
 def test_a_run_on_a_part_of_the_images_lists_them(config, run, tmp_path):

@@ -26,6 +26,7 @@ class Split:
     # Number of images of each (height, width); empty if it is not known.
     sizes: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # messages on the files that on_error='skip' skipped
+    notes: tuple[str, ...] = ()  # sentences on files that no split uses
 
 
 def load_split(
@@ -72,6 +73,7 @@ def load_split(
         palette=np.array(metadata["palette"], np.uint8),
         sizes=sizes,
         left_out=tuple(metadata["left_out"]),
+        notes=tuple(metadata["notes"]),
     )
 
 
@@ -111,6 +113,8 @@ def _folder(
     void_index: int | None = None,
     class_names: Sequence[str] | None = None,
     class_colors: Sequence[Sequence[int]] | None = None,
+    mask_values: Mapping[int | str, int] | None = None,
+    allow_absent_classes: bool = False,
     downscale: int = 1,
 ) -> Source:
     from tempseg_jax.data.sources.folder import Folder
@@ -121,6 +125,8 @@ def _folder(
         void_index=void_index,
         class_names=class_names,
         class_colors=class_colors,
+        mask_values=mask_values,
+        allow_absent_classes=allow_absent_classes,
         downscale=downscale,
     )
 

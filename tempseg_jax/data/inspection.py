@@ -4,17 +4,19 @@ import collections
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 from jaxtyping import Int64, UInt8
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from tempseg_jax.data import codec
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.decoder import decode
-from tempseg_jax.data.labels import color_labels
+from tempseg_jax.data.labels import VOID_COLOR, color_labels
 from tempseg_jax.types import IGNORE_LABEL, Batch
 
 
@@ -36,9 +38,10 @@ class Report:
         names = [*self.split.class_names, "void"]
         values = [*range(len(self.split.class_names)), IGNORE_LABEL]
         width = max(map(len, names))
+        images = _plural(self.sizes.total(), "image")
         return [
-            f"{self.split.dataset} {self.split.name}: {self.sizes.total():,} images of"
-            f" {len(self.sizes)} sizes: {', '.join(sides)}{more}",
+            f"{self.split.dataset} {self.split.name}: {images} of"
+            f" {_plural(len(self.sizes), 'size')}: {', '.join(sides)}{more}",
             f"  {'class':{width}}  {'pixels':>15}  {'share':>7}  {'images':>7}",
             *(
                 f"  {name:{width}}  {self.pixels[value]:>15,}"
@@ -48,6 +51,10 @@ class Report:
             f"  problem files: {len(self.problems)}",
             *(f"    {problem}" for problem in self.problems),
         ]
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def inspect(split: Split) -> Report:
@@ -89,6 +96,31 @@ def grid(
     pairs = np.concatenate([pairs, blank])
     rows = pairs.reshape(-1, columns, *pairs.shape[1:])
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+
+
+def with_legend(
+    picture: UInt8[np.ndarray, "h w 3"],
+    *,
+    names: Sequence[str],
+    palette: UInt8[np.ndarray, "k 3"],
+) -> UInt8[np.ndarray, "_ w 3"]:
+    """Return the picture above a legend with the color of each class and of void."""
+    size = max(12, min(24, picture.shape[1] // 40))  # of the font, in pixels
+    font = ImageFont.load_default(size)
+    entries = [*zip(names, palette.tolist(), strict=True), ("void", VOID_COLOR)]
+    places, left, top = [], size, size // 2
+    for name, _ in entries:
+        width = round(font.getlength(name)) + 3 * size
+        if left + width > picture.shape[1] and left > size:
+            left, top = size, top + 2 * size
+        places.append((left, top))
+        left += width
+    legend = Image.new("RGB", (picture.shape[1], top + 2 * size), "white")
+    draw = ImageDraw.Draw(legend)
+    for (name, color), (x, y) in zip(entries, places, strict=True):
+        draw.rectangle((x, y, x + size, y + size), tuple(color), "black")
+        draw.text((x + 3 * size // 2, y + size // 2), name, "black", font, "lm")
+    return np.concatenate([picture, np.array(legend)])
 
 
 def save_grid(picture: UInt8[np.ndarray, "h w 3"], path: str) -> None:

@@ -22,7 +22,8 @@ from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.sources.base import Entry, Record, Source, data_home, digest
 from tempseg_jax.io.prepare_once import prepare_once
 
-VERSION = "1.2.0"  # of the records; increase it when their content changes
+VERSION = "1.3.0"  # of the records; increase it when their content changes
+_METADATA = {"class_names", "palette", "left_out", "notes", "sizes"}
 _EXAMPLES_PER_SHARD = 2048
 _EXAMPLES_PER_WRITE = 64
 _SPARE_BYTES = 8 << 20
@@ -83,10 +84,10 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
 
 
 def read_metadata(folder: Path) -> dict:
-    """Return class_names, palette, left_out and sizes, as `prepare` wrote them."""
+    """Return what `prepare` wrote: class names, palette, sizes, and messages."""
     with _damage(folder):
         metadata = dict(tfds.builder_from_directory(folder).info.metadata)
-        missing = {"class_names", "palette", "left_out", "sizes"} - metadata.keys()
+        missing = _METADATA - metadata.keys()
         if missing:
             raise KeyError(f"metadata.json lacks {', '.join(sorted(missing))}")
         return metadata
@@ -117,10 +118,11 @@ def _prepare(source: Source, folder: Path, *, final: Path, on_error: str) -> Non
     _check_disk(entries, final)
     message = f"preparing {source.name} from {source.where} in {final}"
     print(message, file=sys.stderr, flush=True)
-    problems = _write(source, entries, folder)
+    notes = list(source.notes()) if hasattr(source, "notes") else []
+    for note in notes:
+        logging.warning("%s", note)
+    problems = _write(source, entries, folder, notes=notes, on_error=on_error)
     if problems:
-        if on_error == "raise":
-            raise problem_files.ProblemFiles(problems, where=source.where)
         skipped = problem_files.summary(problems, where=source.where)
         logging.warning("%s They are skipped.", skipped)
 
@@ -136,7 +138,12 @@ def _check_disk(entries: dict[str, Sequence[Entry]], final: Path) -> None:
 
 
 def _write(
-    source: Source, entries: dict[str, Sequence[Entry]], folder: Path
+    source: Source,
+    entries: dict[str, Sequence[Entry]],
+    folder: Path,
+    *,
+    notes: list[str],
+    on_error: str,
 ) -> list[str]:
     """Write all splits; return the messages on the problem files, which are skipped."""
     info = _info(source, folder)
@@ -153,10 +160,13 @@ def _write(
             if not sizes[split]:
                 skipped = problem_files.summary(problems, where=source.where)
                 raise ValueError(f"the split {split} has no usable image; {skipped}")
+        if problems and on_error == "raise":
+            raise problem_files.ProblemFiles(problems, where=source.where)
         names, palette = source.classes()
         info.metadata["class_names"] = list(names)
         info.metadata["palette"] = palette.tolist()
         info.metadata["left_out"] = problems
+        info.metadata["notes"] = notes
         info.metadata["sizes"] = {
             split: [[*size, count] for size, count in counts.items()]
             for split, counts in sizes.items()

@@ -23,6 +23,18 @@ class Chosen(Sequence[Record]):
         return self._examples[self.indices[index]]
 
 
+def evenly_spaced(split: Split, count: int | None) -> Split:
+    """Return `count` examples of a split at equal distances; all if it is None or more.
+
+    The first example is always one of them.
+    """
+    total = len(split.examples)
+    if count is None or count >= total:
+        return split
+    examples = Chosen(split.examples, [i * total // count for i in range(count)])
+    return dataclasses.replace(split, examples=examples)
+
+
 def nested_subset(split: Split, *, fraction: float, seed: int) -> Split:
     """Return a random fraction of a split, in the order of the split.
 

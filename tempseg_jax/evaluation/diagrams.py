@@ -1,6 +1,7 @@
 """Reliability diagrams and the confusion matrix, as PNG files."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib
 import numpy as np
@@ -54,9 +55,11 @@ def save_reliability(calibrations: dict[str, Calibration], path: Path) -> None:
 
 
 def save_confusion(
-    confusion: Int[np.ndarray, "k k"], class_names: tuple[str, ...], path: Path
+    confusion: Int[np.ndarray, "k k"],
+    class_names: tuple[str, ...],
+    file: Path | BinaryIO,
 ) -> None:
-    """Draw the confusion matrix, in percent of the pixels of each true class."""
+    """Draw the confusion matrix, in percent of each true class, as a PNG."""
     truth = confusion.sum(axis=1, keepdims=True)
     percent = 100 * confusion / np.maximum(truth, 1)
     side = 1.8 + 0.36 * len(class_names)
@@ -74,4 +77,4 @@ def save_confusion(
                 fontsize=7,
             )  # fmt: skip
         figure.colorbar(image, label="% of the true class", shrink=0.8)
-        figure.savefig(path, dpi=120)
+        figure.savefig(file, dpi=120, format="png")

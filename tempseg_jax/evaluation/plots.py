@@ -21,17 +21,24 @@ def save_panel(
     Raises:
         OSError: If the file cannot be written.
     """
-    truth = color_labels(example.label, palette)
-    prediction = color_labels(example.prediction, palette)
-    gap = np.full((len(truth), 6, 3), 255, np.uint8)
-    panel = np.concatenate([example.image, gap, truth, gap, prediction], axis=1)
+    picture = panel(example, palette=palette)
     folder.mkdir(parents=True, exist_ok=True)
     name = example.id.replace("/", "_")
     path = folder / f"{name}.png"
-    if not cv2.imwrite(str(path), np.ascontiguousarray(panel[..., ::-1])):
+    if not cv2.imwrite(str(path), np.ascontiguousarray(picture[..., ::-1])):
         raise OSError(
             f"{path}: could not be written; check permissions and free disk space"
         )
+
+
+def panel(
+    example: Example, *, palette: UInt8[np.ndarray, "k 3"]
+) -> UInt8[np.ndarray, "h _ 3"]:
+    """Return image, ground truth and prediction side by side."""
+    truth = color_labels(example.label, palette)
+    prediction = color_labels(example.prediction, palette)
+    gap = np.full((len(truth), 6, 3), 255, np.uint8)
+    return np.concatenate([example.image, gap, truth, gap, prediction], axis=1)
 
 
 CURVES = (

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import numpy as np
 from jaxtyping import PyTree
+from tqdm import tqdm
 
 from tempseg_jax import mesh
 from tempseg_jax.data.catalog import Split
@@ -15,7 +17,7 @@ from tempseg_jax.evaluation import calibration, metrics, plots
 from tempseg_jax.evaluation.calibration import Calibration
 from tempseg_jax.evaluation.evaluator import Example, Sums, evaluate_split
 from tempseg_jax.inference.sliding_window import InferenceSettings
-from tempseg_jax.workdir.metrics_writer import read_metrics
+from tempseg_jax.workdir.metrics_writer import rate_text, read_metrics
 
 PANELS = 8
 """Number of predictions that an evaluation writes as pictures."""
@@ -73,6 +75,7 @@ def score(
     temperatures: Temperatures,
     num_examples: int,
     visit: Callable[[Example], None],
+    progress: str = "",
 ) -> Result:
     """Score the images of a split at native resolution, each exactly once.
 
@@ -87,6 +90,8 @@ def score(
         temperatures: Temperatures at which the calibration is measured, by name.
         num_examples: Number of images that this process keeps in `Result.examples`.
         visit: Function that is called with every image of this process's share.
+        progress: Title of a progress bar with the mIoU so far of this process's share,
+            shown on a terminal by the first process; "" shows none.
 
     Returns:
         Scores over all processes, of which each evaluates a share on its own devices.
@@ -99,7 +104,7 @@ def score(
     sums = Sums.zeros(
         num_classes=len(split.class_names), num_temperatures=len(temperatures)
     )
-    for scored in evaluate_split(
+    images = evaluate_split(
         variables,
         split,
         segmenter=segmenter,
@@ -107,13 +112,31 @@ def score(
         num_workers=num_workers,
         settings=settings,
         temperatures=tuple(temperatures.values()),
-    ):
-        sums = sums.add(scored)
-        if len(examples) < num_examples:
-            examples.append(scored.example)
-        visit(scored.example)
+    )
+    with _progress_bar(progress, images=len(split.examples)) as bar:
+        for scored in images:
+            sums = sums.add(scored)
+            if len(examples) < num_examples:
+                examples.append(scored.example)
+            visit(scored.example)
+            if bar.update():  # it is drawn again
+                miou = metrics.scores(sums.confusion)["miou"]
+                bar.set_postfix_str(f"mIoU so far {100 * miou:.2f}", refresh=False)
     sums = mesh.over_processes(sums)
     return Result(sums, temperatures, examples, time.perf_counter() - start)
+
+
+def _progress_bar(title: str, *, images: int) -> tqdm:
+    """Return a bar over the images of this process's share."""
+    share = range(jax.process_index(), images, jax.process_count())
+    hidden = not title or jax.process_index() > 0
+    return tqdm(
+        total=len(share),
+        desc=title,
+        unit="image",
+        leave=False,
+        disable=True if hidden else None,  # None: only on a terminal
+    )
 
 
 def table(result: Result, split: Split) -> str:
@@ -140,7 +163,7 @@ def table(result: Result, split: Split) -> str:
         lines.append(f"  nll {calibrated.nll:.4f} nats  ece {ece:.2f} %  at {at}")
     lines.append(
         f"  {result.sums.images} images in {result.seconds:.1f} s, "
-        f"{result.images_per_s:.1f} images/s"
+        f"{rate_text(result.images_per_s)} images/s"
     )
     return "\n".join([f"IoU on {split.dataset} {split.name} (%)", *lines])
 

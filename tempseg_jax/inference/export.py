@@ -4,8 +4,8 @@ The programs are exported for CPU and CUDA, even if the exporting machine has on
 of them. Where an operation has a faster form on one platform, the program has both.
 """
 
+import inspect
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 from safetensors.numpy import save_file
 
-from tempseg_jax.data import buckets
+from tempseg_jax.data import buckets, image_reader
 from tempseg_jax.data.transforms import PAD_COLOR
 from tempseg_jax.inference import sliding_window, standalone
 from tempseg_jax.inference.predictor import Predictor
@@ -26,6 +26,15 @@ from tempseg_jax.io import atomic
 from tempseg_jax.models.weights.export import save_torchvision
 
 PLATFORMS = ("cpu", "cuda")
+
+REQUIREMENTS = """\
+flatbuffers>=24.3  # jax.export reads programs with it, and does not require it
+jax>=0.10,<0.13
+numpy>=2.0
+pillow>=10.4
+safetensors>=0.5
+"""
+"""What `use.py` needs, as a requirements.txt."""
 
 Weights = dict[str, Array]
 """The variables by their paths, such as `params/backbone/block1/conv1/kernel`."""
@@ -43,6 +52,22 @@ class Shape(NamedTuple):
         sizes = zip(("b", "h", "w"), self, strict=True)
         text = ", ".join(name if size is None else str(size) for name, size in sizes)
         return jax.export.symbolic_shape(text, constraints=_at_least_one(text))
+
+
+def standalone_source() -> str:
+    """Return the source of `use.py`: `standalone`, with `image_reader` copied into it.
+
+    An image file then means the same to an exported program as to this package.
+    """
+    text = inspect.getsource(standalone)
+    reader = inspect.getsource(image_reader).removeprefix(
+        f'"""{image_reader.__doc__}"""'
+    )
+    line = "from tempseg_jax.data.image_reader import decode, read_bytes\n"
+    before, after = text.split(line)
+    copied = "# What follows is a copy of tempseg_jax/data/image_reader.py."
+    end = "# End of the copy."
+    return f"{before}{copied}\n{reader.rstrip()}\n\n{end}\n{after}"
 
 
 def programs(predictor: Predictor) -> dict[str, Callable[..., Array]]:
@@ -150,7 +175,8 @@ def _write(
         "jax": jax.__version__,
     }
     (folder / "model.json").write_text(json.dumps(model, indent=1) + "\n")
-    shutil.copyfile(standalone.__file__, folder / "use.py")
+    (folder / "use.py").write_text(standalone_source())
+    (folder / "requirements.txt").write_text(REQUIREMENTS)
     if predictor.name != "resnet50":  # the ResNet-50 of Keras; torchvision lacks it
         save_torchvision(
             folder / "torchvision.safetensors",

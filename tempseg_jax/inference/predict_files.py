@@ -12,8 +12,10 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from tqdm import tqdm
 
+from tempseg_jax.data.image_reader import BadFile
 from tempseg_jax.inference import image_files, overlays
 from tempseg_jax.inference.predictor import Predictor
+from tempseg_jax.workdir.metrics_writer import rate_text
 
 _AHEAD = 4  # images that are read early, and as many that wait to be written
 _THREADS = 4
@@ -29,10 +31,10 @@ class Outcome(NamedTuple):
 
     def __str__(self) -> str:
         """Return one line: number of images, seconds, images per second."""
-        rate = f"{self.done / max(self.seconds, 1e-9):.2f} images/s"
+        rate = f"{rate_text(self.done / max(self.seconds, 1e-9))} images/s"
         if self.done > 1:
             later = (self.done - 1) / max(self.seconds_after_first, 1e-9)
-            rate += f", {later:.2f} after the first"
+            rate += f", {rate_text(later)} after the first"
         return f"{self.done} images in {self.seconds:.1f} s: {rate}"
 
 
@@ -88,7 +90,7 @@ def for_each(
             progress.update()
             try:
                 image = future.result()
-            except image_files.BadImage as error:
+            except BadFile as error:
                 broken.append(str(error))
                 progress.write(f"skipped: {error}", file=sys.stderr)
                 continue

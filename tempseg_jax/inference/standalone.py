@@ -1,13 +1,15 @@
-"""Run an exported segmenter; needs only jax, numpy, safetensors and pillow.
+"""Run an exported segmenter, without the package that trained it.
 
+    pip install -r requirements.txt
     python use.py photograph.jpg labels.png
 
 From Python:
 
-    from use import Exported
+    from use import Exported, decode, read_bytes
     exported = Exported("model")
-    labels = exported.labels(images)  # from uint8 RGB (b, h, w, 3) to uint8 (b, h, w)
-    p = exported.probabilities(images, temperature=1.0)  # float32 (b, h, w, k)
+    image = decode(read_bytes("photograph.jpg"), name="photograph.jpg")
+    labels = exported.labels(image[None])  # from uint8 RGB (b, h, w, 3), to (b, h, w)
+    p = exported.probabilities(image[None], temperature=1.0)  # float32 (b, h, w, k)
 """
 
 import json
@@ -17,7 +19,10 @@ from pathlib import Path
 import jax
 import jax.export
 import numpy as np
+from PIL import Image
 from safetensors.numpy import load_file
+
+from tempseg_jax.data.image_reader import decode, read_bytes
 
 
 class Exported:
@@ -47,15 +52,18 @@ def _program(path: Path) -> jax.stages.Wrapped:
 
 def main(photograph: str, target: str) -> None:
     """Write the labels of an image file as a PNG with the classes' colors."""
-    from PIL import Image, ImageOps
-
     exported = Exported(Path(__file__).resolve().parent)
-    image = ImageOps.exif_transpose(Image.open(photograph)).convert("RGB")
-    labels = exported.labels(np.array(image)[None])[0]
+    image = decode(read_bytes(photograph), name=photograph)
+    labels = exported.labels(image[None])[0]
     indexed = Image.fromarray(labels)
     indexed.putpalette(sum(exported.model["palette"], []))
     indexed.save(target)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit("usage: python use.py photograph.jpg labels.png")
+    try:
+        main(*sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

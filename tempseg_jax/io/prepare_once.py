@@ -1,5 +1,6 @@
 """Write a folder once, also if several processes need it at the same time."""
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,18 +29,33 @@ def prepare_once(final: Path, write: Callable[[Path], None]) -> None:
     """
     if final.is_dir():
         return
-    final.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(final.parent / "preparing.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        logging.warning("waiting for another process to prepare %s", final)
-        lock.acquire()
+    path = final.parent / "preparing.lock"
+    lock = filelock.FileLock(path)
+    _acquire(lock, path, final)
     try:
         if not final.is_dir():
             _write_and_rename(final, write)
     finally:
+        if not final.is_dir():  # a refused preparation leaves no files
+            path.unlink(missing_ok=True)
         lock.release()
+        for folder in (final.parent, final.parent.parent):
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def _acquire(lock: filelock.BaseFileLock, path: Path, final: Path) -> None:
+    """Acquire the lock; its folder and file exist afterwards."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            logging.warning("waiting for another process to prepare %s", final)
+            lock.acquire()
+        if path.exists():
+            return
+        lock.release()  # the process that held it failed, and deleted the file
 
 
 def _write_and_rename(final: Path, write: Callable[[Path], None]) -> None:

@@ -8,19 +8,23 @@ protocol buffers are used here directly.
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 from absl import logging
+from jaxtyping import UInt8
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from tensorboardX.summary import image, scalar
 
 FLUSH_SECONDS = 30
 """Seconds between flushes to disk, as far as the events of a killed run may be lost."""
 
 
 class Events:
-    """Writes scalars; after the first failure it warns once, and writes no more."""
+    """Writes scalars and pictures; after a failure it warns once and stops."""
 
     def __init__(self, folder: str | Path, *, purge_step: int):
         """Start a file of events; earlier ones from `purge_step` are hidden."""
@@ -43,14 +47,22 @@ class Events:
         except Exception as error:
             self._stop(error)
 
-    def add(self, step: int, metrics: dict[str, float]) -> None:
-        """Write one step's scalars."""
+    def add(
+        self,
+        step: int,
+        scalars: dict[str, float],
+        pictures: Mapping[str, UInt8[np.ndarray, "_ _ 3"]] = MappingProxyType({}),
+    ) -> None:
+        """Write one step's scalars and pictures."""
         if self._writer is None:
             return
+        summaries = [scalar(name, value) for name, value in scalars.items()]
         try:
-            for name, value in metrics.items():
+            for name, picture in pictures.items():
+                summaries.append(image(name, picture, dataformats="HWC"))
+            for summary in summaries:
                 self._writer.write_event(
-                    Event(step=step, wall_time=time.time(), summary=scalar(name, value))
+                    Event(step=step, wall_time=time.time(), summary=summary)
                 )
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self._writer.flush()  # to disk, which may take a while

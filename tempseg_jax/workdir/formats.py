@@ -32,6 +32,8 @@ CONFIG_UPGRADES = {
             "data.subset_seed": 0,
             "data.train_fraction": 1.0,
             "data.tiles": False,
+            "evaluate_every_steps": None,
+            "evaluate_images": 0,
             "model.discriminator": "dcgan",
             "model.freeze_batch_norm": "none",
             "model.pretrained_missing": (),

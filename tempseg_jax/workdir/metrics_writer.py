@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 from absl import logging
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from tempseg_jax.io import atomic
@@ -45,6 +47,11 @@ def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
     return metrics
 
 
+def rate_text(rate: float) -> str:
+    """Return a rate with a tenth of a unit, or with two digits if it is below 1."""
+    return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+
+
 def _parsed(line: bytes) -> dict[str, int | float | None]:
     content = json.loads(line.decode())
     if not isinstance(content, dict) or type(content.get("step")) is not int:
@@ -66,6 +73,14 @@ class Silent:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write nothing."""
+
+    def show(
+        self,
+        step: int,
+        scalars: dict[str, float],
+        pictures: dict[str, UInt8[np.ndarray, "_ _ 3"]],
+    ) -> None:
+        """Show nothing."""
 
     def sync(self) -> None:
         """Write nothing."""
@@ -133,6 +148,15 @@ class Writer:
             self._lines.flush()
         self._events.add(step, metrics)
 
+    def show(
+        self,
+        step: int,
+        scalars: dict[str, float],
+        pictures: dict[str, UInt8[np.ndarray, "_ _ 3"]],
+    ) -> None:
+        """Write numbers and pictures by name to TensorBoard only."""
+        self._events.add(step, scalars, pictures)
+
     def sync(self) -> None:
         """Flush the lines to disk, before a checkpoint relies on them.
 
@@ -168,12 +192,14 @@ class Writer:
         loss, rate = metrics["train/loss"], metrics["train/images_per_s"]
         left = f"{left} left" if left else "done"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.1f} images/s, {left}")
+            self._bar.set_postfix_str(
+                f"loss {loss:.4f}, {rate_text(rate)} images/s, {left}"
+            )
             self._bar.update(step - self._bar.n)
             return
         print(
-            f"step {step}/{self._last_step}  loss {loss:.4f}  {rate:.1f} images/s  "
-            f"{left}",
+            f"step {step}/{self._last_step}  loss {loss:.4f}  {rate_text(rate)} "
+            f"images/s  {left}",
             flush=True,
         )
 

@@ -18,6 +18,8 @@ FREE_FIELDS = (
     "model.remat",
     "log_every_steps",
     "evaluate_every_epochs",
+    "evaluate_every_steps",
+    "evaluate_images",
     "save_every_steps",
     "eval_batch_size",
 )

@@ -3,6 +3,7 @@ import pytest
 
 from tempseg_jax.data import codec, inspection
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.labels import VOID_COLOR
 from tests import miniatures
 
 
@@ -31,7 +32,7 @@ def test_pixels_images_sizes_and_problems_are_counted(split):
     (problem,) = report.problems
     assert "bad" in problem and "empty (0 bytes)" in problem
     text = "\n".join(report.lines())
-    assert "2 images of 1 sizes: 30x20 (2)" in text and "50.00%" in text
+    assert "2 images of 1 size: 30x20 (2)" in text and "50.00%" in text
 
 
 def test_a_grid_has_each_image_next_to_its_colored_label():
@@ -44,6 +45,16 @@ def test_a_grid_has_each_image_next_to_its_colored_label():
     assert picture.shape == (24, 40, 3)
     assert (picture[:8, :8] == 9).all() and (picture[:8, 8:16] == (1, 2, 3)).all()
     assert (picture[12:, 20:] == 255).all()
+
+
+def test_the_legend_has_the_color_of_every_class_and_void_below_the_picture():
+    palette = np.array([(10, 20, 30), (200, 100, 0)], np.uint8)
+    picture = np.full((50, 120, 3), 9, np.uint8)
+    names = ["a class with a long name", "sky"]
+    legend = inspection.with_legend(picture, names=names, palette=palette)
+    np.testing.assert_array_equal(legend[:50], picture)
+    for color in (*palette.tolist(), VOID_COLOR):
+        assert ((legend[50:] == color).all(axis=-1).sum()) > 99, color
 
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.data.subset import nested_subset
+from tempseg_jax.data.subset import evenly_spaced, nested_subset
 
 PALETTE = np.zeros((1, 3), np.uint8)
 
@@ -34,6 +34,15 @@ def test_the_choice_depends_only_on_its_seed():
     assert subset(100, 0.2, seed=3) != subset(100, 0.2, seed=4)
     # Published results name images by this seed, so it may never mean others.
     assert subset(20, 0.25) == [f"image{i}" for i in (1, 8, 10, 18, 19)]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(None, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4]), (2, [0, 2]), (3, [0, 1, 3])],
+)
+def test_evenly_spaced_examples(count, expected):
+    split = evenly_spaced(make_split(5), count)
+    assert [x["id"] for x in split.examples] == [f"image{i}" for i in expected]
 
 
 def test_the_whole_split_is_itself():

@@ -1,11 +1,17 @@
+import dataclasses
+import functools
+import io
+
 import cv2
 import numpy as np
 import pytest
 
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import calibration, result
-from tempseg_jax.evaluation.evaluator import Example, Sums
+from tempseg_jax.evaluation.evaluator import Example, ScoredImage, Sums
+from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
 from tempseg_jax.workdir.metrics_writer import Writer
+from tests.support import make_segmenter
 
 CONFUSION = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]], np.int64)
 SPLIT = Split(
@@ -67,6 +73,35 @@ def test_a_split_of_ignored_pixels_has_nan_scores_in_the_table():
     empty = make_result(confusion=np.zeros((3, 3), np.int64))
     assert np.isnan(empty.scores["miou"])
     assert "miou nan" in result.table(empty, SPLIT)
+
+
+def test_the_bar_counts_images_and_shows_the_miou_so_far(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    shown = functools.partial(result.tqdm, file=terminal, mininterval=0)
+    monkeypatch.setattr(result, "tqdm", shown)
+    label = np.zeros((1, 2), np.uint8)
+    example = Example("a", np.zeros((1, 2, 3), np.uint8), label, label)
+    sums = make_result().sums
+    scored = ScoredImage(example, sums.confusion, sums.tally)
+    monkeypatch.setattr(result, "evaluate_split", lambda *a, **k: iter([scored] * 3))
+    arguments = {"segmenter": make_segmenter("fcn8s"), "batch_size": 1}
+    arguments |= {"num_workers": 0, "settings": WHOLE_IMAGE}
+    arguments |= {"temperatures": {"one": 1.0, "t_g": 0.5}, "num_examples": 0}
+    arguments |= {"visit": lambda example: None}
+    split = dataclasses.replace(
+        SPLIT, examples=[{"id": "a", "image": b"", "label": b""}] * 3
+    )
+    done = result.score({}, split, **arguments, progress="evaluating val")
+    text = terminal.getvalue()
+    assert done.sums.images == 3 and "mIoU so far 58.33" in text
+    assert "evaluating val" in text and "3/3" in text
+    terminal.truncate(0)
+    result.score({}, split, **arguments)
+    assert "val" not in terminal.getvalue()
 
 
 @pytest.mark.parametrize("trained", [True, False])

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from PIL import Image
 from safetensors.numpy import load_file
 
 import tempseg_jax
@@ -17,7 +20,7 @@ from tempseg_jax.inference import export, standalone
 from tempseg_jax.inference.export import Shape
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
-from tests.support import make_segmenter
+from tests.support import ROOT, make_segmenter
 
 RNG = np.random.default_rng(0)
 IMAGES = {
@@ -58,7 +61,12 @@ def folder(predictor, tmp_path_factory):
     names = export.export(predictor, out, shape=Shape(None, None, None))
     assert names == [
         *("labels.jax_export", "model.json", "probabilities.jax_export"),
-        *("torchvision.safetensors", "use.py", "weights.safetensors"),
+        *(
+            "requirements.txt",
+            "torchvision.safetensors",
+            "use.py",
+            "weights.safetensors",
+        ),
     ]
     return out
 
@@ -83,6 +91,46 @@ def test_a_process_without_the_package_gets_the_same_results(
             np.testing.assert_array_equal(labels[i], predictor(image))
             expected = predictor.probabilities(image, temperature=2.0)
             np.testing.assert_allclose(p[i], expected, atol=1e-5)
+
+
+def test_what_use_py_imports_is_in_its_requirements_with_the_packages_ranges(folder):
+    wanted = (folder / "requirements.txt").read_text().splitlines()
+    names = {re.split("[><=]", line)[0] for line in wanted}
+    assert names == {"flatbuffers", "jax", "numpy", "pillow", "safetensors"}
+    ours = (ROOT / "requirements.txt").read_text().splitlines()
+    ranges = {line.split("#")[0].strip() for line in ours}
+    assert {line.split("#")[0].strip() for line in wanted} <= ranges
+
+
+@pytest.mark.installs
+@pytest.mark.timeout(600)
+def test_the_documented_commands_run_in_an_environment_of_their_own(
+    folder, predictor, tmp_path
+):
+    Image.fromarray(IMAGES[1, 60, 90][0]).save(tmp_path / "photograph.png")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    requirements = ["-r", folder / "requirements.txt"]
+    install = [python, "-m", "pip", "install", "--quiet", *requirements]
+    subprocess.run(install, check=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+    def use(*arguments):
+        return subprocess.run(
+            [python, "use.py", *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    done = use(tmp_path / "photograph.png", tmp_path / "labels.png")
+    assert done.returncode == 0, done.stderr
+    labels = np.array(Image.open(tmp_path / "labels.png"))
+    np.testing.assert_array_equal(labels, predictor(tmp_path / "photograph.png"))
+    done = use(tmp_path / "lost.png", tmp_path / "labels.png")
+    message = f"error: {tmp_path}/lost.png: there is no such file"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == message
 
 
 def test_the_programs_are_for_cpu_and_cuda_and_model_json_describes_them(

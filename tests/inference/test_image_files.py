@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tempseg_jax.inference import image_files
-from tempseg_jax.inference.image_files import BadImage
+from tempseg_jax.inference.image_files import BadFile
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -76,7 +76,7 @@ def test_pixel_types_without_a_unique_meaning_are_refused(mode, tmp_path):
         image = Image.new("LAB", (4, 4))
     else:
         image = Image.fromarray(RGB).convert(source).convert(mode)
-    with pytest.raises(BadImage, match=rf"x.tif: pixels of type '{mode}'"):
+    with pytest.raises(BadFile, match=rf"x.tif: pixels of type '{mode}'"):
         save_and_read(image, tmp_path, name="x.tif")
 
 
@@ -91,11 +91,11 @@ def test_broken_files_are_named(tmp_path):
     }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(BadImage, match=name):
+        with pytest.raises(BadFile, match=name):
             image_files.read(tmp_path / name)
-    with pytest.raises(BadImage, match="lost.png: there is no such file"):
+    with pytest.raises(BadFile, match="lost.png: there is no such file"):
         image_files.read(tmp_path / "lost.png")
-    with pytest.raises(BadImage, match="is a folder"):
+    with pytest.raises(BadFile, match="is a folder"):
         image_files.read(tmp_path)
 
 
@@ -104,7 +104,8 @@ def test_a_folder_gives_its_images_in_order_and_one_without_is_refused(tmp_path)
     (tmp_path / "c").mkdir()
     for name in ("b/2.JPG", "1.png", "notes.txt", "b/.2.png"):
         (tmp_path / name).touch()
-    files = image_files.find([tmp_path, tmp_path / "1.png"])
+    files, left_out = image_files.find([tmp_path, tmp_path / "1.png"])
+    assert left_out == "left out 1 of the files in folders: .txt (1)"
     names = [str(name) for _, name in files]
     assert names == ["1.png", "b/2.JPG", "1.png"]
     with pytest.raises(FileNotFoundError, match="has no image files"):
@@ -119,5 +120,5 @@ def test_shrinking_keeps_the_aspect_ratio():
 
 
 def test_an_array_without_pixels_is_refused():
-    with pytest.raises(BadImage, match=r"an array of shape \(0, 9, 3\)"):
+    with pytest.raises(BadFile, match=r"an array of shape \(0, 9, 3\)"):
         image_files.read(RGB[:0])

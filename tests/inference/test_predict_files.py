@@ -97,7 +97,7 @@ def test_an_error_is_one_line(saved_run, tmp_path, monkeypatch, arguments, messa
 def test_images_that_would_overwrite_each_others_result_are_refused(tmp_path):
     make_images(tmp_path / "x")
     make_images(tmp_path / "y")
-    files = image_files.find([tmp_path / "x", tmp_path / "y"])
+    files, _ = image_files.find([tmp_path / "x", tmp_path / "y"])
     with pytest.raises(ValueError, match="with its own --out"):
         predict_files._result_names([name for _, name in files])
 

@@ -28,7 +28,7 @@ def test_every_problem_file_is_printed_and_the_exit_status_is_one(tmp_path):
     assert "Traceback" not in done.stderr and "24 problem files" in done.stderr
     picture = tmp_path / "grid.png"
     done = run(*common, "--on_error=skip", "--tiles", f"--preview={picture}")
-    assert "folder val: 1 images of 1 sizes" in done.stdout
+    assert "folder val: 1 image of 1 size" in done.stdout
     assert "skipped in all splits: 24" in done.stdout
     assert "tiles of train: 0.00 GB in " in done.stdout
     assert picture.is_file()
@@ -47,3 +47,28 @@ def test_a_flag_that_would_be_ignored_is_refused_in_one_line(argument, message):
     done = run("--config=configs/demo.py", argument)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and re.search(f"^error: .*{message}", line), line
+
+
+def test_a_refusal_names_the_flags_and_leaves_nothing_and_a_config_is_written(tmp_path):
+    mask = miniatures.png(miniatures.mask(values=(0, 255)))
+    for split in ("train", "val"):
+        for i in range(2):
+            files = {
+                f"{split}/{i}.jpg": miniatures.jpeg(),
+                f"{split}annot/{i}.png": mask,
+            }
+            miniatures.write_folder(tmp_path / "own", files)
+    data_dir = tmp_path / "tfds"
+    common = ["--dataset=folder", f"--manual_dir={tmp_path / 'own'}"]
+    common += [f"--data_dir={data_dir}"]
+    done = run(*common)
+    assert done.returncode == 1 and "data.options" not in done.stderr
+    assert """--option='mask_values={"0": 0, "255": 1}'""" in done.stderr
+    assert not list(data_dir.rglob("*"))
+    path = tmp_path / "mine.py"
+    done = run(*common, f"--write_config={path}", "--base=demo")
+    assert not done.returncode, done.stderr
+    assert "2 classes; the values are not the class indices" in done.stdout
+    assert "folder val: 2 images of 1 size" in done.stdout
+    done = run(*common, f"--write_config={path}")
+    assert done.returncode == 1 and "the file exists; name another" in done.stderr

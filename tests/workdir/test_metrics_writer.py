@@ -1,13 +1,12 @@
 import errno
 import io
 import json
-import struct
 
 import pytest
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
 
 from tempseg_jax.workdir.metrics_writer import Writer, read_metrics
+from tests.events import read_events
 
 
 def write(workdir, *, first_step=0, lines):
@@ -20,11 +19,7 @@ def events(workdir):
     """Return the points that TensorBoard shows: {name: {step: value}}."""
     shown = {}
     for path in sorted((workdir / "tensorboard").iterdir()):
-        data, position = path.read_bytes(), 0
-        while position < len(data):
-            (length,) = struct.unpack_from("<Q", data, position)
-            event = Event.FromString(data[position + 12 : position + 12 + length])
-            position += 16 + length
+        for event in read_events(path):
             if event.session_log.status == event.session_log.START:
                 for points in shown.values():
                     for step in [step for step in points if step >= event.step]:

@@ -30,7 +30,11 @@ class Entry:
 
 @runtime_checkable
 class Source(Protocol):
-    """The files of one dataset: found and listed, but not read."""
+    """The files of one dataset: found and listed, but not read.
+
+    A source may also have a method `notes()`, which returns sentences on files that it
+    leaves out; they are stored and shown with the prepared dataset.
+    """
 
     name: str
     where: str  # the folder or archives, for messages
@@ -71,13 +75,18 @@ def digest(*parts: object) -> str:
 def stat_listing(folder: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
     """Return (relative path, bytes, mtime in ns) of every file in a folder, sorted.
 
+    A link to a file that does not exist has the size and time of the link.
+
     Stands for the content of the files, and is fast enough to compare at every start.
     """
     listing = []
     for root, _, names in os.walk(folder, followlinks=True):
         for name in names:
             path = os.path.join(root, name)
-            stat = os.stat(path)
+            try:
+                stat = os.stat(path)
+            except OSError:  # a link to a file that does not exist
+                stat = os.lstat(path)
             relative = os.path.relpath(path, folder)
             listing.append((relative, stat.st_size, stat.st_mtime_ns))
     return sorted(listing)

@@ -120,7 +120,8 @@ class Cityscapes:
     def _load(self, id_: str, split: str) -> Record:
         image_name = _image_name(id_, split)
         image = self._images.read(image_name)
-        size = codec.image_size(image, name=f"{self._images.where}: {image_name}")
+        name = f"{self._images.where}: {image_name}"
+        image, size = codec.to_stored(image, name=name)
         if split == "test":
             label = np.full(size, IGNORE_LABEL, np.uint8)
         else:

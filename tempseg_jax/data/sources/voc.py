@@ -188,7 +188,7 @@ class Voc:
     def _load(self, id_: str, split: str) -> Record:
         image_name = f"JPEGImages/{id_}.jpg"
         image = self._files.devkit.read(image_name)
-        size = codec.image_size(image, name=f"{self.where}: {image_name}")
+        image, size = codec.to_stored(image, name=f"{self.where}: {image_name}")
         if split == "extra" and self._files.sbd:
             name = f"{self._files.sbd.where}: {id_}.mat"
             label = self._files.sbd.read(id_)

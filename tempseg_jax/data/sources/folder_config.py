@@ -1,0 +1,98 @@
+"""Write a config for a folder that was surveyed."""
+
+import math
+import statistics
+from pathlib import Path
+
+from tempseg_jax.data.sources.folder_survey import Survey
+
+BASES = ("resnet50_camvid", "fcn_camvid", "demo")
+"""Configs that a written config may derive from."""
+
+_STEPS = 1000  # at least; a small dataset needs many epochs
+_BATCH = 8
+_CROP = 352  # pixels; at most
+_EVALUATIONS = 20
+
+
+def config_source(survey: Survey, *, base: str, path: Path) -> str:
+    """Return the source of a config that trains on the folder.
+
+    Args:
+        survey: What the folder holds.
+        base: The config that it derives from, one of BASES.
+        path: Where it will be written, for the command in its documentation.
+    """
+    train = survey.images["train"]
+    batch = min(_BATCH, train)
+    per_epoch = train // batch
+    epochs = max(50, math.ceil(_STEPS / per_epoch))
+    short = statistics.median(min(size) for size in survey.sizes.elements())
+    crop = max(32, min(_CROP, int(short) // 32 * 32))
+    lines = "\n".join(f"    {line}" for line in survey.lines())
+    val = "val" if "val" in survey.images else "test"
+    no_val = "" if val in survey.images else "  # no other split was found"
+    val = val if val in survey.images else "train"
+    name = path.stem
+    return f'''r"""The images of {survey.root.resolve()}.
+
+scripts/prepare.py wrote this file, and found
+
+{lines}
+
+Run:      python -m tempseg_jax.main --config={path} --workdir=runs/{name}
+"""
+
+from ml_collections import ConfigDict
+
+from configs import {base}
+
+CLASSES = {{  # {_classes_comment(survey)}; rename them as you like
+{_classes(survey)}
+}}
+
+
+def get_config() -> ConfigDict:
+    """Return `{base}` on these images."""
+    config = {base}.get_config()
+    config.data.name = "folder"
+    config.data.manual_dir = {str(survey.root.resolve())!r}
+    config.data.options = ConfigDict({_options(survey)})
+    config.data.train_split = "train"
+    config.data.val_split = "{val}"{no_val}
+    config.data.batch_size = {batch}  # of {train} images
+    config.data.crop_size = {crop}  # pixels; shorter sides have a median of {short:g}
+    config.data.cache_bytes = 2**30
+    # {epochs * per_epoch} steps, of which a tenth is warm-up
+    config.epochs = {epochs}
+    config.optimizer.warmup_epochs = {epochs / 10:g}
+    config.evaluate_every_epochs = {epochs / _EVALUATIONS:g}
+    config.eval_batch_size = {batch}
+    # config.model.pretrained = ""  # random initial weights, without a download
+    return config
+'''
+
+
+def _classes(survey: Survey) -> str:
+    classes = survey.classes
+    names = [f"class {k}" for k in range(len(classes))]
+    if len(classes) == 2:
+        names = ["background", "foreground"]
+    return "\n".join(
+        f'    "{name}": {value},' for name, value in zip(names, classes, strict=True)
+    )
+
+
+def _classes_comment(survey: Survey) -> str:
+    kind = "RGB color" if survey.is_rgb else "value"
+    return f"name: {kind} in the masks"
+
+
+def _options(survey: Survey) -> str:
+    options = {"class_names": "tuple(CLASSES)"}
+    if survey.is_rgb:
+        options["class_colors"] = "tuple(CLASSES.values())"
+    elif not survey.are_indices:
+        options["mask_values"] = "{str(v): k for k, v in enumerate(CLASSES.values())}"
+    inside = "".join(f'            "{k}": {v},\n' for k, v in options.items())
+    return f"\n        {{\n{inside}        }}\n    "

@@ -1,0 +1,94 @@
+"""What the masks of a split hold, and checks of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from tempseg_jax.data.sources.folder_masks import MaskRules
+from tempseg_jax.types import IGNORE_LABEL
+
+_SHOWN = 12  # values or colors in a message
+
+
+class Content:
+    """Counts of masks, labels and mask values; `add` is called with every mask."""
+
+    def __init__(self):
+        self.masks = 0
+        self._pixels = np.zeros(256, np.int64)  # of each label
+        self._values: set[int | tuple[int, ...]] = set()  # or colors, of the masks
+
+    @property
+    def highest(self) -> int:
+        """The highest class; -1 if there is none."""
+        present = np.flatnonzero(self._pixels[:IGNORE_LABEL])
+        return int(present[-1]) if present.size else -1
+
+    def add(
+        self, mask: UInt8[np.ndarray, "h w *c"], label: UInt8[np.ndarray, "h w"]
+    ) -> None:
+        """Count a mask and its label."""
+        self.masks += 1
+        self._pixels += np.bincount(label.ravel(), minlength=256)
+        if mask.ndim == 2:
+            self._values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
+        elif len(self._values) <= _SHOWN:
+            colors = np.unique(mask.reshape(-1, mask.shape[-1]), axis=0)
+            self._values.update(map(tuple, colors[: _SHOWN + 1].tolist()))
+
+    def check_labeled(self, *, where: str) -> None:
+        """Check that at least one pixel is not void.
+
+        Raises:
+            ValueError: If all are.
+        """
+        if not self._pixels[:IGNORE_LABEL].any():
+            raise ValueError(
+                f"{where}: every pixel of every mask is void; {self._holds()}; set"
+                " data.options.mask_values to the class of each value"
+            )
+
+    def check_present(
+        self, names: Sequence[str], *, where: str, rules: MaskRules
+    ) -> None:
+        """Check that every class occurs, and that one class was not found by itself.
+
+        Raises:
+            ValueError: If not; the message says what the masks hold, and the remedy.
+        """
+        absent = [repr(name) for k, name in enumerate(names) if not self._pixels[k]]
+        if len(absent) == 1:
+            problem = f"the class {absent[0]} occurs in no mask"
+        elif absent:
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            problem = f"the classes {', '.join(absent[:5])}{more} occur in no mask"
+        elif len(names) == 1 and not rules.names and rules.void_index is None:
+            problem = f"the only class is {names[0]!r}"
+        else:
+            return
+        raise ValueError(
+            f"{where}: {problem}; {self._holds()}; {self._remedy(names, rules)}, or go"
+            " on with data.options.allow_absent_classes=true"
+        )
+
+    def _holds(self) -> str:
+        values = (
+            sorted(self._values, key=repr) if self._is_rgb else sorted(self._values)
+        )
+        shown = ", ".join(map(str, values[:_SHOWN]))
+        more = ", …" if len(values) > _SHOWN else ""
+        void = f"; {IGNORE_LABEL} is void" if IGNORE_LABEL in self._values else ""
+        kind = "colors" if self._is_rgb else "values"
+        return f"the masks hold the {kind} {shown}{more}{void}"
+
+    @property
+    def _is_rgb(self) -> bool:
+        return any(isinstance(value, tuple) for value in self._values)
+
+    def _remedy(self, names: Sequence[str], rules: MaskRules) -> str:
+        wanted = len(rules.names) if rules.names else len(self._values)
+        if self._is_rgb or len(self._values) != wanted or wanted > _SHOWN:
+            return "correct data.options.class_names, class_colors or mask_values"
+        pairs = ", ".join(f'"{v}": {k}' for k, v in enumerate(sorted(self._values)))
+        return f"remap them with data.options.mask_values={{{pairs}}}"

@@ -1,0 +1,141 @@
+"""Look at the masks of a folder, and say what they hold and what they may mean."""
+
+import collections
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from tempseg_jax.data import codec, image_reader
+from tempseg_jax.data.image_reader import BadFile
+from tempseg_jax.data.sources import folder_layouts, folder_notes
+from tempseg_jax.types import IGNORE_LABEL
+
+Value = int | tuple[int, ...]
+"""A value of a gray mask, or a color of an RGB mask."""
+
+_MOST = 64  # values or colors that masks may hold together
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a folder holds."""
+
+    root: Path
+    images: dict[str, int]  # of each split
+    sizes: collections.Counter[tuple[int, int]]  # masks of each (height, width)
+    pixels: collections.Counter[Value]  # of each value, in all masks
+    notes: tuple[str, ...]  # on files that no split uses
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the masks hold colors."""
+        return any(isinstance(value, tuple) for value in self.pixels)
+
+    @property
+    def void(self) -> bool:
+        """Whether 255 is void: it is there, besides several class indices."""
+        return IGNORE_LABEL in self.pixels and self._indices(without=IGNORE_LABEL)
+
+    @property
+    def classes(self) -> list[Value]:
+        """The value or color of each class, in the order of the labels."""
+        values = sorted(self.pixels)
+        return [v for v in values if not (self.void and v == IGNORE_LABEL)]
+
+    @property
+    def are_indices(self) -> bool:
+        """Whether the values are the labels already."""
+        return not self.is_rgb and self.classes == [*range(len(self.classes))]
+
+    def lines(self) -> list[str]:
+        """Return what was found, in words."""
+        splits = ", ".join(f"{split} {n:,}" for split, n in self.images.items())
+        sides = ", ".join(f"{w}x{h} ({n:,})" for (h, w), n in self.sizes.most_common(5))
+        total = self.pixels.total()
+        values = ", ".join(
+            f"{value} ({self.pixels[value] / total:.2%})"
+            for value in sorted(self.pixels)
+        )
+        kind = "colors (RGB)" if self.is_rgb else "values"
+        meaning = "the class indices" if self.are_indices else "not the class indices"
+        lines = [
+            f"images: {splits}",
+            f"sizes: {sides}{', …' if len(self.sizes) > 5 else ''}",
+            f"{kind} of the masks, with their shares of the pixels: {values}",
+            f"{len(self.classes)} classes; the {kind} are {meaning}",
+            "void: 255" if self.void else "void: none found",
+        ]
+        return lines + [f"note: {note}" for note in self.notes]
+
+    def _indices(self, *, without: int) -> bool:
+        """Return whether the other values are small, as indices are."""
+        others = [v for v in self.pixels if v != without]
+        return len(others) > 1 and max(others) < _MOST
+
+
+def survey(root: str | Path) -> Survey:
+    """Read every mask of a folder in one of the layouts of `folder_layouts`.
+
+    Raises:
+        FileNotFoundError: If there are no images in any of the layouts.
+        ValueError: If a mask cannot be read, there are more than 64 different values,
+            or only one.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"data.manual_dir={root}: there is no such folder")
+    splits = folder_layouts.find(root)
+    images, sizes = {}, collections.Counter()
+    pixels: collections.Counter[Value] = collections.Counter()
+    for split, pairs in splits.items():
+        found = folder_layouts.paths_by_stem(pairs.images)
+        stems = sorted(found) if pairs.stems is None else pairs.stems
+        masks = folder_layouts.masks_by_stem(pairs.masks)
+        images[split] = len(stems)
+        for stem in stems:
+            path = folder_layouts.only(
+                stem, masks, folder=pairs.masks, needed_by=f"image {stem}"
+            )
+            mask = codec.read_mask(image_reader.read_bytes(path), name=str(path))
+            sizes[mask.shape[:2]] += 1
+            pixels += _values(mask, path)
+            _check_number(pixels, path)
+    if len(pixels) < 2:
+        raise ValueError(
+            f"{root}: all masks hold the value {next(iter(pixels))} only; there must be"
+            " two classes"
+        )
+    if len({isinstance(value, tuple) for value in pixels}) > 1:
+        raise ValueError(f"{root}: some masks are gray and others RGB; convert them")
+    return Survey(root, images, sizes, pixels, folder_notes.left_out(splits))
+
+
+def _values(mask: np.ndarray, path: Path) -> collections.Counter[Value]:
+    """Return the number of pixels of each value or color."""
+    if mask.ndim == 3 and (mask == mask[..., :1]).all():
+        mask = mask[..., 0]  # gray that was saved as RGB
+    if mask.ndim == 2:
+        counts = np.bincount(mask.ravel(), minlength=256)
+        return collections.Counter(
+            {int(v): int(counts[v]) for v in counts.nonzero()[0]}
+        )
+    packed = mask.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    values, counts = np.unique(packed, return_counts=True)
+    if len(values) > _MOST:
+        raise _too_many(len(values), path)
+    colors = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in values]
+    return collections.Counter(dict(zip(colors, counts.tolist(), strict=True)))
+
+
+def _check_number(pixels: collections.Counter[Value], path: Path) -> None:
+    if len(pixels) > _MOST:
+        raise _too_many(len(pixels), path)
+
+
+def _too_many(number: int, path: Path) -> BadFile:
+    return BadFile(
+        f"{path}: the masks hold {number} different values or colors, as JPEGs and"
+        " smoothed outlines do; save masks as PNG, with one value per class, or write"
+        " the config by hand"
+    )

@@ -1,0 +1,109 @@
+"""A config that is written for a folder trains as it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tempseg_jax import builders
+from tempseg_jax.config_fields import check_fields
+from tempseg_jax.data import codec
+from tempseg_jax.data.sources import folder_config, folder_survey
+from tests import miniatures
+
+RGB = np.array([(0, 0, 0), (255, 0, 0), (9, 9, 200)], np.uint8)
+
+
+def write(root, mask, *, splits=("train", "val")):
+    for split in splits:
+        for i in range(3):
+            files = {f"{split}/images/{i}.jpg": miniatures.jpeg(i)}
+            files[f"{split}/masks/{i}.png"] = mask
+            miniatures.write_folder(root, files)
+
+
+def written_config(root, tmp_path, *, base="demo"):
+    """Return the config that the written source gives."""
+    found = folder_survey.survey(root)
+    path = tmp_path / "mine.py"
+    path.write_text(folder_config.config_source(found, base=base, path=path))
+    namespace = {}
+    exec(compile(path.read_text(), str(path), "exec"), namespace)
+    config = namespace["get_config"]()
+    config.data.data_dir = str(tmp_path / "prepared")
+    check_fields(config)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ((0, 255), (0, 1)),  # 255 is a class, because there is no other
+        ((0, 1, 2, 255), (0, 1, 2, 255)),  # 255 is void
+        ((0, 127, 255), (0, 1, 2)),  # gray levels
+        ((1, 2, 5), (0, 1, 2)),
+        ((1, 2, 255), (0, 1, 255)),
+        ((0, 100, 200), (0, 1, 2)),
+    ],
+)
+def test_gray_masks(values, labels, tmp_path):
+    write(tmp_path / "own", miniatures.png(miniatures.mask(values=values)))
+    config = written_config(tmp_path / "own", tmp_path)
+    split = builders.load_split(config, "train")
+    found = {int(v) for x in split.examples for v in np.unique(label_of(x))}
+    assert found == set(labels)
+    assert len(split.class_names) == len(found - {255})
+
+
+def label_of(record):
+    return codec.decode_label(record["label"], name="x")
+
+
+def test_rgb_masks(tmp_path):
+    index = miniatures.mask(values=(0, 1, 2))
+    write(tmp_path / "own", miniatures.png(RGB[index]))
+    config = written_config(tmp_path / "own", tmp_path, base="fcn_camvid")
+    split = builders.load_split(config, "train")
+    order = sorted(map(tuple, RGB.tolist()))
+    np.testing.assert_array_equal(split.palette, order)
+    painted = split.palette[label_of(split.examples[0])]
+    np.testing.assert_array_equal(painted, RGB[index])
+
+
+def test_lengths_fit_the_number_and_the_size_of_the_images(tmp_path):
+    write(tmp_path / "own", miniatures.png(miniatures.mask()), splits=("train",))
+    config = written_config(tmp_path / "own", tmp_path)
+    assert config.data.batch_size == 3 and config.epochs == 1000  # of one step
+    assert config.data.crop_size == 32 and config.data.val_split == "train"
+    assert config.optimizer.warmup_epochs == 100
+
+
+def test_what_was_found_is_said_in_words(tmp_path):
+    write(tmp_path / "own", miniatures.png(miniatures.mask(values=(0, 255))))
+    (tmp_path / "own/train/images/x.heic").touch()
+    text = "\n".join(folder_survey.survey(tmp_path / "own").lines())
+    for words in (
+        "images: train 3, val 3",
+        "sizes: 30x20 (6)",
+        "2 classes; the values are not the class indices",
+        "void: none found",
+        "1 files are left out, which are no images in a format that is read: .heic",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((20, 30), np.uint8), "all masks hold the value 0 only"),
+        (np.arange(600).reshape(20, 30).astype(np.uint8), "256 different values"),
+        (
+            np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8),
+            "different values or colors, as JPEGs",
+        ),
+    ],
+)
+def test_masks_that_need_a_decision_are_refused(mask, message, tmp_path):
+    write(tmp_path, miniatures.png(mask))
+    with pytest.raises(ValueError, match=message):
+        folder_survey.survey(Path(tmp_path))
