@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
-from tempseg_jax import losses, mesh, optim, precision, steps, train_state
+from tempseg_jax import mesh, optim, precision, steps, train_state
+from tempseg_jax.adversaries import ADVERSARIES
 from tempseg_jax.data import catalog, pipeline, tile_preparation
 from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
@@ -63,16 +64,30 @@ def build_objective(
     )
     discriminator = None
     if config.objective.alpha:
+        _check_penalty(config)
         discriminator = DISCRIMINATORS[config.model.discriminator](dtype)
     return Objective(
         segmenter=segmenter,
         discriminator=discriminator,
-        adversary=losses.ADVERSARIES[config.objective.adversary],
+        adversary=ADVERSARIES[config.objective.adversary],
         critic_steps=config.objective.critic_steps,
         mask_void=config.objective.mask_void,
         real=config.objective.real,
         smooth_labels=config.objective.label_smoothing > 0,
+        conditional=config.objective.conditional,
+        discriminator_optimizer=config.optimizer.discriminator,
     )
+
+
+def _check_penalty(config: ConfigDict) -> None:
+    adversary, network = config.objective.adversary, config.model.discriminator
+    if ADVERSARIES[adversary].penalty is not None and network == "dcgan":
+        raise ValueError(
+            f"model.discriminator: {network!r} has BatchNorm, through which the score "
+            "of an image depends on the other images; the penalty of "
+            f"objective.adversary={adversary!r} needs a discriminator without it, such "
+            "as dcgan_ln or fcn"
+        )
 
 
 def _with_training_options(
@@ -118,9 +133,16 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
     discriminator = None
     if objective.discriminator is not None:
         p = jnp.zeros((1, 64, 64, objective.segmenter.num_classes))
-        adam = optim.adam(learning_rate=0.0)
         discriminator = train_state.init_player(
-            _init(key_d, p, network=objective.discriminator), adam, loss_scale=scale
+            _init(
+                key_d,
+                steps.discriminator_input(p, image, objective),
+                network=objective.discriminator,
+            ),
+            optim.DISCRIMINATOR_OPTIMIZERS[objective.discriminator_optimizer](
+                learning_rate=0.0
+            ),
+            loss_scale=scale,
         )
     return TrainState(jnp.int32(0), segmenter, discriminator)
 
@@ -251,7 +273,7 @@ def describe_model(
         "num_classes": segmenter.num_classes,
         "discriminator": None
         if objective.discriminator is None
-        else config.model.discriminator,
+        else config.model.discriminator + ", conditional" * objective.conditional,
         "preprocessing": segmenter.preprocessing._asdict(),
         "class_names": split.class_names,
         "palette": split.palette.tolist(),

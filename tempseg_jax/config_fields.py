@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from tempseg_jax.adversaries import ADVERSARIES
 from tempseg_jax.data import catalog, problem_files
-from tempseg_jax.losses import ADVERSARIES, REAL_MAPS
+from tempseg_jax.losses import REAL_MAPS
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.frozen_batch_norm import FREEZE_BATCH_NORM
+from tempseg_jax.optim import DISCRIMINATOR_OPTIMIZERS
 from tempseg_jax.precision import COMPUTE_DTYPES
 
 
@@ -91,6 +93,7 @@ CHOICES: dict[str, Collection[str]] = {
     "model.discriminator": DISCRIMINATORS,
     "objective.adversary": ADVERSARIES,
     "objective.real": REAL_MAPS,
+    "optimizer.discriminator": DISCRIMINATOR_OPTIMIZERS,
 }
 """The choices of every field whose value is a name in a table."""
 
@@ -105,6 +108,7 @@ OTHER_FIELDS = (
     "model.remat",
     "model.pretrained",
     "model.pretrained_missing",
+    "objective.conditional",
     "objective.mask_void",
 )
 """The remaining fields, which only have to be present."""

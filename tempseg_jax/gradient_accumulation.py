@@ -85,7 +85,9 @@ def accumulated_step(
         Gradients(grads, player.batch_stats, player.loss_scale, ok)
         for player, grads, ok in zip(_players(state_after), sums, finite, strict=True)
     ]
-    state, update_metrics = apply_updates(state, (*gradients, None)[:2], hyper)
+    state, update_metrics = apply_updates(
+        state, (*gradients, None)[:2], hyper, objective=objective
+    )
     return state, jax.tree.map(jnp.mean, metrics) | update_metrics
 
 

@@ -60,6 +60,24 @@ def adam(*, learning_rate: Scalar) -> optax.GradientTransformation:
     return optax.adam(learning_rate, b1=0.5, b2=0.999)
 
 
+def adam_no_momentum(*, learning_rate: Scalar) -> optax.GradientTransformation:
+    """Return Adam(0, 0.9), the optimizer of WGAN-GP (Gulrajani et al. 2017)."""
+    return optax.adam(learning_rate, b1=0.0, b2=0.9)
+
+
+def rmsprop(*, learning_rate: Scalar) -> optax.GradientTransformation:
+    """Return RMSProp with decay 0.99, as in WGAN's code (Arjovsky et al. 2017)."""
+    return optax.rmsprop(learning_rate, decay=0.99)
+
+
+DISCRIMINATOR_OPTIMIZERS = {
+    "adam": adam,
+    "adam_no_momentum": adam_no_momentum,
+    "rmsprop": rmsprop,
+}
+"""The values of `optimizer.discriminator`; each is called with the learning rate."""
+
+
 def weight_decay_mask(params: PyTree) -> PyTree[bool]:
     """Mark the convolution kernels; biases and BatchNorm have no weight decay."""
     return jax.tree.map(lambda x: x.ndim == 4, params)
@@ -113,6 +131,31 @@ def update_player(
             lambda new, old: jnp.where(gradients.finite, new, old), updated, player
         )
     return updated.replace(loss_scale=gradients.loss_scale)
+
+
+def update_discriminator(
+    player: Player,
+    gradients: Gradients,
+    *,
+    optimizer: str,
+    learning_rate: Scalar,
+    clip: float | None,
+) -> Player:
+    """Apply one update of D.
+
+    Args:
+        player: D.
+        gradients: Its gradients.
+        optimizer: A key of `DISCRIMINATOR_OPTIMIZERS`.
+        learning_rate: Its learning rate.
+        clip: Every parameter is then clipped to plus or minus this; None is no bound.
+    """
+    make = DISCRIMINATOR_OPTIMIZERS[optimizer]
+    player = update_player(player, make(learning_rate=learning_rate), gradients)
+    if clip is None:
+        return player
+    clipped = jax.tree.map(lambda x: jnp.clip(x, -clip, clip), player.params)
+    return player.replace(params=clipped)
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import losses, optim
+from tempseg_jax.adversaries import mean_over_labeled
 from tempseg_jax.losses import Objective
 from tempseg_jax.optim import (
     Gradients,
     differentiate,
     gradient_metrics,
-    update_player,
 )
 from tempseg_jax.train_state import Player, TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
@@ -57,7 +57,9 @@ def train_step(
     gradients, logits, metrics = compute_gradients(
         state, batch, hyper, key=key, seg_weight=1.0, objective=objective
     )
-    new_state, update_metrics = apply_updates(state, gradients, hyper)
+    new_state, update_metrics = apply_updates(
+        state, gradients, hyper, objective=objective
+    )
     metrics |= update_metrics
     if objective.discriminator is not None and objective.critic_steps > 1:
         discriminator, critic_metrics = _further_critic_steps(
@@ -131,6 +133,8 @@ def apply_updates(
     state: TrainState,
     gradients: tuple[Gradients, Gradients | None],
     hyper: Hyperparameters,
+    *,
+    objective: Objective,
 ) -> tuple[TrainState, Metrics]:
     """Update both players, and return their gradient norms and loss scales."""
     rate_g, rate_d = learning_rates(state, hyper)
@@ -145,10 +149,23 @@ def apply_updates(
     metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
     discriminator = None
     if gradients[1] is not None:
-        adam = optim.adam(learning_rate=rate_d)
-        discriminator = update_player(state.discriminator, adam, gradients[1])
+        discriminator = _update_discriminator(
+            state.discriminator, gradients[1], rate_d, objective
+        )
         metrics |= gradient_metrics("d", gradients[1])
     return TrainState(state.step + 1, segmenter, discriminator), metrics
+
+
+def _update_discriminator(
+    player: Player, gradients: Gradients, learning_rate: Scalar, objective: Objective
+) -> Player:
+    return optim.update_discriminator(
+        player,
+        gradients,
+        optimizer=objective.discriminator_optimizer,
+        learning_rate=learning_rate,
+        clip=objective.adversary.clip,
+    )
 
 
 def predict(
@@ -186,7 +203,7 @@ def _segmenter_gradients(
         if objective.discriminator is not None:
             fake = fake_map(logits, batch, hyper.temperature_adv, objective)
             d_fake, _ = apply_discriminator(
-                objective, state.discriminator.variables, fake
+                objective, state.discriminator.variables, fake, batch["image"]
             )
             loss_adv = objective.adversary.segmenter(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
@@ -211,7 +228,7 @@ def _discriminator_gradients(
     D runs separately on real and on fake maps, so that BatchNorm normalizes each by its
     own batch statistics. Both update the running statistics, the real maps first.
     """
-    labeled = batch.get("labeled")
+    image, labeled = batch["image"], batch.get("labeled")
     logits = jax.lax.stop_gradient(logits)
     fake = fake_map(logits, batch, hyper.temperature_d, objective)
     if objective.real == "matched":
@@ -223,24 +240,25 @@ def _discriminator_gradients(
         """L_D (eq. 3), plus the adversary's penalty if it has one."""
         variables = player.replace(params=params).variables
         d_real, batch_stats = apply_discriminator(
-            objective, variables, real, mask=labeled
+            objective, variables, real, image, mask=labeled
         )
         d_fake, batch_stats = apply_discriminator(
-            objective, variables | {"batch_stats": batch_stats}, fake
+            objective, variables | {"batch_stats": batch_stats}, fake, image
         )
         loss = objective.adversary.discriminator(d_real, d_fake, labeled=labeled)
+        means = {
+            "d_real": mean_over_labeled(d_real, labeled),
+            "d_fake": jnp.mean(d_fake),
+        }
         if objective.adversary.penalty is not None:
-            loss += objective.adversary.penalty(
-                lambda x: apply_discriminator(objective, variables, x)[0],
+            means["penalty"] = objective.adversary.penalty(
+                lambda x: apply_discriminator(objective, variables, x, image)[0],
                 real,
                 fake,
                 labeled=labeled,
                 key=key,
             )
-        means = {
-            "d_real": losses.mean_over_labeled(d_real, labeled),
-            "d_fake": jnp.mean(d_fake),
-        }
+            loss += means["penalty"]
         return loss, (batch_stats, None, {"loss_d": loss, **means})
 
     gradients, _, metrics = differentiate(loss_d, player)
@@ -287,9 +305,7 @@ def _further_critic_steps(
             key=jax.random.fold_in(key, i),
             objective=objective,
         )
-        player = update_player(
-            player, optim.adam(learning_rate=learning_rate), gradients
-        )
+        player = _update_discriminator(player, gradients, learning_rate, objective)
         return player, metrics | gradient_metrics("d", gradients)
 
     updates = jnp.arange(1, objective.critic_steps)
@@ -301,6 +317,7 @@ def apply_discriminator(
     objective: Objective,
     variables: dict[str, PyTree],
     x: Float[Array, "b h w k"],
+    image: UInt8[Array, "b h w 3"],
     *,
     mask: Bool[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b *map"], PyTree]:
@@ -309,6 +326,7 @@ def apply_discriminator(
     Images where `mask` is False are left out of BatchNorm's statistics. If it is False
     for all images, the scores mean nothing, and the running statistics stay.
     """
+    x = discriminator_input(x, image, objective)
     if mask is None:
         scores, updated = objective.discriminator.apply(
             variables, x, train=True, mutable=["batch_stats"]
@@ -324,6 +342,18 @@ def apply_discriminator(
         variables.get("batch_stats", {}),
     )
     return scores, batch_stats
+
+
+def discriminator_input(
+    x: Float[Array, "b h w k"], image: UInt8[Array, "b h w 3"], objective: Objective
+) -> Float[Array, "b h w _"]:
+    """Return what D sees of a class map: with `conditional`, the image as well.
+
+    The image (-1 to 1) is three more channels, the same for X and for p.
+    """
+    if not objective.conditional:
+        return x
+    return jnp.concatenate([x, image.astype(x.dtype) / 127.5 - 1], axis=-1)
 
 
 def fake_map(

@@ -70,10 +70,10 @@ def make_state(segmenter, discriminator, *, size, num_classes, loss_scale=None):
 
 def make_objective(segmenter, discriminator, **changes):
     """Return the paper's objective with these networks, and with `changes`."""
-    from tempseg_jax import losses
+    from tempseg_jax import adversaries, losses
 
     fields = {
-        "adversary": losses.ADVERSARIES["lsgan"],
+        "adversary": adversaries.ADVERSARIES["lsgan"],
         "critic_steps": 1,
         "mask_void": True,
     }

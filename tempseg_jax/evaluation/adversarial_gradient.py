@@ -49,7 +49,7 @@ def adversarial_gradient(
     def loss_adv(logits):
         fake = steps.fake_map(logits, batch, hyper.temperature_adv, objective)
         d_fake, _ = steps.apply_discriminator(
-            objective, state.discriminator.variables, fake
+            objective, state.discriminator.variables, fake, batch["image"]
         )
         return hyper.alpha * objective.adversary.segmenter(d_fake)
 

@@ -1,8 +1,13 @@
-"""The segmentation networks and the discriminator."""
+"""The segmentation networks and the discriminators."""
 
 import flax.linen as nn
 from jax.typing import DTypeLike
 
+from tempseg_jax.models.critics import (
+    FullyConvolutionalDiscriminator,
+    LayerNormDiscriminator,
+    SpectralNormDiscriminator,
+)
 from tempseg_jax.models.discriminator import Discriminator
 from tempseg_jax.models.fcn import FCN8s
 from tempseg_jax.models.preprocessing import Preprocessing
@@ -80,5 +85,10 @@ SEGMENTERS = {
 }
 """The values of `model.name`."""
 
-DISCRIMINATORS = {"dcgan": Discriminator}
+DISCRIMINATORS = {
+    "dcgan": Discriminator,
+    "dcgan_ln": LayerNormDiscriminator,
+    "dcgan_sn": SpectralNormDiscriminator,
+    "fcn": FullyConvolutionalDiscriminator,
+}
 """The values of `model.discriminator`; each is called with the compute dtype."""

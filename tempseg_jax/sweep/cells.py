@@ -54,6 +54,16 @@ _GRID_TEMPERATURES = (0.5, 1.0, 2.0)
 _GRID_RATES = (0.5, 1.0, 2.0, 4.0)
 
 
+# D learns with a thousand times the rate of the paper.
+_LEARNING_D = _T1 | {"optimizer.learning_rate_d": 1e-4}
+_WGAN = _LEARNING_D | {
+    "model.discriminator": "dcgan_ln",
+    "objective.adversary": "wgan_gp",
+    "objective.critic_steps": 5,
+    "optimizer.discriminator": "adam_no_momentum",
+}
+
+
 def _decay(value: float) -> dict[str, float | None]:
     return _SUPERVISED | {"optimizer.weight_decay": value}
 
@@ -89,7 +99,7 @@ CELLS = {
     ),
     "learning_d": Cell(
         "D with learning rate 1e-4",
-        _T1 | {"optimizer.learning_rate_d": 1e-4},
+        _LEARNING_D,
     ),
     "void_shown": Cell(
         "Without void masking",
@@ -111,14 +121,48 @@ CELLS = {
     **{
         f"learning_d_alpha{alpha:g}": Cell(
             f"D with learning rate 1e-4, α = {alpha:g}",
-            _T1 | {"optimizer.learning_rate_d": 1e-4, "objective.alpha": alpha},
+            _LEARNING_D | {"objective.alpha": alpha},
         )
         for alpha in (0.01, 0.05, 0.2)
     },
     # At the learning rate of the paper, D does not learn what to make of X.
     "real_smoothed": Cell(
         "D with learning rate 1e-4, X with the values of p",
-        _T1 | {"optimizer.learning_rate_d": 1e-4, "objective.real": "matched"},
+        _LEARNING_D | {"objective.real": "matched"},
+    ),
+    "adv_dcgan": Cell(
+        "Adversary dcgan (not saturating)",
+        _LEARNING_D | {"objective.adversary": "dcgan"},
+    ),
+    "adv_minimax": Cell(
+        "Adversary minimax (saturating)",
+        _LEARNING_D | {"objective.adversary": "minimax"},
+    ),
+    "adv_hinge": Cell(
+        "Adversary hinge, D with spectral normalization",
+        _LEARNING_D
+        | {"objective.adversary": "hinge", "model.discriminator": "dcgan_sn"},
+    ),
+    "adv_wgan": Cell(
+        "Adversary wgan, weight clipping",
+        _WGAN
+        | {
+            "objective.adversary": "wgan",
+            "optimizer.discriminator": "rmsprop",
+            "optimizer.learning_rate_d": 5e-5,
+        },
+    ),
+    "adv_wgan_gp": Cell("Adversary wgan_gp", _WGAN),
+    "d_sn": Cell(
+        "lsgan, D with spectral normalization",
+        _LEARNING_D | {"model.discriminator": "dcgan_sn"},
+    ),
+    "d_fcn": Cell(
+        "Adversary dcgan, a confidence per pixel",
+        _LEARNING_D | {"objective.adversary": "dcgan", "model.discriminator": "fcn"},
+    ),
+    "d_conditional": Cell(
+        "lsgan, D sees the image", _LEARNING_D | {"objective.conditional": True}
     ),
     **{
         f"t{temperature:g}_rate{factor:g}": Cell(
@@ -182,6 +226,22 @@ TABLES = {
             "real_smoothed",
         ),
     ),
+    "adversaries": Table(
+        "Adversarial objectives and discriminators",
+        (
+            "baseline",
+            "learning_d",
+            "adv_dcgan",
+            "adv_minimax",
+            "adv_hinge",
+            "adv_wgan",
+            "adv_wgan_gp",
+            "d_sn",
+            "d_fcn",
+            "d_conditional",
+            "real_smoothed",
+        ),
+    ),
     "regularizers": Table(
         "Other regularizers, without D",
         (
@@ -231,6 +291,13 @@ CONTRASTS = (
     Contrast("Does dropout before the score help?", "score_dropout", "baseline"),
     Contrast("Does a D that learns help?", "learning_d", "baseline"),
     Contrast("Does it learn more than sharpness?", "real_smoothed", "learning_d"),
+    Contrast("Is dcgan better than lsgan?", "adv_dcgan", "learning_d"),
+    Contrast("Does saturation harm?", "adv_minimax", "adv_dcgan"),
+    Contrast("Is wgan_gp better than wgan?", "adv_wgan_gp", "adv_wgan"),
+    Contrast("Does spectral normalization help?", "d_sn", "learning_d"),
+    Contrast("Is the hinge better than lsgan?", "adv_hinge", "d_sn"),
+    Contrast("Does a confidence per pixel help?", "d_fcn", "adv_dcgan"),
+    Contrast("Does it help if D sees the image?", "d_conditional", "learning_d"),
 )
 """The planned comparisons, for the cells that a sweep has."""
 

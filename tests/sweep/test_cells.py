@@ -33,8 +33,10 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         config = cells.configure(demo_config, cell, seed=0)
         hyper = builders.hyperparameters(config, Plan(2, 1, 1))._asdict()
         hyper.pop("schedule")
-        hyper["mask_void"] = config.objective.mask_void
-        hyper["real"] = config.objective.real
+        for field in ("adversary", "conditional", "critic_steps", "mask_void", "real"):
+            hyper[field] = config.objective[field]
+        hyper["d"] = config.model.discriminator
+        hyper["optimizer_d"] = config.optimizer.discriminator
         hyper["score_dropout"] = config.model.score_dropout
         if not hyper["alpha"]:  # without D these have no effect
             hyper |= {"temperature_adv": None, "temperature_d": None}
@@ -66,6 +68,13 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         ("score_dropout", "baseline"): {"score_dropout"},
         ("learning_d", "baseline"): without_d | {"learning_rate_d"},
         ("real_smoothed", "learning_d"): {"real"},
+        ("adv_dcgan", "learning_d"): {"adversary"},
+        ("adv_minimax", "adv_dcgan"): {"adversary"},
+        ("adv_wgan_gp", "adv_wgan"): {"adversary", "optimizer_d", "learning_rate_d"},
+        ("d_sn", "learning_d"): {"d"},
+        ("adv_hinge", "d_sn"): {"adversary"},
+        ("d_fcn", "adv_dcgan"): {"d"},
+        ("d_conditional", "learning_d"): {"conditional"},
     }
 
 
