@@ -47,7 +47,8 @@ def get_config() -> ConfigDict:
     config.model.pretrained = "vgg16.tv_in1k"  # ImageNet weights; "": none
     config.model.pretrained_missing = ()  # prefixes of tensors that the file may lack
     config.model.freeze_batch_norm = "none"  # or statistics, all (scale and shift too)
-    config.model.score_dropout = 0.0  # ResNets: rate of the dropout before the score
+    config.model.dropout = config_dict.placeholder(float)  # rate; FCN-8s: else 0.5
+    config.model.drop_connect = 0.0  # rate of the dropped weights: fc6, fc7, scores
     config.model.discriminator = "dcgan"  # or dcgan_sn, dcgan_ln, fcn
 
     config.objective = ConfigDict()
@@ -62,6 +63,11 @@ def get_config() -> ConfigDict:
     config.objective.conditional = False  # D sees the image too
     config.objective.real = "one_hot"  # X in L_D; matched: with the values of p_{T_D}
     config.objective.label_smoothing = 0.0  # ε: uniform part of the targets of L_seg
+    config.objective.class_weights = "none"  # inverse, median, effective, given
+    config.objective.given_class_weights = ()  # one for each class
+    config.objective.hard_pixels = 1.0  # OHEM: L_seg is over this part of an image
+    config.objective.temperature_schedule = "constant"  # of T_G; or linear, cosine
+    config.objective.temperature_end = 1.0  # T_G at the end of the schedule
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate_g = 5e-3  # of the segmenter: SGD
@@ -70,6 +76,7 @@ def get_config() -> ConfigDict:
     config.optimizer.discriminator = "adam"  # or adam_no_momentum, rmsprop
     config.optimizer.momentum = 0.9  # of SGD
     config.optimizer.weight_decay = 0.0  # λ (eq. 1), of the segmenter's kernels
+    config.optimizer.l1 = 0.0  # weight of Σ |W| of the same kernels
     config.optimizer.warmup_epochs = 5  # linear warm-up of both learning rates
     config.optimizer.cycles = 1  # cosine decays to 0; above 1: with restarts
 

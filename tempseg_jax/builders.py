@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Num, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
 from tempseg_jax import mesh, optim, precision, steps, train_state
 from tempseg_jax.adversaries import ADVERSARIES
-from tempseg_jax.data import catalog, pipeline, tile_preparation
+from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
 from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
-from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
+from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS, with_field
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
 from tempseg_jax.plan import Plan
@@ -60,8 +60,10 @@ def build_objective(
         segmenter,
         config,
         freeze_batch_norm="none",
-        score_dropout=0.0,
+        dropout=None,
+        drop_connect=0.0,
     )
+    _check_accumulation(config)
     discriminator = None
     if config.objective.alpha:
         _check_penalty(config)
@@ -76,6 +78,10 @@ def build_objective(
         smooth_labels=config.objective.label_smoothing > 0,
         conditional=config.objective.conditional,
         discriminator_optimizer=config.optimizer.discriminator,
+        class_weights=config.objective.class_weights != "none",
+        hard_pixels=float(config.objective.hard_pixels),
+        l1=config.optimizer.l1 > 0,
+        scheduled_temperature=config.objective.temperature_schedule != "constant",
     )
 
 
@@ -91,9 +97,9 @@ def _check_penalty(config: ConfigDict) -> None:
 
 
 def _with_training_options(
-    segmenter: nn.Module, config: ConfigDict, **defaults: str | float
+    segmenter: nn.Module, config: ConfigDict, **defaults: str | float | None
 ) -> nn.Module:
-    """Set fields of the network that prediction does not need, so not all have them.
+    """Set fields that not all networks have, in the network and in its backbone.
 
     Raises:
         ValueError: If the config sets a field that the network does not have.
@@ -102,13 +108,24 @@ def _with_training_options(
         value = config.model[field]
         if value == default:
             continue
-        if not hasattr(segmenter, field):
+        changed = with_field(segmenter, field, value)
+        if changed is None:
             raise ValueError(
                 f"model.{field}: {value!r} is not supported by model.name="
-                f"{config.model.name!r}, only by the ResNets; set it to {default!r}"
+                f"{config.model.name!r}, which has no such field; set it to {default!r}"
             )
-        segmenter = segmenter.clone(**{field: value})
+        segmenter = changed
     return segmenter
+
+
+def _check_accumulation(config: ConfigDict) -> None:
+    objective = config.objective
+    for field, off in (("class_weights", "none"), ("hard_pixels", 1.0)):
+        if config.accumulate > 1 and objective[field] != off:
+            raise ValueError(
+                f"objective.{field}: {objective[field]!r} needs the whole batch at "
+                f"once; set it to {off!r}, or accumulate to 1"
+            )
 
 
 def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
@@ -158,8 +175,18 @@ def _check_head_rate(config: ConfigDict, params: PyTree) -> None:
         )
 
 
-def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
+def hyperparameters(
+    config: ConfigDict,
+    plan: Plan,
+    *,
+    class_weights: Float[np.ndarray, "k"] | None = None,
+) -> steps.Hyperparameters:
     """Return the numbers that the training step traces.
+
+    Args:
+        config: The config of the run.
+        plan: Its length in steps.
+        class_weights: The result of `load_class_weights`.
 
     Raises:
         ValueError: If the warm-up leaves too few steps for the cosine cycles.
@@ -179,22 +206,75 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
         head_rate=optimizer.head_rate,
-        temperature_seg=training_temperature(config),
+        temperature_seg=objective.temperature_g
+        if objective.temperature_seg is None
+        else objective.temperature_seg,
         temperature_adv=objective.temperature_g
         if objective.temperature_adv is None
         else objective.temperature_adv,
         temperature_d=objective.temperature_d,
         alpha=objective.alpha,
         label_smoothing=objective.label_smoothing,
+        class_weights=1.0 if class_weights is None else class_weights,
+        l1=optimizer.l1,
+        temperature_schedule=_temperature_schedule(config, plan),
     )
 
 
-def training_temperature(config: ConfigDict) -> float:
-    """Return T_G in L_seg, at which the calibration is measured."""
+def _temperature_schedule(
+    config: ConfigDict, plan: Plan
+) -> float | Float[np.ndarray, "n"]:
     objective = config.objective
+    if objective.temperature_schedule == "constant":
+        return 1.0
+    values = optim.temperature_schedule(
+        objective.temperature_schedule,
+        start=objective.temperature_g,
+        end=objective.temperature_end,
+        steps=plan.steps,
+    )
+    return np.pad(values, (0, -plan.steps % SCHEDULE_BLOCK), mode="edge")
+
+
+def load_class_weights(
+    config: ConfigDict, split: catalog.Split
+) -> Float[np.ndarray, "k"] | None:
+    """Return the class weights of L_seg; None if there are none.
+
+    They are computed from the pixels of the training images (`data.train_fraction` of
+    them), which are counted once and stored with the prepared dataset.
+
+    Args:
+        config: The config of the run.
+        split: The result of `load_training_split`.
+
+    Raises:
+        ValueError: If the config gives weights, but not one for each class.
+    """
+    name, given = config.objective.class_weights, config.objective.given_class_weights
+    if name == "given":
+        weights = np.array(given, np.float32)
+        if weights.shape != (len(split.class_names),) or not np.all(weights >= 0):
+            raise ValueError(
+                f"objective.given_class_weights: {tuple(given)} are not "
+                f"{len(split.class_names)} numbers of at least 0; give one for each of "
+                f"{', '.join(split.class_names)}"
+            )
+        return weights
+    if name == "none":
+        return None
+    counts = class_pixels.count(load_split(config, config.data.train_split))
+    return class_pixels.CLASS_WEIGHTS[name](class_pixels.of_subset(counts, split))
+
+
+def training_temperature(config: ConfigDict) -> float:
+    """Return T_G in L_seg at the end, at which the calibration is measured."""
+    objective = config.objective
+    end = objective.temperature_end / objective.temperature_g
+    factor = 1.0 if objective.temperature_schedule == "constant" else end
     if objective.temperature_seg is not None:
-        return objective.temperature_seg
-    return objective.temperature_g
+        return factor * objective.temperature_seg
+    return factor * objective.temperature_g
 
 
 def abstract_state(config: ConfigDict, objective: Objective) -> TrainState:
@@ -270,6 +350,7 @@ def describe_model(
     return {
         "name": config.model.name,
         "width": config.model.width,
+        "drop_connect": config.model.drop_connect,
         "num_classes": segmenter.num_classes,
         "discriminator": None
         if objective.discriminator is None

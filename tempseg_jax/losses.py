@@ -186,3 +186,7 @@ class Objective:
     smooth_labels: bool = False  # L_seg is the `smoothed_cross_entropy`
     conditional: bool = False  # D sees the image too (Isola et al. 2017)
     discriminator_optimizer: str = "adam"  # a key of optim.DISCRIMINATOR_OPTIMIZERS
+    class_weights: bool = False  # L_seg weights the pixels of each class
+    hard_pixels: float = 1.0  # the fraction of the pixels that L_seg counts
+    l1: bool = False  # the segmenter's kernels have an L1 penalty
+    scheduled_temperature: bool = False  # T_G changes in training

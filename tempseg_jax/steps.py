@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import losses, optim
 from tempseg_jax.adversaries import mean_over_labeled
+from tempseg_jax.balanced_loss import balanced_cross_entropy
 from tempseg_jax.losses import Objective
 from tempseg_jax.optim import (
     Gradients,
@@ -39,6 +40,9 @@ class Hyperparameters(NamedTuple):
     temperature_d: Scalar  # T_D
     alpha: Scalar  # α
     label_smoothing: Scalar  # ε in L_seg; used only with `Objective.smooth_labels`
+    class_weights: PyTree = 1.0  # Float[Array, "k"]: used only with the objective's
+    l1: Scalar = 0.0  # weight of Σ |W|; used only with `Objective.l1`
+    temperature_schedule: PyTree = 1.0  # Float[Array, "n"]: a factor on T_G, by step
 
 
 def train_step(
@@ -53,6 +57,7 @@ def train_step(
     If `critic_steps` is above 1, D is then updated again on the same images and class
     maps, and the metrics of D are those of its last update.
     """
+    hyper = at_step(state, hyper, objective)
     key = step_key(state, hyper)
     gradients, logits, metrics = compute_gradients(
         state, batch, hyper, key=key, seg_weight=1.0, objective=objective
@@ -79,6 +84,19 @@ def train_step(
 def step_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
     """Return the random key of this step; it depends only on the seed and the step."""
     return jax.random.fold_in(jax.random.key(hyper.seed), state.step)
+
+
+def at_step(
+    state: TrainState, hyper: Hyperparameters, objective: Objective
+) -> Hyperparameters:
+    """Return the hyperparameters of this step: T_G may have a schedule."""
+    if not objective.scheduled_temperature:
+        return hyper
+    factor = hyper.temperature_schedule[state.step]
+    return hyper._replace(
+        temperature_seg=factor * hyper.temperature_seg,
+        temperature_adv=factor * hyper.temperature_adv,
+    )
 
 
 def learning_rates(
@@ -145,6 +163,7 @@ def apply_updates(
         head_rate=hyper.head_rate,
         momentum=hyper.momentum,
         weight_decay=hyper.weight_decay,
+        l1=hyper.l1 if objective.l1 else None,
     )
     metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
     discriminator = None
@@ -271,7 +290,16 @@ def segmentation_loss(
     hyper: Hyperparameters,
     objective: Objective,
 ) -> Float[Array, ""]:
-    """L_seg (eq. 1), with smoothed labels if the objective says so."""
+    """L_seg (eq. 1), with smoothed labels, class weights or OHEM if they are on."""
+    if objective.class_weights or objective.hard_pixels < 1:
+        return balanced_cross_entropy(
+            logits,
+            batch["label"],
+            temperature=hyper.temperature_seg,
+            smoothing=hyper.label_smoothing if objective.smooth_labels else 0.0,
+            class_weights=hyper.class_weights if objective.class_weights else 1.0,
+            hard_pixels=objective.hard_pixels,
+        )
     if objective.smooth_labels:
         return losses.smoothed_cross_entropy(
             logits,

@@ -75,7 +75,10 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
     tiles = builders.load_tiles(config, train_split)
     plan = Plan.of(config, images=len(train_split.examples))
     devices = mesh.data_mesh(batch_size=micro_batch_size(config))
-    hyper = mesh.replicate(builders.hyperparameters(config, plan), devices)
+    hyper = builders.hyperparameters(
+        config, plan, class_weights=builders.load_class_weights(config, train_split)
+    )
+    hyper = mesh.replicate(hyper, devices)
     checkpoints = Checkpoints(folder)
     objective, state, model = _first_state(
         config,

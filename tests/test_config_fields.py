@@ -149,7 +149,7 @@ def test_a_number_out_of_range_is_refused_with_the_name_of_its_field(
         ("data.name", "imagenet", "cityscapes, folder, scenes, voc"),
         ("model.name", "fcn16s", "fcn8s, resnet50"),
         ("model.discriminator", "patchgan", "dcgan"),
-        ("objective.adversary", "began", "dcgan, lsgan"),
+        ("objective.adversary", "began", "dcgan, hinge, lsgan"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_allowed_ones(field, value, choices):

@@ -116,11 +116,13 @@ def _lower(config: ConfigDict, *, num_classes: int, devices: Mesh) -> Any:
     objective = builders.build_objective(config, num_classes=num_classes)
     state = builders.abstract_state(config, objective)
     number = jax.ShapeDtypeStruct((), jnp.float32)
+    by_step = jax.ShapeDtypeStruct((builders.SCHEDULE_BLOCK,), jnp.float32)
     hyper = steps.Hyperparameters(
         **dict.fromkeys(steps.Hyperparameters._fields, number)
         | {
             "seed": jax.ShapeDtypeStruct((), jnp.int32),
-            "schedule": jax.ShapeDtypeStruct((builders.SCHEDULE_BLOCK,), jnp.float32),
+            "schedule": by_step,
+            "temperature_schedule": by_step,
         }
     )
     size, count = config.data.crop_size, config.data.batch_size

@@ -22,6 +22,7 @@ __all__ = [
     "resnet50",
     "resnet50_c4",
     "resnet50_v15",
+    "with_field",
 ]
 
 
@@ -75,6 +76,19 @@ def resnet50_v15(
 ) -> nn.Module:
     """ResNet-50 as in torchvision and timm, for weight files in their format."""
     return ResNet50(num_classes, preprocessing, True, width, dtype, remat)
+
+
+def with_field(segmenter: nn.Module, field: str, value: object) -> nn.Module | None:
+    """Return the network with another value of a field, also in its backbone.
+
+    Returns:
+        None if neither of them has the field.
+    """
+    backbone = getattr(segmenter, "backbone", None)
+    changes = {field: value} if hasattr(segmenter, field) else {}
+    if hasattr(backbone, field):
+        changes["backbone"] = backbone.clone(**{field: value})
+    return segmenter.clone(**changes) if changes else None
 
 
 SEGMENTERS = {

@@ -20,7 +20,9 @@ class Cell(NamedTuple):
     """One setting of the ablation study, trained once with each seed."""
 
     title: str  # in the rows of the report's tables
-    overrides: dict[str, float | bool | str | Times | None]  # values of config fields
+    overrides: dict[
+        str, float | int | bool | str | Times | None
+    ]  # values of config fields
 
 
 class Contrast(NamedTuple):
@@ -114,9 +116,36 @@ CELLS = {
         "Label smoothing 0.1, without D",
         _SUPERVISED | {"objective.label_smoothing": 0.1},
     ),
-    "score_dropout": Cell(
-        "Dropout 0.5 before the score, without D",
-        _SUPERVISED | {"model.score_dropout": 0.5},
+    "dropout0": Cell("No dropout, without D", _SUPERVISED | {"model.dropout": 0.0}),
+    "dropout0.5": Cell("Dropout 0.5, without D", _SUPERVISED | {"model.dropout": 0.5}),
+    "drop_connect": Cell(
+        "DropConnect 0.5 in place of dropout, without D",
+        _SUPERVISED | {"model.dropout": 0.0, "model.drop_connect": 0.5},
+    ),
+    "l1": Cell("L1 penalty 1e-6, without D", _SUPERVISED | {"optimizer.l1": 1e-6}),
+    **{
+        f"weights_{name}": Cell(
+            f"Class weights: {title}, without D",
+            _SUPERVISED | {"objective.class_weights": name},
+        )
+        for name, title in (
+            ("inverse", "inverse frequency"),
+            ("median", "median frequency"),
+            ("effective", "effective number"),
+        )
+    },
+    "ohem": Cell(
+        "The hardest quarter of the pixels, without D",
+        _SUPERVISED | {"objective.hard_pixels": 0.25},
+    ),
+    "cosine_t": Cell(
+        "T_G from 0.5 to 1 by a cosine, without D",
+        _SUPERVISED
+        | {
+            "objective.temperature_g": 0.5,
+            "objective.temperature_schedule": "cosine",
+            "objective.temperature_end": 1.0,
+        },
     ),
     **{
         f"learning_d_alpha{alpha:g}": Cell(
@@ -250,7 +279,15 @@ TABLES = {
             "head_rate4",
             "label_smoothing",
             "lambda5e-4",
-            "score_dropout",
+            "l1",
+            "dropout0",
+            "dropout0.5",
+            "drop_connect",
+            "weights_inverse",
+            "weights_median",
+            "weights_effective",
+            "ohem",
+            "cosine_t",
         ),
     ),
     "grid": Table(
@@ -288,7 +325,13 @@ CONTRASTS = (
     ),
     Contrast("Does label smoothing help?", "label_smoothing", "baseline"),
     Contrast("Does weight decay help?", "lambda5e-4", "baseline"),
-    Contrast("Does dropout before the score help?", "score_dropout", "baseline"),
+    Contrast("Does an L1 penalty help?", "l1", "baseline"),
+    Contrast("Does dropout help?", "dropout0.5", "dropout0"),
+    Contrast("Does DropConnect help?", "drop_connect", "dropout0"),
+    Contrast("Do weights by inverse frequency help?", "weights_inverse", "baseline"),
+    Contrast("Do weights by median frequency help?", "weights_median", "baseline"),
+    Contrast("Do weights by effective number help?", "weights_effective", "baseline"),
+    Contrast("Does training on the hardest pixels help?", "ohem", "baseline"),
     Contrast("Does a D that learns help?", "learning_d", "baseline"),
     Contrast("Does it learn more than sharpness?", "real_smoothed", "learning_d"),
     Contrast("Is dcgan better than lsgan?", "adv_dcgan", "learning_d"),
@@ -354,7 +397,7 @@ def choose(config: ConfigDict, tables: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(trained_as(config, cell) for cell in cells))
 
 
-def _value(config: ConfigDict, cell: str, name: str) -> float | bool | str | None:
+def _value(config: ConfigDict, cell: str, name: str) -> float | int | bool | str | None:
     """Return the value of a field in the config of a cell."""
     section, field = name.split(".")
     own, overrides = config[section][field], CELLS[cell].overrides

@@ -36,18 +36,25 @@ CONFIG_UPGRADES = {
             "model.freeze_batch_norm": "none",
             "model.pretrained_missing": (),
             "model.remat": False,
-            "model.score_dropout": 0.0,
+            "model.drop_connect": 0.0,
+            "model.dropout": None,
             "objective.adversary": "lsgan",
+            "objective.class_weights": "none",
             "objective.conditional": False,
             "objective.critic_steps": 1,
+            "objective.given_class_weights": (),
+            "objective.hard_pixels": 1.0,
             "objective.label_smoothing": 0.0,
             "objective.mask_void": True,
             "objective.real": "one_hot",
             "objective.temperature_adv": None,
+            "objective.temperature_end": 1.0,
+            "objective.temperature_schedule": "constant",
             "objective.temperature_seg": None,
             "optimizer.cycles": 1,
             "optimizer.discriminator": "adam",
             "optimizer.head_rate": 1.0,
+            "optimizer.l1": 0.0,
             "optimizer.weight_decay": 0.0,
         },
     )
@@ -61,7 +68,7 @@ value with which an older run computes the same as before.
 MODEL_UPGRADES = {
     1: Upgrade(
         renamed={},
-        defaults={},
+        defaults={"drop_connect": 0.0},
         # Format 1 has only whether there is a discriminator, of the one architecture.
         values={"discriminator": {True: "dcgan", False: None}},
     )
