@@ -61,13 +61,19 @@ def get_config() -> ConfigDict:
     config.objective.temperature_adv = config_dict.placeholder(float)  # L_adv; else T_G
     config.objective.mask_void = True  # void pixels are zero in the input of D
     config.objective.conditional = False  # D sees the image too
-    config.objective.real = "one_hot"  # X in L_D; matched: with the values of p_{T_D}
+    config.objective.real = "one_hot"  # X in L_D; matched: values of p; or teacher
     config.objective.label_smoothing = 0.0  # ε: uniform part of the targets of L_seg
     config.objective.class_weights = "none"  # inverse, median, effective, given
     config.objective.given_class_weights = ()  # one for each class
     config.objective.hard_pixels = 1.0  # OHEM: L_seg is over this part of an image
     config.objective.temperature_schedule = "constant"  # of T_G; or linear, cosine
     config.objective.temperature_end = 1.0  # T_G at the end of the schedule
+
+    config.distill = ConfigDict()
+    config.distill.teacher = ""  # workdir of a trained run with the same classes
+    config.distill.weight = 1.0  # of T² KL(teacher ‖ segmenter), mean over pixels
+    config.distill.temperature = 1.0  # T: divides both logits
+    config.distill.pairwise = 0.0  # weight of the affinities between positions
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate_g = 5e-3  # of the segmenter: SGD

@@ -4,6 +4,7 @@ Every function here takes the whole config. Lower modules, except `plan`, take p
 arguments.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,7 @@ def build_objective(
         drop_connect=0.0,
     )
     _check_accumulation(config)
+    _check_teacher(config)
     discriminator = None
     if config.objective.alpha:
         _check_penalty(config)
@@ -116,6 +118,31 @@ def _with_training_options(
             )
         segmenter = changed
     return segmenter
+
+
+def _check_teacher(config: ConfigDict) -> None:
+    if config.distill.teacher:
+        return
+    if config.objective.real == "teacher" or config.distill.pairwise:
+        field = "distill.pairwise" if config.distill.pairwise else "objective.real"
+        raise ValueError(
+            f"distill.teacher: empty, but {field} needs a teacher; give the workdir of "
+            "a trained run"
+        )
+
+
+def with_teacher(
+    config: ConfigDict,
+    objective: Objective,
+    hyper: steps.Hyperparameters,
+    *,
+    teacher: nn.Module,
+    variables: PyTree,
+) -> tuple[Objective, steps.Hyperparameters]:
+    """Return both with a trained segmenter to distill."""
+    pairwise = config.distill.pairwise > 0
+    objective = dataclasses.replace(objective, teacher=teacher, pairwise=pairwise)
+    return objective, hyper._replace(teacher=variables)
 
 
 def _check_accumulation(config: ConfigDict) -> None:
@@ -217,6 +244,9 @@ def hyperparameters(
         label_smoothing=objective.label_smoothing,
         class_weights=1.0 if class_weights is None else class_weights,
         l1=optimizer.l1,
+        distill_weight=config.distill.weight,
+        distill_temperature=config.distill.temperature,
+        pairwise_weight=config.distill.pairwise,
         temperature_schedule=_temperature_schedule(config, plan),
     )
 

@@ -71,6 +71,9 @@ RANGES = {
     "objective.temperature_d": Range(above=0),
     "objective.temperature_seg": Range(above=0),
     "objective.temperature_adv": Range(above=0),
+    "distill.weight": Range(at_least=0),
+    "distill.temperature": Range(above=0),
+    "distill.pairwise": Range(at_least=0),
     "optimizer.learning_rate_g": Range(at_least=0),
     "optimizer.head_rate": Range(above=0),
     "optimizer.learning_rate_d": Range(at_least=0),
@@ -123,6 +126,7 @@ OTHER_FIELDS = (
     "objective.conditional",
     "objective.given_class_weights",
     "objective.mask_void",
+    "distill.teacher",
 )
 """The remaining fields, which only have to be present."""
 

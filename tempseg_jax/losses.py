@@ -152,8 +152,11 @@ def one_hot_with_values_of(
     return jnp.where((labels != IGNORE_LABEL)[..., None], values, 0)
 
 
-REAL_MAPS = ("one_hot", "matched")
-"""The values of `objective.real`."""
+REAL_MAPS = ("one_hot", "matched", "teacher")
+"""The values of `objective.real`: what D sees as X.
+
+`matched` is `one_hot_with_values_of` p_{T_D}, and `teacher` is p_{T_D} of the teacher.
+"""
 
 
 def visible_to_discriminator(
@@ -182,7 +185,7 @@ class Objective:
     adversary: Adversary
     critic_steps: int  # updates of D per update of G
     mask_void: bool  # whether p is set to zero at void pixels before D sees it
-    real: str = "one_hot"  # X as D sees it; matched: `one_hot_with_values_of` p_{T_D}
+    real: str = "one_hot"  # X as D sees it, a value of REAL_MAPS
     smooth_labels: bool = False  # L_seg is the `smoothed_cross_entropy`
     conditional: bool = False  # D sees the image too (Isola et al. 2017)
     discriminator_optimizer: str = "adam"  # a key of optim.DISCRIMINATOR_OPTIMIZERS
@@ -190,3 +193,5 @@ class Objective:
     hard_pixels: float = 1.0  # the fraction of the pixels that L_seg counts
     l1: bool = False  # the segmenter's kernels have an L1 penalty
     scheduled_temperature: bool = False  # T_G changes in training
+    teacher: nn.Module | None = None  # a trained segmenter, for distillation
+    pairwise: bool = False  # distill the affinity of pairs of positions, too

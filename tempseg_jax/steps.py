@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from tempseg_jax import losses, optim
+from tempseg_jax import distillation, losses, optim
 from tempseg_jax.adversaries import mean_over_labeled
 from tempseg_jax.balanced_loss import balanced_cross_entropy
 from tempseg_jax.losses import Objective
@@ -43,6 +43,17 @@ class Hyperparameters(NamedTuple):
     class_weights: PyTree = 1.0  # Float[Array, "k"]: used only with the objective's
     l1: Scalar = 0.0  # weight of Σ |W|; used only with `Objective.l1`
     temperature_schedule: PyTree = 1.0  # Float[Array, "n"]: a factor on T_G, by step
+    teacher: PyTree = None  # the teacher's variables
+    distill_weight: Scalar = 0.0  # of the KL divergence from the teacher
+    distill_temperature: Scalar = 1.0  # T in it
+    pairwise_weight: Scalar = 0.0  # of the distillation of affinities
+
+
+class Teacher(NamedTuple):
+    """What the teacher makes of a batch."""
+
+    logits: Float[Array, "b h w k"]
+    features: Array | None  # of its last layer before the scores; only for `pairwise`
 
 
 def train_step(
@@ -131,8 +142,15 @@ def compute_gradients(
         The gradients of G and of D (None without a discriminator), G's logits, and the
         losses.
     """
+    teacher = run_teacher(batch, hyper, objective)
     gradients_g, logits, metrics = _segmenter_gradients(
-        state, batch, hyper, key=key, seg_weight=seg_weight, objective=objective
+        state,
+        batch,
+        hyper,
+        teacher=teacher,
+        key=key,
+        seg_weight=seg_weight,
+        objective=objective,
     )
     if objective.discriminator is None:
         return (gradients_g, None), logits, metrics
@@ -141,6 +159,7 @@ def compute_gradients(
         batch,
         logits,
         hyper,
+        teacher=teacher,
         key=jax.random.fold_in(key, 0),
         objective=objective,
     )
@@ -202,11 +221,13 @@ def _segmenter_gradients(
     batch: Batch,
     hyper: Hyperparameters,
     *,
+    teacher: Teacher | None,
     key: PRNGKeyArray,
     seg_weight: Scalar,
     objective: Objective,
 ) -> tuple[Gradients, Float[Array, "b h w k"], Metrics]:
     """Return the gradient of L_G (eq. 5), with D's current parameters."""
+    collections = ["batch_stats"] + ["intermediates"] * objective.pairwise
 
     def loss_g(params):
         """L_G = L_seg + α L_adv (eq. 5)."""
@@ -215,7 +236,7 @@ def _segmenter_gradients(
             batch["image"],
             train=True,
             rngs={"dropout": key},
-            mutable=["batch_stats"],
+            mutable=collections,
         )
         loss_seg = seg_weight * segmentation_loss(logits, batch, hyper, objective)
         loss, metrics = loss_seg, {"loss_seg": loss_seg}
@@ -227,10 +248,51 @@ def _segmenter_gradients(
             loss_adv = objective.adversary.segmenter(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
+        if teacher is not None:
+            distilled, named = _distill(
+                logits, updated, teacher, batch, hyper, seg_weight, objective
+            )
+            loss, metrics = loss + distilled, metrics | named
         batch_stats = updated.get("batch_stats", {})
         return loss, (batch_stats, logits, {"loss": loss, **metrics})
 
     return differentiate(loss_g, state.segmenter)
+
+
+def run_teacher(
+    batch: Batch, hyper: Hyperparameters, objective: Objective
+) -> Teacher | None:
+    """Return the teacher's outputs in evaluation mode; None without a teacher."""
+    if objective.teacher is None:
+        return None
+    logits, updated = objective.teacher.apply(
+        hyper.teacher, batch["image"], train=False, mutable=["intermediates"]
+    )
+    features = updated["intermediates"]["features"][0] if objective.pairwise else None
+    return Teacher(jax.lax.stop_gradient(logits), features)
+
+
+def _distill(
+    logits: Float[Array, "b h w k"],
+    updated: PyTree,
+    teacher: Teacher,
+    batch: Batch,
+    hyper: Hyperparameters,
+    seg_weight: Scalar,
+    objective: Objective,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Return the terms of L_G that distill the teacher, weighted and by name."""
+    mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))
+    kl = seg_weight * distillation.distillation_loss(
+        logits, teacher.logits, mask=mask, temperature=hyper.distill_temperature
+    )
+    loss, metrics = hyper.distill_weight * kl, {"loss_distill": kl}
+    if objective.pairwise:
+        features = updated["intermediates"]["features"][0]
+        pairs = distillation.pairwise_loss(features, teacher.features)
+        loss += hyper.pairwise_weight * pairs
+        metrics["loss_pairwise"] = pairs
+    return loss, metrics
 
 
 def _discriminator_gradients(
@@ -239,6 +301,7 @@ def _discriminator_gradients(
     logits: Float[Array, "b h w k"],
     hyper: Hyperparameters,
     *,
+    teacher: Teacher | None,
     key: PRNGKeyArray,
     objective: Objective,
 ) -> tuple[Gradients, Metrics]:
@@ -252,6 +315,8 @@ def _discriminator_gradients(
     fake = fake_map(logits, batch, hyper.temperature_d, objective)
     if objective.real == "matched":
         real = losses.one_hot_with_values_of(fake, batch["label"])
+    elif objective.real == "teacher":
+        real = fake_map(teacher.logits, batch, hyper.temperature_d, objective)
     else:
         real = losses.one_hot(batch["label"], num_classes=logits.shape[-1])
 
@@ -323,6 +388,9 @@ def _further_critic_steps(
     objective: Objective,
 ) -> tuple[Player, Metrics]:
     """Update D `critic_steps` - 1 more times; return the metrics of the last update."""
+    teacher = (
+        run_teacher(batch, hyper, objective) if objective.real == "teacher" else None
+    )
 
     def critic_step(player: Player, i: Int[Array, ""]) -> tuple[Player, Metrics]:
         gradients, metrics = _discriminator_gradients(
@@ -330,6 +398,7 @@ def _further_critic_steps(
             batch,
             logits,
             hyper,
+            teacher=teacher,
             key=jax.random.fold_in(key, i),
             objective=objective,
         )

@@ -20,7 +20,8 @@ from tempseg_jax import (
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, save_pictures, score, table
-from tempseg_jax.inference import sliding_window
+from tempseg_jax.inference import predictor, sliding_window
+from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.train_state import TrainState
@@ -78,7 +79,7 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
     hyper = builders.hyperparameters(
         config, plan, class_weights=builders.load_class_weights(config, train_split)
     )
-    hyper = mesh.replicate(hyper, devices)
+    teacher = _load_teacher(config, train_split)
     checkpoints = Checkpoints(folder)
     objective, state, model = _first_state(
         config,
@@ -88,6 +89,15 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
         devices=devices,
         allow_change=allow_change,
     )
+    if teacher is not None:
+        objective, hyper = builders.with_teacher(
+            config,
+            objective,
+            hyper,
+            teacher=teacher.segmenter,
+            variables=teacher.variables,
+        )
+    hyper = mesh.replicate(hyper, devices)
     if config.data.train_fraction < 1 and not jax.process_index():
         train_images.write(folder, (x["id"] for x in train_split.examples))
     first_step = int(state.step)
@@ -152,6 +162,25 @@ def train(config: ConfigDict, folder: str | Path, *, allow_change: bool) -> bool
                 "saved, and the same command resumes from it"
             )
     return interrupted
+
+
+def _load_teacher(config: ConfigDict, split: Split) -> Predictor | None:
+    """Return the best checkpoint of the teacher's run, in the precision of that run.
+
+    Raises:
+        FileNotFoundError: If the workdir has no checkpoint.
+        ValueError: If its classes are not those of the split.
+    """
+    if not config.distill.teacher:
+        return None
+    teacher = predictor.load(config.distill.teacher)
+    if teacher.class_names != tuple(split.class_names):
+        raise ValueError(
+            f"distill.teacher: {config.distill.teacher} was trained for the classes "
+            f"{', '.join(teacher.class_names)}, and {split.dataset} has "
+            f"{', '.join(split.class_names)}; give a run with the same classes"
+        )
+    return teacher
 
 
 def _first_state(

@@ -16,7 +16,7 @@ from tempseg_jax import builders, describe, train
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests import miniatures
-from tests.support import ROOT, load_config
+from tests.support import ROOT, load_config, save_teacher
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 DERIVED = sorted(set(CONFIGS) - {"fcn_voc"})
@@ -193,6 +193,9 @@ def test_every_config_takes_two_steps_when_shrunk(
     config.data.name = "scenes"
     config.data.options = {}
     config.data.train_split, config.data.val_split = "train", "val"
+    if config.distill.teacher:
+        config.distill.teacher = str(tmp_path / "teacher")
+        save_teacher(config, tmp_path / "teacher")
     train.train(config, tmp_path, allow_change=False)
     assert_trained(tmp_path)
 

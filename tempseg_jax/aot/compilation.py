@@ -113,6 +113,11 @@ def _mesh(card: Card, devices: int) -> Mesh:
 
 def _lower(config: ConfigDict, *, num_classes: int, devices: Mesh) -> Any:
     """Trace the jitted step of training with shapes in place of arrays."""
+    if config.distill.teacher:
+        raise ValueError(
+            f"distill.teacher: {config.distill.teacher}: a step with a teacher cannot "
+            "be compiled without its checkpoint; set it to ''"
+        )
     objective = builders.build_objective(config, num_classes=num_classes)
     state = builders.abstract_state(config, objective)
     number = jax.ShapeDtypeStruct((), jnp.float32)

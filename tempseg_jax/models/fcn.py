@@ -31,6 +31,7 @@ class FCN8s(nn.Module):
         h, w = image.shape[1:3]
         x = normalize_and_pad(image, self.preprocessing, multiple=32, dtype=self.dtype)
         features = self.backbone(x, train=train)
+        self.sow("intermediates", "features", features[32])  # for distillation
 
         def score(x: Array, name: str) -> Array:
             layer = score_layer(

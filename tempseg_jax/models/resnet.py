@@ -145,6 +145,7 @@ class ResNet50(nn.Module):
                     freeze_batch_norm=self.freeze_batch_norm,
                     name=f"stage{i}_block{j}",
                 )(x, train)
+        self.sow("intermediates", "features", x)  # for distillation
         if self.dropout:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         logits = score_layer(
