@@ -47,11 +47,12 @@ def get_config() -> ConfigDict:
     config.model.pretrained = "vgg16.tv_in1k"  # ImageNet weights; "": none
     config.model.pretrained_missing = ()  # prefixes of tensors that the file may lack
     config.model.freeze_batch_norm = "none"  # or statistics, all (scale and shift too)
-    config.model.score_dropout = 0.0  # ResNets: rate of the dropout before the score
-    config.model.discriminator = "dcgan"  # architecture: Radford et al. 2016
+    config.model.dropout = config_dict.placeholder(float)  # rate; FCN-8s: else 0.5
+    config.model.drop_connect = 0.0  # rate of the dropped weights: fc6, fc7, scores
+    config.model.discriminator = "dcgan"  # or dcgan_sn, dcgan_ln, fcn
 
     config.objective = ConfigDict()
-    config.objective.adversary = "lsgan"  # or dcgan (eq. 2)
+    config.objective.adversary = "lsgan"  # dcgan, minimax, hinge, wgan, wgan_gp
     config.objective.critic_steps = 1  # updates of D per step
     config.objective.alpha = 0.05  # weight of L_adv; 0: supervised, no discriminator
     config.objective.temperature_g = 0.5  # T_G: divides the logits in the losses of G
@@ -59,15 +60,29 @@ def get_config() -> ConfigDict:
     config.objective.temperature_seg = config_dict.placeholder(float)  # L_seg; else T_G
     config.objective.temperature_adv = config_dict.placeholder(float)  # L_adv; else T_G
     config.objective.mask_void = True  # void pixels are zero in the input of D
-    config.objective.real = "one_hot"  # X in L_D; matched: with the values of p_{T_D}
+    config.objective.conditional = False  # D sees the image too
+    config.objective.real = "one_hot"  # X in L_D; matched: values of p; or teacher
     config.objective.label_smoothing = 0.0  # ε: uniform part of the targets of L_seg
+    config.objective.class_weights = "none"  # inverse, median, effective, given
+    config.objective.given_class_weights = ()  # one for each class
+    config.objective.hard_pixels = 1.0  # OHEM: L_seg is over this part of an image
+    config.objective.temperature_schedule = "constant"  # of T_G; or linear, cosine
+    config.objective.temperature_end = 1.0  # T_G at the end of the schedule
+
+    config.distill = ConfigDict()
+    config.distill.teacher = ""  # workdir of a trained run with the same classes
+    config.distill.weight = 1.0  # of T² KL(teacher ‖ segmenter), mean over pixels
+    config.distill.temperature = 1.0  # T: divides both logits
+    config.distill.pairwise = 0.0  # weight of the affinities between positions
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate_g = 5e-3  # of the segmenter: SGD
     config.optimizer.head_rate = 1.0  # factor on learning_rate_g for the score layers
-    config.optimizer.learning_rate_d = 1e-7  # of the discriminator: Adam
+    config.optimizer.learning_rate_d = 1e-7  # of the discriminator
+    config.optimizer.discriminator = "adam"  # or adam_no_momentum, rmsprop
     config.optimizer.momentum = 0.9  # of SGD
     config.optimizer.weight_decay = 0.0  # λ (eq. 1), of the segmenter's kernels
+    config.optimizer.l1 = 0.0  # weight of Σ |W| of the same kernels
     config.optimizer.warmup_epochs = 5.0  # linear warm-up of both learning rates
     config.optimizer.cycles = 1  # cosine decays to 0; above 1: with restarts
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tempseg_jax import mesh, optim, precision, steps, train_state
-from tempseg_jax.losses import ADVERSARIES, Objective
+from tempseg_jax.adversaries import ADVERSARIES
+from tempseg_jax.losses import Objective
 from tempseg_jax.models import SEGMENTERS, Discriminator
 from tempseg_jax.models.flops import count_flops, count_parameters
 from tempseg_jax.models.preprocessing import TORCHVISION

@@ -7,7 +7,8 @@ r"""Prepare a dataset before training and report its content.
 The report lists image sizes, pixels and images per class, the share of void, and every
 problem file. The exit status is 1 if there are problem files. Training with the same
 dataset name, folder and options uses the prepared dataset. With --tiles, or if the
-config sets data.tiles, the training split is also stored as tiles.
+config sets data.tiles, the training split is also stored as tiles. If the config sets
+objective.class_weights, the pixels of each class are counted and stored, too.
 
 For images of your own, this looks at the masks and writes a config:
 
@@ -26,7 +27,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from tempseg_jax.cli import config_flag
-from tempseg_jax.data import inspection, pipeline, tile_preparation
+from tempseg_jax.data import class_pixels, inspection, pipeline, tile_preparation
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
 from tempseg_jax.data.problem_files import ON_ERROR
 from tempseg_jax.data.sources import folder_config, folder_survey
@@ -111,6 +112,12 @@ def main(argv: list[str]) -> int:
         tiles = tile_preparation.prepare(splits[0], on_error=arguments["on_error"])
         size = stored_bytes(tiles.folder)[1] / 1e9
         print(f"tiles of {names[0]}: {size:.2f} GB in {tiles.folder}")
+    if name := _class_weights():
+        counts = class_pixels.count(splits[0])
+        weights = class_pixels.CLASS_WEIGHTS[name](counts)
+        print(f"class weights of {names[0]}, {name}:")
+        for class_name, weight in zip(splits[0].class_names, weights, strict=True):
+            print(f"  {class_name}: {weight:.4g}")
     if _PREVIEW.value:
         batch = _batch(splits[0], tiles)
         picture = inspection.grid(batch, palette=splits[0].palette, columns=2)
@@ -166,6 +173,15 @@ def _stores_tiles() -> bool:
         return _TILES.value  # also with --write_config
     data = _CONFIG.value.data  # tiles are for training only
     return data.tiles and (_SPLIT.value or [data.train_split])[0] == data.train_split
+
+
+def _class_weights() -> str | None:
+    """Return the name of the weights to count the training split for, if any."""
+    if _CONFIG.value is None:
+        return None
+    data, name = _CONFIG.value.data, _CONFIG.value.objective.class_weights
+    trains = (_SPLIT.value or [data.train_split])[0] == data.train_split
+    return name if trains and class_pixels.CLASS_WEIGHTS[name] is not None else None
 
 
 def _from_flags() -> tuple[dict[str, Any], list[str]]:

@@ -4,6 +4,7 @@ Every function here takes the whole config. Lower modules, except `plan`, take p
 arguments.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Num, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
-from tempseg_jax import losses, mesh, optim, precision, steps, train_state
-from tempseg_jax.data import catalog, pipeline, tile_preparation
+from tempseg_jax import mesh, optim, precision, steps, train_state
+from tempseg_jax.adversaries import ADVERSARIES
+from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
 from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
-from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
+from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS, with_field
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
 from tempseg_jax.plan import Plan
@@ -59,26 +61,47 @@ def build_objective(
         segmenter,
         config,
         freeze_batch_norm="none",
-        score_dropout=0.0,
+        dropout=None,
+        drop_connect=0.0,
     )
+    _check_accumulation(config)
+    _check_teacher(config)
     discriminator = None
     if config.objective.alpha:
+        _check_penalty(config)
         discriminator = DISCRIMINATORS[config.model.discriminator](dtype)
     return Objective(
         segmenter=segmenter,
         discriminator=discriminator,
-        adversary=losses.ADVERSARIES[config.objective.adversary],
+        adversary=ADVERSARIES[config.objective.adversary],
         critic_steps=config.objective.critic_steps,
         mask_void=config.objective.mask_void,
         real=config.objective.real,
         smooth_labels=config.objective.label_smoothing > 0,
+        conditional=config.objective.conditional,
+        discriminator_optimizer=config.optimizer.discriminator,
+        class_weights=config.objective.class_weights != "none",
+        hard_pixels=float(config.objective.hard_pixels),
+        l1=config.optimizer.l1 > 0,
+        scheduled_temperature=config.objective.temperature_schedule != "constant",
     )
 
 
+def _check_penalty(config: ConfigDict) -> None:
+    adversary, network = config.objective.adversary, config.model.discriminator
+    if ADVERSARIES[adversary].penalty is not None and network == "dcgan":
+        raise ValueError(
+            f"model.discriminator: {network!r} has BatchNorm, through which the score "
+            "of an image depends on the other images; the penalty of "
+            f"objective.adversary={adversary!r} needs a discriminator without it, such "
+            "as dcgan_ln or fcn"
+        )
+
+
 def _with_training_options(
-    segmenter: nn.Module, config: ConfigDict, **defaults: str | float
+    segmenter: nn.Module, config: ConfigDict, **defaults: str | float | None
 ) -> nn.Module:
-    """Set fields of the network that prediction does not need, so not all have them.
+    """Set fields that not all networks have, in the network and in its backbone.
 
     Raises:
         ValueError: If the config sets a field that the network does not have.
@@ -87,13 +110,49 @@ def _with_training_options(
         value = config.model[field]
         if value == default:
             continue
-        if not hasattr(segmenter, field):
+        changed = with_field(segmenter, field, value)
+        if changed is None:
             raise ValueError(
                 f"model.{field}: {value!r} is not supported by model.name="
-                f"{config.model.name!r}, only by the ResNets; set it to {default!r}"
+                f"{config.model.name!r}, which has no such field; set it to {default!r}"
             )
-        segmenter = segmenter.clone(**{field: value})
+        segmenter = changed
     return segmenter
+
+
+def _check_teacher(config: ConfigDict) -> None:
+    if config.distill.teacher:
+        return
+    if config.objective.real == "teacher" or config.distill.pairwise:
+        field = "distill.pairwise" if config.distill.pairwise else "objective.real"
+        raise ValueError(
+            f"distill.teacher: empty, but {field} needs a teacher; give the workdir of "
+            "a trained run"
+        )
+
+
+def with_teacher(
+    config: ConfigDict,
+    objective: Objective,
+    hyper: steps.Hyperparameters,
+    *,
+    teacher: nn.Module,
+    variables: PyTree,
+) -> tuple[Objective, steps.Hyperparameters]:
+    """Return both with a trained segmenter to distill."""
+    pairwise = config.distill.pairwise > 0
+    objective = dataclasses.replace(objective, teacher=teacher, pairwise=pairwise)
+    return objective, hyper._replace(teacher=variables)
+
+
+def _check_accumulation(config: ConfigDict) -> None:
+    objective = config.objective
+    for field, off in (("class_weights", "none"), ("hard_pixels", 1.0)):
+        if config.accumulate > 1 and objective[field] != off:
+            raise ValueError(
+                f"objective.{field}: {objective[field]!r} needs the whole batch at "
+                f"once; set it to {off!r}, or accumulate to 1"
+            )
 
 
 def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
@@ -118,9 +177,16 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
     discriminator = None
     if objective.discriminator is not None:
         p = jnp.zeros((1, 64, 64, objective.segmenter.num_classes))
-        adam = optim.adam(learning_rate=0.0)
         discriminator = train_state.init_player(
-            _init(key_d, p, network=objective.discriminator), adam, loss_scale=scale
+            _init(
+                key_d,
+                steps.discriminator_input(p, image, objective),
+                network=objective.discriminator,
+            ),
+            optim.DISCRIMINATOR_OPTIMIZERS[objective.discriminator_optimizer](
+                learning_rate=0.0
+            ),
+            loss_scale=scale,
         )
     return TrainState(jnp.int32(0), segmenter, discriminator)
 
@@ -136,8 +202,18 @@ def _check_head_rate(config: ConfigDict, params: PyTree) -> None:
         )
 
 
-def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
+def hyperparameters(
+    config: ConfigDict,
+    plan: Plan,
+    *,
+    class_weights: Float[np.ndarray, "k"] | None = None,
+) -> steps.Hyperparameters:
     """Return the numbers that the training step traces.
+
+    Args:
+        config: The config of the run.
+        plan: Its length in steps.
+        class_weights: The result of `load_class_weights`.
 
     Raises:
         ValueError: If the warm-up leaves too few steps for the cosine cycles.
@@ -157,22 +233,78 @@ def hyperparameters(config: ConfigDict, plan: Plan) -> steps.Hyperparameters:
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
         head_rate=optimizer.head_rate,
-        temperature_seg=training_temperature(config),
+        temperature_seg=objective.temperature_g
+        if objective.temperature_seg is None
+        else objective.temperature_seg,
         temperature_adv=objective.temperature_g
         if objective.temperature_adv is None
         else objective.temperature_adv,
         temperature_d=objective.temperature_d,
         alpha=objective.alpha,
         label_smoothing=objective.label_smoothing,
+        class_weights=1.0 if class_weights is None else class_weights,
+        l1=optimizer.l1,
+        distill_weight=config.distill.weight,
+        distill_temperature=config.distill.temperature,
+        pairwise_weight=config.distill.pairwise,
+        temperature_schedule=_temperature_schedule(config, plan),
     )
 
 
-def training_temperature(config: ConfigDict) -> float:
-    """Return T_G in L_seg, at which the calibration is measured."""
+def _temperature_schedule(
+    config: ConfigDict, plan: Plan
+) -> float | Float[np.ndarray, "n"]:
     objective = config.objective
+    if objective.temperature_schedule == "constant":
+        return 1.0
+    values = optim.temperature_schedule(
+        objective.temperature_schedule,
+        start=objective.temperature_g,
+        end=objective.temperature_end,
+        steps=plan.steps,
+    )
+    return np.pad(values, (0, -plan.steps % SCHEDULE_BLOCK), mode="edge")
+
+
+def load_class_weights(
+    config: ConfigDict, split: catalog.Split
+) -> Float[np.ndarray, "k"] | None:
+    """Return the class weights of L_seg; None if there are none.
+
+    They are computed from the pixels of the training images (`data.train_fraction` of
+    them), which are counted once and stored with the prepared dataset.
+
+    Args:
+        config: The config of the run.
+        split: The result of `load_training_split`.
+
+    Raises:
+        ValueError: If the config gives weights, but not one for each class.
+    """
+    name, given = config.objective.class_weights, config.objective.given_class_weights
+    if name == "given":
+        weights = np.array(given, np.float32)
+        if weights.shape != (len(split.class_names),) or not np.all(weights >= 0):
+            raise ValueError(
+                f"objective.given_class_weights: {tuple(given)} are not "
+                f"{len(split.class_names)} numbers of at least 0; give one for each of "
+                f"{', '.join(split.class_names)}"
+            )
+        return weights
+    if name == "none":
+        return None
+    counts = class_pixels.count(load_split(config, config.data.train_split))
+    return class_pixels.CLASS_WEIGHTS[name](class_pixels.of_subset(counts, split))
+
+
+def training_temperature(config: ConfigDict) -> float:
+    """Return T_G in L_seg at the end, at which the calibration is measured."""
+    objective = config.objective
+    end = objective.temperature_end / objective.temperature_g
+    factor = 1.0 if objective.temperature_schedule == "constant" else end
     if objective.temperature_seg is not None:
-        return objective.temperature_seg
-    return objective.temperature_g
+        return factor * objective.temperature_seg
+    return factor * objective.temperature_g
 
 
 def abstract_state(config: ConfigDict, objective: Objective) -> TrainState:
@@ -248,10 +380,11 @@ def describe_model(
     return {
         "name": config.model.name,
         "width": config.model.width,
+        "drop_connect": config.model.drop_connect,
         "num_classes": segmenter.num_classes,
         "discriminator": None
         if objective.discriminator is None
-        else config.model.discriminator,
+        else config.model.discriminator + ", conditional" * objective.conditional,
         "preprocessing": segmenter.preprocessing._asdict(),
         "class_names": split.class_names,
         "palette": split.palette.tolist(),

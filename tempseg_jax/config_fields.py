@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from tempseg_jax.adversaries import ADVERSARIES
 from tempseg_jax.data import catalog, problem_files
-from tempseg_jax.losses import ADVERSARIES, REAL_MAPS
+from tempseg_jax.data.class_pixels import CLASS_WEIGHTS
+from tempseg_jax.losses import REAL_MAPS
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.frozen_batch_norm import FREEZE_BATCH_NORM
+from tempseg_jax.optim import DISCRIMINATOR_OPTIMIZERS, TEMPERATURE_SCHEDULES
 from tempseg_jax.precision import COMPUTE_DTYPES
 
 
@@ -57,18 +60,25 @@ RANGES = {
     "data.num_workers": Range(at_least=0),
     "data.cache_bytes": Range(at_least=0),
     "model.width": Range(at_least=0.01),
-    "model.score_dropout": Range(at_least=0, below=1),
+    "model.drop_connect": Range(at_least=0, below=1),
+    "model.dropout": Range(at_least=0, below=1),
     "objective.critic_steps": Range(at_least=1),
     "objective.alpha": Range(at_least=0),
     "objective.label_smoothing": Range(at_least=0, below=1),
+    "objective.hard_pixels": Range(above=0, at_most=1),
+    "objective.temperature_end": Range(above=0),
     "objective.temperature_g": Range(above=0),
     "objective.temperature_d": Range(above=0),
     "objective.temperature_seg": Range(above=0),
     "objective.temperature_adv": Range(above=0),
+    "distill.weight": Range(at_least=0),
+    "distill.temperature": Range(above=0),
+    "distill.pairwise": Range(at_least=0),
     "optimizer.learning_rate_g": Range(at_least=0),
     "optimizer.head_rate": Range(above=0),
     "optimizer.learning_rate_d": Range(at_least=0),
     "optimizer.momentum": Range(at_least=0, below=1),
+    "optimizer.l1": Range(at_least=0),
     "optimizer.weight_decay": Range(at_least=0),
     "optimizer.warmup_epochs": Range(at_least=0),
     "optimizer.cycles": Range(at_least=1),
@@ -84,10 +94,11 @@ RANGES = {
 MAY_BE_NONE = (
     "steps",
     "evaluate_every_steps",
+    "model.dropout",
     "objective.temperature_seg",
     "objective.temperature_adv",
 )
-"""Numeric fields that take their value from another field if they are None."""
+"""Numeric fields whose value is that of another field, or the network's, if None."""
 
 CHOICES: dict[str, Collection[str]] = {
     "precision": COMPUTE_DTYPES,
@@ -97,7 +108,10 @@ CHOICES: dict[str, Collection[str]] = {
     "model.freeze_batch_norm": FREEZE_BATCH_NORM,
     "model.discriminator": DISCRIMINATORS,
     "objective.adversary": ADVERSARIES,
+    "objective.class_weights": CLASS_WEIGHTS,
     "objective.real": REAL_MAPS,
+    "objective.temperature_schedule": TEMPERATURE_SCHEDULES,
+    "optimizer.discriminator": DISCRIMINATOR_OPTIMIZERS,
 }
 """The choices of every field whose value is a name in a table."""
 
@@ -112,7 +126,10 @@ OTHER_FIELDS = (
     "model.remat",
     "model.pretrained",
     "model.pretrained_missing",
+    "objective.conditional",
+    "objective.given_class_weights",
     "objective.mask_void",
+    "distill.teacher",
 )
 """The remaining fields, which only have to be present."""
 

@@ -9,6 +9,7 @@ from tempseg_jax.steps import (
     Hyperparameters,
     Objective,
     apply_updates,
+    at_step,
     compute_gradients,
     step_key,
 )
@@ -41,6 +42,7 @@ def accumulated_step(
             f"accumulate: {micro_batches} micro-batches of a batch with unlabeled "
             "images do not give the gradients of the whole batch; set it to 1"
         )
+    hyper = at_step(state, hyper, objective)
     parts = jax.tree.map(lambda x: _split(x, micro_batches), batch)
     scored = jnp.sum(parts["label"] != IGNORE_LABEL, axis=(1, 2, 3))
     weights = micro_batches * scored / jnp.maximum(jnp.sum(scored), 1)
@@ -85,7 +87,9 @@ def accumulated_step(
         Gradients(grads, player.batch_stats, player.loss_scale, ok)
         for player, grads, ok in zip(_players(state_after), sums, finite, strict=True)
     ]
-    state, update_metrics = apply_updates(state, (*gradients, None)[:2], hyper)
+    state, update_metrics = apply_updates(
+        state, (*gradients, None)[:2], hyper, objective=objective
+    )
     return state, jax.tree.map(jnp.mean, metrics) | update_metrics
 
 

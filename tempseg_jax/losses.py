@@ -1,14 +1,13 @@
-"""Equations 1 to 5 of the paper in float32, the adversaries, and the objective."""
+"""Equations 1 to 5 of the paper in float32, and the objective."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Integer
 
+from tempseg_jax.adversaries import Adversary
 from tempseg_jax.types import IGNORE_LABEL, Scalar
 
 
@@ -153,8 +152,11 @@ def one_hot_with_values_of(
     return jnp.where((labels != IGNORE_LABEL)[..., None], values, 0)
 
 
-REAL_MAPS = ("one_hot", "matched")
-"""The values of `objective.real`."""
+REAL_MAPS = ("one_hot", "matched", "teacher")
+"""The values of `objective.real`: what D sees as X.
+
+`matched` is `one_hot_with_values_of` p_{T_D}, and `teacher` is p_{T_D} of the teacher.
+"""
 
 
 def visible_to_discriminator(
@@ -170,95 +172,6 @@ def visible_to_discriminator(
     return visible if labeled is None else visible | ~labeled[:, None, None]
 
 
-def least_squares_discriminator(
-    d_real: Num[Array, "b *map"],
-    d_fake: Num[Array, "b *map"],
-    *,
-    labeled: Bool[Array, "b"] | None = None,
-) -> Float[Array, ""]:
-    """½ [ E (D(X) - 1)² + E D(p_{T_D})² ] (eq. 3); 0.25 if D is 0.5 everywhere."""
-    real = mean_over_labeled(jnp.square(d_real - 1), labeled)
-    return (real + jnp.mean(jnp.square(d_fake))) / 2
-
-
-def least_squares_segmenter(d_fake: Num[Array, "b *map"]) -> Float[Array, ""]:
-    """½ E (D(p_{T_G}) - 1)² (eq. 4)."""
-    return jnp.mean(jnp.square(d_fake - 1)) / 2
-
-
-def minimax_discriminator(
-    d_real: Num[Array, "b *map"],
-    d_fake: Num[Array, "b *map"],
-    *,
-    labeled: Bool[Array, "b"] | None = None,
-) -> Float[Array, ""]:
-    """- E log σ(D(X)) - E log (1 - σ(D(p_{T_D}))), σ the sigmoid (eq. 2)."""
-    real = mean_over_labeled(jax.nn.softplus(-d_real), labeled)
-    return real + jnp.mean(jax.nn.softplus(d_fake))
-
-
-def non_saturating_segmenter(d_fake: Num[Array, "b *map"]) -> Float[Array, ""]:
-    """- E log σ(D(p_{T_G})): the segmenter's side of equation 2, without saturation.
-
-    Minimizing E log (1 - σ(D)) has the same fixed point, but its gradient vanishes
-    while D wins (Goodfellow et al. 2014, section 3). DCGAN is trained with this form.
-    """
-    return jnp.mean(jax.nn.softplus(-d_fake))
-
-
-class DiscriminatorLoss(Protocol):
-    """L_D, given D's maps over ground truth and over the segmenter's output."""
-
-    def __call__(
-        self,
-        d_real: Num[Array, "b *map"],
-        d_fake: Num[Array, "b *map"],
-        *,
-        labeled: Bool[Array, "b"] | None = None,
-    ) -> Float[Array, ""]:
-        """Return L_D; `d_real` is ignored for images where `labeled` is False."""
-
-
-class SegmenterLoss(Protocol):
-    """L_adv, given D's map over the segmenter's output."""
-
-    def __call__(self, d_fake: Num[Array, "b *map"]) -> Float[Array, ""]:
-        """Return L_adv."""
-
-
-class Penalty(Protocol):
-    """A term added to L_D that evaluates D itself, such as a gradient penalty."""
-
-    def __call__(
-        self,
-        discriminate: Callable[[Float[Array, "b h w k"]], Num[Array, "b *map"]],
-        real: Float[Array, "b h w k"],
-        fake: Float[Array, "b h w k"],
-        *,
-        labeled: Bool[Array, "b"] | None,
-        key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
-        """Return the penalty; `discriminate` maps class maps to the scores of D.
-
-        Calling it does not update D's running statistics.
-        """
-
-
-class Adversary(NamedTuple):
-    """The losses of both players in one adversarial objective."""
-
-    discriminator: DiscriminatorLoss
-    segmenter: SegmenterLoss
-    penalty: Penalty | None = None
-
-
-ADVERSARIES = {
-    "lsgan": Adversary(least_squares_discriminator, least_squares_segmenter),
-    "dcgan": Adversary(minimax_discriminator, non_saturating_segmenter),
-}
-"""The values of `objective.adversary`."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """The networks and the terms of their losses.
@@ -272,15 +185,13 @@ class Objective:
     adversary: Adversary
     critic_steps: int  # updates of D per update of G
     mask_void: bool  # whether p is set to zero at void pixels before D sees it
-    real: str = "one_hot"  # X as D sees it; matched: `one_hot_with_values_of` p_{T_D}
+    real: str = "one_hot"  # X as D sees it, a value of REAL_MAPS
     smooth_labels: bool = False  # L_seg is the `smoothed_cross_entropy`
-
-
-def mean_over_labeled(
-    x: Num[Array, "b *map"], labeled: Bool[Array, "b"] | None
-) -> Float[Array, ""]:
-    """Return the mean over the images that have ground truth; 0 if there are none."""
-    if labeled is None:
-        return jnp.mean(x)
-    weights = jnp.broadcast_to(labeled.reshape(-1, *[1] * (x.ndim - 1)), x.shape)
-    return jnp.sum(x, where=weights) / jnp.maximum(jnp.sum(weights), 1)
+    conditional: bool = False  # D sees the image too (Isola et al. 2017)
+    discriminator_optimizer: str = "adam"  # a key of optim.DISCRIMINATOR_OPTIMIZERS
+    class_weights: bool = False  # L_seg weights the pixels of each class
+    hard_pixels: float = 1.0  # the fraction of the pixels that L_seg counts
+    l1: bool = False  # the segmenter's kernels have an L1 penalty
+    scheduled_temperature: bool = False  # T_G changes in training
+    teacher: nn.Module | None = None  # a trained segmenter, for distillation
+    pairwise: bool = False  # distill the affinity of pairs of positions, too

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import Array, Float, PyTree
@@ -42,6 +43,23 @@ def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedu
     return optax.join_schedules(parts, ends[:-1])
 
 
+def temperature_schedule(
+    name: str, *, start: float, end: float, steps: int
+) -> Float[np.ndarray, "{steps}"]:
+    """Return T_G of each step as a factor on `start`: from 1 to `end` / `start`."""
+    share = np.linspace(0.0, 1.0, steps) if steps > 1 else np.zeros(1)
+    share = TEMPERATURE_SCHEDULES[name](share)
+    return (((1 - share) * start + share * end) / start).astype(np.float32)
+
+
+TEMPERATURE_SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "constant": lambda x: 0 * x,
+    "linear": lambda x: x,
+    "cosine": lambda x: (1 - np.cos(np.pi * x)) / 2,
+}
+"""The values of `objective.temperature_schedule`: from progress to share of the end."""
+
+
 def sgd(
     *, learning_rate: Scalar, momentum: Scalar, weight_decay: Scalar
 ) -> optax.GradientTransformation:
@@ -58,6 +76,24 @@ def sgd(
 def adam(*, learning_rate: Scalar) -> optax.GradientTransformation:
     """Return the discriminator's optimizer: Adam(0.5, 0.999) (Radford et al. 2016)."""
     return optax.adam(learning_rate, b1=0.5, b2=0.999)
+
+
+def adam_no_momentum(*, learning_rate: Scalar) -> optax.GradientTransformation:
+    """Return Adam(0, 0.9), the optimizer of WGAN-GP (Gulrajani et al. 2017)."""
+    return optax.adam(learning_rate, b1=0.0, b2=0.9)
+
+
+def rmsprop(*, learning_rate: Scalar) -> optax.GradientTransformation:
+    """Return RMSProp with decay 0.99, as in WGAN's code (Arjovsky et al. 2017)."""
+    return optax.rmsprop(learning_rate, decay=0.99)
+
+
+DISCRIMINATOR_OPTIMIZERS = {
+    "adam": adam,
+    "adam_no_momentum": adam_no_momentum,
+    "rmsprop": rmsprop,
+}
+"""The values of `optimizer.discriminator`; each is called with the learning rate."""
 
 
 def weight_decay_mask(params: PyTree) -> PyTree[bool]:
@@ -115,6 +151,31 @@ def update_player(
     return updated.replace(loss_scale=gradients.loss_scale)
 
 
+def update_discriminator(
+    player: Player,
+    gradients: Gradients,
+    *,
+    optimizer: str,
+    learning_rate: Scalar,
+    clip: float | None,
+) -> Player:
+    """Apply one update of D.
+
+    Args:
+        player: D.
+        gradients: Its gradients.
+        optimizer: A key of `DISCRIMINATOR_OPTIMIZERS`.
+        learning_rate: Its learning rate.
+        clip: Every parameter is then clipped to plus or minus this; None is no bound.
+    """
+    make = DISCRIMINATOR_OPTIMIZERS[optimizer]
+    player = update_player(player, make(learning_rate=learning_rate), gradients)
+    if clip is None:
+        return player
+    clipped = jax.tree.map(lambda x: jnp.clip(x, -clip, clip), player.params)
+    return player.replace(params=clipped)
+
+
 def _norm(tree: PyTree) -> Float[Array, ""]:
     """Return the Euclidean norm of all leaves together.
 
@@ -136,6 +197,7 @@ def update_segmenter(
     head_rate: Scalar,
     momentum: Scalar,
     weight_decay: Scalar,
+    l1: Scalar | None = None,
 ) -> Player:
     """Apply one update of SGD, with another learning rate for the score layers.
 
@@ -150,6 +212,9 @@ def update_segmenter(
     is therefore 1 / T² times the step that its own gradient would give. Momentum is
     linear in the gradients, and the step from weight decay is linear in W, so that both
     keep this ratio.
+
+    With `l1`, the penalty l1 · Σ |W| of the kernels is part of the loss. Its step is
+    proximal, after the step of SGD (`soft_threshold`).
     """
     rest = sgd(
         learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay
@@ -161,12 +226,32 @@ def update_segmenter(
     )
     # XLA computes only what is chosen. With a factor of 1 it is what `rest` alone
     # would compute, in every bit, because the factor changes scalars only.
-    return jax.tree.map(
+    updated = jax.tree.map(
         lambda is_head, a, b: a if is_head else b,
         head_mask(player),
         update_player(player, head, gradients),
         update_player(player, rest, gradients),
     )
+    if l1 is None:
+        return updated
+    bound = learning_rate * l1
+    if gradients.finite is not None:
+        bound = jnp.where(gradients.finite, bound, 0.0)
+    params = jax.tree.map(
+        lambda is_kernel, x: soft_threshold(x, bound) if is_kernel else x,
+        weight_decay_mask(updated.params),
+        updated.params,
+    )
+    return updated.replace(params=params)
+
+
+def soft_threshold(x: Float[Array, "*b"], bound: Scalar) -> Float[Array, "*b"]:
+    """Return sign(x) max(|x| - bound, 0): the proximal step of an L1 penalty.
+
+    Unlike a step along the subgradient sign(x), it makes weights exactly zero, and
+    momentum does not carry it on.
+    """
+    return jnp.sign(x) * jnp.maximum(jnp.abs(x) - bound, 0)
 
 
 def gradient_metrics(name: str, gradients: Gradients) -> Metrics:

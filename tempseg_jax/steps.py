@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from tempseg_jax import losses, optim
+from tempseg_jax import distillation, losses, optim
+from tempseg_jax.adversaries import mean_over_labeled
+from tempseg_jax.balanced_loss import balanced_cross_entropy
 from tempseg_jax.losses import Objective
 from tempseg_jax.optim import (
     Gradients,
     differentiate,
     gradient_metrics,
-    update_player,
 )
 from tempseg_jax.train_state import Player, TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
@@ -39,6 +40,20 @@ class Hyperparameters(NamedTuple):
     temperature_d: Scalar  # T_D
     alpha: Scalar  # α
     label_smoothing: Scalar  # ε in L_seg; used only with `Objective.smooth_labels`
+    class_weights: PyTree = 1.0  # Float[Array, "k"]: used only with the objective's
+    l1: Scalar = 0.0  # weight of Σ |W|; used only with `Objective.l1`
+    temperature_schedule: PyTree = 1.0  # Float[Array, "n"]: a factor on T_G, by step
+    teacher: PyTree = None  # the teacher's variables
+    distill_weight: Scalar = 0.0  # of the KL divergence from the teacher
+    distill_temperature: Scalar = 1.0  # T in it
+    pairwise_weight: Scalar = 0.0  # of the distillation of affinities
+
+
+class Teacher(NamedTuple):
+    """What the teacher makes of a batch."""
+
+    logits: Float[Array, "b h w k"]
+    features: Array | None  # of its last layer before the scores; only for `pairwise`
 
 
 def train_step(
@@ -53,11 +68,14 @@ def train_step(
     If `critic_steps` is above 1, D is then updated again on the same images and class
     maps, and the metrics of D are those of its last update.
     """
+    hyper = at_step(state, hyper, objective)
     key = step_key(state, hyper)
     gradients, logits, metrics = compute_gradients(
         state, batch, hyper, key=key, seg_weight=1.0, objective=objective
     )
-    new_state, update_metrics = apply_updates(state, gradients, hyper)
+    new_state, update_metrics = apply_updates(
+        state, gradients, hyper, objective=objective
+    )
     metrics |= update_metrics
     if objective.discriminator is not None and objective.critic_steps > 1:
         discriminator, critic_metrics = _further_critic_steps(
@@ -77,6 +95,19 @@ def train_step(
 def step_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
     """Return the random key of this step; it depends only on the seed and the step."""
     return jax.random.fold_in(jax.random.key(hyper.seed), state.step)
+
+
+def at_step(
+    state: TrainState, hyper: Hyperparameters, objective: Objective
+) -> Hyperparameters:
+    """Return the hyperparameters of this step: T_G may have a schedule."""
+    if not objective.scheduled_temperature:
+        return hyper
+    factor = hyper.temperature_schedule[state.step]
+    return hyper._replace(
+        temperature_seg=factor * hyper.temperature_seg,
+        temperature_adv=factor * hyper.temperature_adv,
+    )
 
 
 def learning_rates(
@@ -111,8 +142,15 @@ def compute_gradients(
         The gradients of G and of D (None without a discriminator), G's logits, and the
         losses.
     """
+    teacher = run_teacher(batch, hyper, objective)
     gradients_g, logits, metrics = _segmenter_gradients(
-        state, batch, hyper, key=key, seg_weight=seg_weight, objective=objective
+        state,
+        batch,
+        hyper,
+        teacher=teacher,
+        key=key,
+        seg_weight=seg_weight,
+        objective=objective,
     )
     if objective.discriminator is None:
         return (gradients_g, None), logits, metrics
@@ -121,6 +159,7 @@ def compute_gradients(
         batch,
         logits,
         hyper,
+        teacher=teacher,
         key=jax.random.fold_in(key, 0),
         objective=objective,
     )
@@ -131,6 +170,8 @@ def apply_updates(
     state: TrainState,
     gradients: tuple[Gradients, Gradients | None],
     hyper: Hyperparameters,
+    *,
+    objective: Objective,
 ) -> tuple[TrainState, Metrics]:
     """Update both players, and return their gradient norms and loss scales."""
     rate_g, rate_d = learning_rates(state, hyper)
@@ -141,14 +182,28 @@ def apply_updates(
         head_rate=hyper.head_rate,
         momentum=hyper.momentum,
         weight_decay=hyper.weight_decay,
+        l1=hyper.l1 if objective.l1 else None,
     )
     metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
     discriminator = None
     if gradients[1] is not None:
-        adam = optim.adam(learning_rate=rate_d)
-        discriminator = update_player(state.discriminator, adam, gradients[1])
+        discriminator = _update_discriminator(
+            state.discriminator, gradients[1], rate_d, objective
+        )
         metrics |= gradient_metrics("d", gradients[1])
     return TrainState(state.step + 1, segmenter, discriminator), metrics
+
+
+def _update_discriminator(
+    player: Player, gradients: Gradients, learning_rate: Scalar, objective: Objective
+) -> Player:
+    return optim.update_discriminator(
+        player,
+        gradients,
+        optimizer=objective.discriminator_optimizer,
+        learning_rate=learning_rate,
+        clip=objective.adversary.clip,
+    )
 
 
 def predict(
@@ -166,11 +221,13 @@ def _segmenter_gradients(
     batch: Batch,
     hyper: Hyperparameters,
     *,
+    teacher: Teacher | None,
     key: PRNGKeyArray,
     seg_weight: Scalar,
     objective: Objective,
 ) -> tuple[Gradients, Float[Array, "b h w k"], Metrics]:
     """Return the gradient of L_G (eq. 5), with D's current parameters."""
+    collections = ["batch_stats"] + ["intermediates"] * objective.pairwise
 
     def loss_g(params):
         """L_G = L_seg + α L_adv (eq. 5)."""
@@ -179,22 +236,63 @@ def _segmenter_gradients(
             batch["image"],
             train=True,
             rngs={"dropout": key},
-            mutable=["batch_stats"],
+            mutable=collections,
         )
         loss_seg = seg_weight * segmentation_loss(logits, batch, hyper, objective)
         loss, metrics = loss_seg, {"loss_seg": loss_seg}
         if objective.discriminator is not None:
             fake = fake_map(logits, batch, hyper.temperature_adv, objective)
             d_fake, _ = apply_discriminator(
-                objective, state.discriminator.variables, fake
+                objective, state.discriminator.variables, fake, batch["image"]
             )
             loss_adv = objective.adversary.segmenter(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
+        if teacher is not None:
+            distilled, named = _distill(
+                logits, updated, teacher, batch, hyper, seg_weight, objective
+            )
+            loss, metrics = loss + distilled, metrics | named
         batch_stats = updated.get("batch_stats", {})
         return loss, (batch_stats, logits, {"loss": loss, **metrics})
 
     return differentiate(loss_g, state.segmenter)
+
+
+def run_teacher(
+    batch: Batch, hyper: Hyperparameters, objective: Objective
+) -> Teacher | None:
+    """Return the teacher's outputs in evaluation mode; None without a teacher."""
+    if objective.teacher is None:
+        return None
+    logits, updated = objective.teacher.apply(
+        hyper.teacher, batch["image"], train=False, mutable=["intermediates"]
+    )
+    features = updated["intermediates"]["features"][0] if objective.pairwise else None
+    return Teacher(jax.lax.stop_gradient(logits), features)
+
+
+def _distill(
+    logits: Float[Array, "b h w k"],
+    updated: PyTree,
+    teacher: Teacher,
+    batch: Batch,
+    hyper: Hyperparameters,
+    seg_weight: Scalar,
+    objective: Objective,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Return the terms of L_G that distill the teacher, weighted and by name."""
+    mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))
+    kl = seg_weight * distillation.distillation_loss(
+        logits, teacher.logits, mask=mask, temperature=hyper.distill_temperature
+    )
+    loss, metrics = hyper.distill_weight * kl, {"loss_distill": kl}
+    if objective.pairwise:
+        features = updated["intermediates"]["features"][0]
+        pairs = distillation.pairwise_loss(features, teacher.features)
+        loss += hyper.pairwise_weight * pairs
+        metrics["loss_pairwise"] = pairs
+    return loss, metrics
 
 
 def _discriminator_gradients(
@@ -203,6 +301,7 @@ def _discriminator_gradients(
     logits: Float[Array, "b h w k"],
     hyper: Hyperparameters,
     *,
+    teacher: Teacher | None,
     key: PRNGKeyArray,
     objective: Objective,
 ) -> tuple[Gradients, Metrics]:
@@ -211,11 +310,13 @@ def _discriminator_gradients(
     D runs separately on real and on fake maps, so that BatchNorm normalizes each by its
     own batch statistics. Both update the running statistics, the real maps first.
     """
-    labeled = batch.get("labeled")
+    image, labeled = batch["image"], batch.get("labeled")
     logits = jax.lax.stop_gradient(logits)
     fake = fake_map(logits, batch, hyper.temperature_d, objective)
     if objective.real == "matched":
         real = losses.one_hot_with_values_of(fake, batch["label"])
+    elif objective.real == "teacher":
+        real = fake_map(teacher.logits, batch, hyper.temperature_d, objective)
     else:
         real = losses.one_hot(batch["label"], num_classes=logits.shape[-1])
 
@@ -223,24 +324,25 @@ def _discriminator_gradients(
         """L_D (eq. 3), plus the adversary's penalty if it has one."""
         variables = player.replace(params=params).variables
         d_real, batch_stats = apply_discriminator(
-            objective, variables, real, mask=labeled
+            objective, variables, real, image, mask=labeled
         )
         d_fake, batch_stats = apply_discriminator(
-            objective, variables | {"batch_stats": batch_stats}, fake
+            objective, variables | {"batch_stats": batch_stats}, fake, image
         )
         loss = objective.adversary.discriminator(d_real, d_fake, labeled=labeled)
+        means = {
+            "d_real": mean_over_labeled(d_real, labeled),
+            "d_fake": jnp.mean(d_fake),
+        }
         if objective.adversary.penalty is not None:
-            loss += objective.adversary.penalty(
-                lambda x: apply_discriminator(objective, variables, x)[0],
+            means["penalty"] = objective.adversary.penalty(
+                lambda x: apply_discriminator(objective, variables, x, image)[0],
                 real,
                 fake,
                 labeled=labeled,
                 key=key,
             )
-        means = {
-            "d_real": losses.mean_over_labeled(d_real, labeled),
-            "d_fake": jnp.mean(d_fake),
-        }
+            loss += means["penalty"]
         return loss, (batch_stats, None, {"loss_d": loss, **means})
 
     gradients, _, metrics = differentiate(loss_d, player)
@@ -253,7 +355,16 @@ def segmentation_loss(
     hyper: Hyperparameters,
     objective: Objective,
 ) -> Float[Array, ""]:
-    """L_seg (eq. 1), with smoothed labels if the objective says so."""
+    """L_seg (eq. 1), with smoothed labels, class weights or OHEM if they are on."""
+    if objective.class_weights or objective.hard_pixels < 1:
+        return balanced_cross_entropy(
+            logits,
+            batch["label"],
+            temperature=hyper.temperature_seg,
+            smoothing=hyper.label_smoothing if objective.smooth_labels else 0.0,
+            class_weights=hyper.class_weights if objective.class_weights else 1.0,
+            hard_pixels=objective.hard_pixels,
+        )
     if objective.smooth_labels:
         return losses.smoothed_cross_entropy(
             logits,
@@ -277,6 +388,9 @@ def _further_critic_steps(
     objective: Objective,
 ) -> tuple[Player, Metrics]:
     """Update D `critic_steps` - 1 more times; return the metrics of the last update."""
+    teacher = (
+        run_teacher(batch, hyper, objective) if objective.real == "teacher" else None
+    )
 
     def critic_step(player: Player, i: Int[Array, ""]) -> tuple[Player, Metrics]:
         gradients, metrics = _discriminator_gradients(
@@ -284,12 +398,11 @@ def _further_critic_steps(
             batch,
             logits,
             hyper,
+            teacher=teacher,
             key=jax.random.fold_in(key, i),
             objective=objective,
         )
-        player = update_player(
-            player, optim.adam(learning_rate=learning_rate), gradients
-        )
+        player = _update_discriminator(player, gradients, learning_rate, objective)
         return player, metrics | gradient_metrics("d", gradients)
 
     updates = jnp.arange(1, objective.critic_steps)
@@ -301,6 +414,7 @@ def apply_discriminator(
     objective: Objective,
     variables: dict[str, PyTree],
     x: Float[Array, "b h w k"],
+    image: UInt8[Array, "b h w 3"],
     *,
     mask: Bool[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b *map"], PyTree]:
@@ -309,6 +423,7 @@ def apply_discriminator(
     Images where `mask` is False are left out of BatchNorm's statistics. If it is False
     for all images, the scores mean nothing, and the running statistics stay.
     """
+    x = discriminator_input(x, image, objective)
     if mask is None:
         scores, updated = objective.discriminator.apply(
             variables, x, train=True, mutable=["batch_stats"]
@@ -324,6 +439,18 @@ def apply_discriminator(
         variables.get("batch_stats", {}),
     )
     return scores, batch_stats
+
+
+def discriminator_input(
+    x: Float[Array, "b h w k"], image: UInt8[Array, "b h w 3"], objective: Objective
+) -> Float[Array, "b h w _"]:
+    """Return what D sees of a class map: with `conditional`, the image as well.
+
+    The image (-1 to 1) is three more channels, the same for X and for p.
+    """
+    if not objective.conditional:
+        return x
+    return jnp.concatenate([x, image.astype(x.dtype) / 127.5 - 1], axis=-1)
 
 
 def fake_map(

@@ -25,7 +25,8 @@ from tempseg_jax.data.subset import evenly_spaced
 from tempseg_jax.evaluation import tensorboard
 from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
-from tempseg_jax.inference import sliding_window
+from tempseg_jax.inference import predictor, sliding_window
+from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.steps import Hyperparameters
@@ -94,7 +95,10 @@ def train(
     tiles = builders.load_tiles(config, train_split)
     plan = Plan.of(config, images=len(train_split.examples))
     devices = mesh.data_mesh(batch_size=micro_batch_size(config))
-    hyper = mesh.replicate(builders.hyperparameters(config, plan), devices)
+    hyper = builders.hyperparameters(
+        config, plan, class_weights=builders.load_class_weights(config, train_split)
+    )
+    teacher = _load_teacher(config, train_split)
     with _locked(folder) as lock:
         checkpoints = Checkpoints(folder)
         objective, state, model = resume.first_state(
@@ -106,6 +110,15 @@ def train(
             allow_change=allow_change,
             fallback=fallback,
         )
+        if teacher is not None:
+            objective, hyper = builders.with_teacher(
+                config,
+                objective,
+                hyper,
+                teacher=teacher.segmenter,
+                variables=teacher.variables,
+            )
+        hyper = mesh.replicate(hyper, devices)
         first_step = int(state.step)
         if config.data.train_fraction < 1 and not jax.process_index():
             train_images.write(folder, (x["id"] for x in train_split.examples))
@@ -164,6 +177,25 @@ def train(
                     "is saved, and the same command resumes from it"
                 )
     return interrupted
+
+
+def _load_teacher(config: ConfigDict, split: Split) -> Predictor | None:
+    """Return the best checkpoint of the teacher's run, in the precision of that run.
+
+    Raises:
+        FileNotFoundError: If the workdir has no checkpoint.
+        ValueError: If its classes are not those of the split.
+    """
+    if not config.distill.teacher:
+        return None
+    teacher = predictor.load(config.distill.teacher)
+    if teacher.class_names != tuple(split.class_names):
+        raise ValueError(
+            f"distill.teacher: {config.distill.teacher} was trained for the classes "
+            f"{', '.join(teacher.class_names)}, and {split.dataset} has "
+            f"{', '.join(split.class_names)}; give a run with the same classes"
+        )
+    return teacher
 
 
 @contextlib.contextmanager

@@ -70,14 +70,33 @@ def make_state(segmenter, discriminator, *, size, num_classes, loss_scale=None):
 
 def make_objective(segmenter, discriminator, **changes):
     """Return the paper's objective with these networks, and with `changes`."""
-    from tempseg_jax import losses
+    from tempseg_jax import adversaries, losses
 
     fields = {
-        "adversary": losses.ADVERSARIES["lsgan"],
+        "adversary": adversaries.ADVERSARIES["lsgan"],
         "critic_steps": 1,
         "mask_void": True,
     }
     return losses.Objective(segmenter, discriminator, **fields | changes)
+
+
+def save_teacher(config: ConfigDict, folder) -> None:
+    """Save a checkpoint of the config's segmenter, random in every layer."""
+    from tempseg_jax import builders
+    from tempseg_jax.workdir.checkpoint import Checkpoints
+
+    config = config.copy_and_resolve_references()
+    config.objective.alpha = 0.0
+    config.distill.teacher, config.distill.pairwise = "", 0.0
+    split = builders.load_split(config, config.data.val_split)
+    objective = builders.build_objective(config, num_classes=len(split.class_names))
+    state = builders.initial_state(config, objective)
+    params = jax.tree.map(lambda x: x + 0.01, state.segmenter.params)
+    state = state.replace(segmenter=state.segmenter.replace(params=params))
+    checkpoints = Checkpoints(folder)
+    model = builders.describe_model(config, objective, split)
+    checkpoints.save(state, model, metrics=None)
+    checkpoints.close()
 
 
 def make_demo_config(data_dir: str) -> ConfigDict:

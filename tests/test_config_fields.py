@@ -164,7 +164,7 @@ def test_a_part_of_an_epoch_can_be_warm_up():
         ("data.name", "imagenet", "cityscapes, folder, scenes, voc"),
         ("model.name", "fcn16s", "fcn8s, resnet50"),
         ("model.discriminator", "patchgan", "dcgan"),
-        ("objective.adversary", "began", "dcgan, lsgan"),
+        ("objective.adversary", "began", "dcgan, hinge, lsgan"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_allowed_ones(field, value, choices):

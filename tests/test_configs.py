@@ -13,10 +13,11 @@ import pytest
 
 from configs import fcn_voc
 from tempseg_jax import builders, describe, train
+from tempseg_jax.models import critics
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests import miniatures
-from tests.support import ROOT, load_config
+from tests.support import ROOT, load_config, save_teacher
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 DERIVED = sorted(set(CONFIGS) - {"fcn_voc"})
@@ -188,12 +189,17 @@ def test_incomplete_cityscapes_is_refused_unless_the_config_allows_it(name, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_takes_two_steps_when_shrunk(
-    name, data_dir, tmp_path, four_val_images
+    name, data_dir, tmp_path, four_val_images, monkeypatch
 ):
+    monkeypatch.setattr(critics, "CHANNELS", (8, 8, 8, 8))  # compiles sooner
     config = shrink(load_config(name), data_dir)
+    config.objective.critic_steps = min(config.objective.critic_steps, 2)
     config.data.name = "scenes"
     config.data.options = {}
     config.data.train_split, config.data.val_split = "train", "val"
+    if config.distill.teacher:
+        config.distill.teacher = str(tmp_path / "teacher")
+        save_teacher(config, tmp_path / "teacher")
     train.train(config, tmp_path, allow_change=False)
     assert_trained(tmp_path)
 

@@ -15,20 +15,23 @@ MAY_IMPORT = {
     "data": "types io",
     "models": "types io",
     "precision": "",
-    "losses": "types",
+    "adversaries": "",
+    "balanced_loss": "types",
+    "losses": "types adversaries",
+    "distillation": "types",
     "train_state": "",
     "optim": "types train_state",
-    "steps": "types losses optim train_state",
+    "steps": "types adversaries balanced_loss losses distillation optim train_state",
     "gradient_accumulation": "types steps train_state",
     "mesh": "types",
     "loop": "types train_state",
     "workdir": "io models precision train_state",
     "inference": "io data models precision steps workdir",
     "evaluation": "types data losses train_state steps mesh workdir inference",
-    "config_fields": "data models precision losses",
+    "config_fields": "data models precision adversaries losses optim",
     "plan": "",
-    "builders": "types data models precision losses train_state optim steps mesh "
-    "workdir plan",
+    "builders": "types data models precision adversaries losses train_state optim "
+    "steps mesh workdir plan",
     "describe": "models steps config_fields builders",
     "resume": "data losses train_state mesh workdir builders",
     "train": "types data losses train_state steps gradient_accumulation mesh loop "
@@ -168,7 +171,14 @@ def test_only_the_listed_modules_read_the_config():
 
 def test_the_core_does_not_log_open_files_or_compile():
     forbidden = ("absl", "pathlib", "os", "time", "sys", "orbax", "tempseg_jax.data")
-    for module in ("losses", "evaluation.metrics", "optim", "precision", "steps"):
+    for module in (
+        "adversaries",
+        "losses",
+        "evaluation.metrics",
+        "optim",
+        "precision",
+        "steps",
+    ):
         names = set(imports(MODULES[module]))
         assert not [n for n in names if is_below(n, forbidden)], module
         calls = {

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from tempseg_jax import optim
+from tempseg_jax import optim, train_state
 
 
 def factors(*, steps, warmup_steps, cycles=1):
@@ -141,3 +141,43 @@ def test_the_shapes_of_optimizer_states_do_not_depend_on_the_numbers():
     assert shapes(optim.adam(learning_rate=0.0)) == shapes(
         optim.adam(learning_rate=1e-7)
     )
+
+
+def test_l1_is_a_proximal_step_of_the_kernels_after_sgd():
+    kernel = jnp.array([0.5, -0.5, 0.02, -0.02]).reshape(1, 1, 2, 2)
+    params = {"score": {"kernel": kernel, "bias": jnp.array([0.01])}}
+    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    player = train_state.init_player({"params": params}, sgd, loss_scale=None)
+    gradients = optim.Gradients(jax.tree.map(jnp.ones_like, params), {}, None, None)
+    updated = optim.update_segmenter(
+        player,
+        gradients,
+        learning_rate=0.1,
+        head_rate=2.0,
+        momentum=0.9,
+        weight_decay=0.0,
+        l1=0.5,
+    )
+    step = np.asarray(kernel) - 0.1 * 2.0
+    expected = np.sign(step) * np.maximum(np.abs(step) - 0.1 * 0.5, 0)
+    np.testing.assert_allclose(
+        updated.params["score"]["kernel"], expected, rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(updated.params["score"]["bias"], 0.01 - 0.2, rtol=1e-5)
+    # It minimizes (w - x)² / 2 + bound |w|.
+    grid = np.linspace(-2, 2, 40_001)
+    for x in (-1.3, -0.1, 0.0, 0.24, 0.26):
+        best = grid[np.argmin((grid - x) ** 2 / 2 + 0.25 * np.abs(grid))]
+        np.testing.assert_allclose(
+            optim.soft_threshold(jnp.float32(x), 0.25), best, atol=1e-4
+        )
+
+
+def test_the_temperature_schedules_go_from_start_to_end():
+    def schedule(name):
+        return 2.0 * optim.temperature_schedule(name, start=2.0, end=0.5, steps=5)
+
+    np.testing.assert_allclose(schedule("constant"), [2.0] * 5)
+    np.testing.assert_allclose(schedule("linear"), [2.0, 1.625, 1.25, 0.875, 0.5])
+    r = 0.75 * np.sqrt(0.5)
+    np.testing.assert_allclose(schedule("cosine"), [2, 1.25 + r, 1.25, 1.25 - r, 0.5])

@@ -113,14 +113,21 @@ def _mesh(card: Card, devices: int) -> Mesh:
 
 def _lower(config: ConfigDict, *, num_classes: int, devices: Mesh) -> Any:
     """Trace the jitted step of training with shapes in place of arrays."""
+    if config.distill.teacher:
+        raise ValueError(
+            f"distill.teacher: {config.distill.teacher}: a step with a teacher cannot "
+            "be compiled without its checkpoint; set it to ''"
+        )
     objective = builders.build_objective(config, num_classes=num_classes)
     state = builders.abstract_state(config, objective)
     number = jax.ShapeDtypeStruct((), jnp.float32)
+    by_step = jax.ShapeDtypeStruct((builders.SCHEDULE_BLOCK,), jnp.float32)
     hyper = steps.Hyperparameters(
         **dict.fromkeys(steps.Hyperparameters._fields, number)
         | {
             "seed": jax.ShapeDtypeStruct((), jnp.int32),
-            "schedule": jax.ShapeDtypeStruct((builders.SCHEDULE_BLOCK,), jnp.float32),
+            "schedule": by_step,
+            "temperature_schedule": by_step,
         }
     )
     size, count = config.data.crop_size, config.data.batch_size

@@ -37,6 +37,7 @@ def adversarial_gradient(
         `adv_cosine`, the cosine of the angle between those of L_adv and L_seg. Both
         are 0 if a norm that they are divided by is 0.
     """
+    hyper = steps.at_step(state, hyper, objective)
     batch = jax.tree.map(lambda x: x[:images], batch)
     logits, _ = objective.segmenter.apply(
         state.segmenter.variables,
@@ -49,7 +50,7 @@ def adversarial_gradient(
     def loss_adv(logits):
         fake = steps.fake_map(logits, batch, hyper.temperature_adv, objective)
         d_fake, _ = steps.apply_discriminator(
-            objective, state.discriminator.variables, fake
+            objective, state.discriminator.variables, fake, batch["image"]
         )
         return hyper.alpha * objective.adversary.segmenter(d_fake)
 

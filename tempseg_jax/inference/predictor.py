@@ -18,7 +18,7 @@ from tempseg_jax.data.transforms import PAD_COLOR
 from tempseg_jax.inference import image_files, sliding_window, window_sums
 from tempseg_jax.inference.sliding_window import InferenceSettings
 from tempseg_jax.inference.window_sums import Band
-from tempseg_jax.models import SEGMENTERS
+from tempseg_jax.models import SEGMENTERS, with_field
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.precision import COMPUTE_DTYPES
 from tempseg_jax.workdir.checkpoint import Checkpoints, Step
@@ -203,13 +203,16 @@ def _build_segmenter(model: dict[str, Any], *, precision: str) -> nn.Module:
         raise ValueError(
             f"precision: {precision!r} is not one of {', '.join(COMPUTE_DTYPES)}"
         )
-    return SEGMENTERS[model["name"]](
+    segmenter = SEGMENTERS[model["name"]](
         num_classes=model["num_classes"],
         preprocessing=Preprocessing.restored(model["preprocessing"]),
         width=model["width"],
         dtype=COMPUTE_DTYPES[precision],
         remat=False,
     )
+    if not model["drop_connect"]:
+        return segmenter
+    return with_field(segmenter, "drop_connect", model["drop_connect"])
 
 
 def _abstract_variables(segmenter: nn.Module) -> PyTree:

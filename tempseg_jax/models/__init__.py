@@ -1,8 +1,13 @@
-"""The segmentation networks and the discriminator."""
+"""The segmentation networks and the discriminators."""
 
 import flax.linen as nn
 from jax.typing import DTypeLike
 
+from tempseg_jax.models.critics import (
+    FullyConvolutionalDiscriminator,
+    LayerNormDiscriminator,
+    SpectralNormDiscriminator,
+)
 from tempseg_jax.models.discriminator import Discriminator
 from tempseg_jax.models.fcn import FCN8s
 from tempseg_jax.models.preprocessing import Preprocessing
@@ -17,6 +22,7 @@ __all__ = [
     "resnet50",
     "resnet50_c4",
     "resnet50_v15",
+    "with_field",
 ]
 
 
@@ -72,6 +78,19 @@ def resnet50_v15(
     return ResNet50(num_classes, preprocessing, True, width, dtype, remat)
 
 
+def with_field(segmenter: nn.Module, field: str, value: object) -> nn.Module | None:
+    """Return the network with another value of a field, also in its backbone.
+
+    Returns:
+        None if neither of them has the field.
+    """
+    backbone = getattr(segmenter, "backbone", None)
+    changes = {field: value} if hasattr(segmenter, field) else {}
+    if hasattr(backbone, field):
+        changes["backbone"] = backbone.clone(**{field: value})
+    return segmenter.clone(**changes) if changes else None
+
+
 SEGMENTERS = {
     "fcn8s": fcn8s,
     "resnet50": resnet50,
@@ -80,5 +99,10 @@ SEGMENTERS = {
 }
 """The values of `model.name`."""
 
-DISCRIMINATORS = {"dcgan": Discriminator}
+DISCRIMINATORS = {
+    "dcgan": Discriminator,
+    "dcgan_ln": LayerNormDiscriminator,
+    "dcgan_sn": SpectralNormDiscriminator,
+    "fcn": FullyConvolutionalDiscriminator,
+}
 """The values of `model.discriminator`; each is called with the compute dtype."""

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, UInt8
 from tempseg_jax.models.layers import (
     LearnedUpsample,
     normalize_and_pad,
+    score_layer,
     upsample_bilinear,
 )
-from tempseg_jax.models.ops import SameConv
 from tempseg_jax.models.preprocessing import Preprocessing
 
 
@@ -21,6 +21,7 @@ class FCN8s(nn.Module):
     num_classes: int  # without the ignore label
     preprocessing: Preprocessing
     dtype: DTypeLike  # of the convolutions; parameters and logits are float32
+    drop_connect: float = 0.0  # rate of DropConnect in the score layers
 
     @nn.compact
     def __call__(
@@ -30,21 +31,23 @@ class FCN8s(nn.Module):
         h, w = image.shape[1:3]
         x = normalize_and_pad(image, self.preprocessing, multiple=32, dtype=self.dtype)
         features = self.backbone(x, train=train)
-        logits = self._score(features[32], "score_fc7")
+        self.sow("intermediates", "features", features[32])  # for distillation
+
+        def score(x: Array, name: str) -> Array:
+            layer = score_layer(
+                self.num_classes,
+                dtype=self.dtype,
+                drop_connect=self.drop_connect,
+                train=train,
+                name=name,
+            )
+            return layer(x)
+
+        logits = score(features[32], "score_fc7")
         logits = upsample_bilinear(logits, factor=2)
         logits = upsample_bilinear(
-            logits + self._score(features[16], "score_pool4"), factor=2
+            logits + score(features[16], "score_pool4"), factor=2
         )
-        logits = logits + self._score(features[8], "score_pool3")
+        logits = logits + score(features[8], "score_pool3")
         logits = LearnedUpsample(stride=8, dtype=self.dtype, name="upsample8")(logits)
         return logits[:, :h, :w].astype(jnp.float32)
-
-    def _score(self, x: Float[Array, "b h w c"], name: str) -> Float[Array, "b h w k"]:
-        """1x1 convolution to class scores, initialized to zero as in the paper."""
-        return SameConv(
-            self.num_classes,
-            1,
-            self.dtype,
-            kernel_init=nn.initializers.zeros,
-            name=name,
-        )(x)

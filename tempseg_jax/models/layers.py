@@ -1,5 +1,6 @@
 """Padding and upsampling layers shared by the segmentation networks."""
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -9,7 +10,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.ops import by_platform, transposed_conv
+from tempseg_jax.models.drop_connect import DropConnectConv
+from tempseg_jax.models.ops import SameConv, by_platform, transposed_conv
 from tempseg_jax.models.preprocessing import Preprocessing
 
 
@@ -24,6 +26,19 @@ def normalize_and_pad(
     h, w = image.shape[1:3]
     x = preprocessing(image).astype(dtype)
     return jnp.pad(x, ((0, 0), (0, -h % multiple), (0, -w % multiple), (0, 0)))
+
+
+def score_layer(
+    num_classes: int, *, dtype: DTypeLike, drop_connect: float, train: bool, name: str
+) -> Callable[[Float[Array, "b h w c"]], Float[Array, "b h w k"]]:
+    """Return a 1x1 convolution to class scores, initialized to zero as in the paper."""
+    options = {"kernel_init": nn.initializers.zeros, "name": name}
+    if not drop_connect:
+        return SameConv(num_classes, 1, dtype, **options)
+    layer = DropConnectConv(
+        num_classes, 1, dtype, rate=drop_connect, activate=False, **options
+    )
+    return partial(layer, train=train)
 
 
 def upsample_bilinear(

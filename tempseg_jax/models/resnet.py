@@ -7,7 +7,11 @@ from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax.models.batch_norm import BatchNorm, normalized_conv
 from tempseg_jax.models.frozen_batch_norm import FrozenBatchNorm
-from tempseg_jax.models.layers import normalize_and_pad, upsample_bilinear
+from tempseg_jax.models.layers import (
+    normalize_and_pad,
+    score_layer,
+    upsample_bilinear,
+)
 from tempseg_jax.models.ops import SameConv, max_pool_3x3, relu
 from tempseg_jax.models.preprocessing import Preprocessing
 
@@ -93,7 +97,8 @@ class ResNet50(nn.Module):
     remat: bool  # recompute each block's activations in the backward pass
     last_stage: int = 5  # whose features are scored; 4: without stage 5 (C4)
     freeze_batch_norm: str = "none"  # one of FREEZE_BATCH_NORM
-    score_dropout: float = 0.0  # rate of the dropout before the score, in training
+    dropout: float = 0.0  # rate of the dropout before the score, in training
+    drop_connect: float = 0.0  # rate of DropConnect in the score layer
 
     @property
     def output_stride(self) -> int:
@@ -140,13 +145,14 @@ class ResNet50(nn.Module):
                     freeze_batch_norm=self.freeze_batch_norm,
                     name=f"stage{i}_block{j}",
                 )(x, train)
-        if self.score_dropout:
-            x = nn.Dropout(self.score_dropout, deterministic=not train)(x)
-        logits = SameConv(
+        self.sow("intermediates", "features", x)  # for distillation
+        if self.dropout:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        logits = score_layer(
             self.num_classes,
-            1,
-            self.dtype,
-            kernel_init=nn.initializers.zeros,  # all classes equal at the start
+            dtype=self.dtype,
+            drop_connect=self.drop_connect,
+            train=train,
             name="score",
         )(x)
         logits = upsample_bilinear(logits, factor=self.output_stride)

@@ -4,6 +4,7 @@ import flax.linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from tempseg_jax.models.drop_connect import DropConnectConv
 from tempseg_jax.models.ops import SameConv, max_pool_2x2, relu
 
 BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -32,6 +33,8 @@ class VGG16(nn.Module):
     width: float  # multiplies every channel count; 1 is the published network
     dtype: DTypeLike  # of the convolutions; parameters are float32
     remat: bool  # recompute each block's activations in the backward pass
+    dropout: float = 0.5  # rate of the dropout after fc6 and after fc7
+    drop_connect: float = 0.0  # rate of DropConnect in fc6 and fc7
 
     @nn.compact
     def __call__(
@@ -50,6 +53,16 @@ class VGG16(nn.Module):
             features[2**i] = x
         for name, kernel_size in (("fc6", 7), ("fc7", 1)):
             channels = round(4096 * self.width)
-            x = relu(SameConv(channels, kernel_size, self.dtype, name=name)(x))
-            x = nn.Dropout(0.5, deterministic=not train)(x)
+            if self.drop_connect:
+                x = DropConnectConv(
+                    channels,
+                    kernel_size,
+                    self.dtype,
+                    rate=self.drop_connect,
+                    activate=True,
+                    name=name,
+                )(x, train=train)
+            else:
+                x = relu(SameConv(channels, kernel_size, self.dtype, name=name)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return {8: features[8], 16: features[16], 32: x}

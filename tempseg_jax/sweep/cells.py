@@ -17,11 +17,18 @@ class Times(NamedTuple):
     factor: float
 
 
+Value = float | int | bool | str | None
+"""The value of a config field."""
+
+Overrides = dict[str, Value | Times]
+"""New values by the names of config fields."""
+
+
 class Cell(NamedTuple):
     """One setting of the ablation study, trained once with each seed."""
 
     title: str  # in the rows of the report's tables
-    overrides: dict[str, float | bool | str | Times | None]  # values of config fields
+    overrides: Overrides
 
 
 class Contrast(NamedTuple):
@@ -55,6 +62,16 @@ _SUPERVISED = _T1 | {"objective.alpha": 0.0}
 
 _GRID_TEMPERATURES = (0.5, 1.0, 2.0)
 _GRID_RATES = (0.5, 1.0, 2.0, 4.0)
+
+
+# D learns with a thousand times the rate of the paper.
+_LEARNING_D = _T1 | {"optimizer.learning_rate_d": 1e-4}
+_WGAN = _LEARNING_D | {
+    "model.discriminator": "dcgan_ln",
+    "objective.adversary": "wgan_gp",
+    "objective.critic_steps": 5,
+    "optimizer.discriminator": "adam_no_momentum",
+}
 
 
 def _decay(value: float) -> dict[str, float | None]:
@@ -92,7 +109,7 @@ CELLS = {
     ),
     "learning_d": Cell(
         "D with learning rate 1e-4",
-        _T1 | {"optimizer.learning_rate_d": 1e-4},
+        _LEARNING_D,
     ),
     "void_shown": Cell(
         "Without void masking",
@@ -107,21 +124,82 @@ CELLS = {
         "Label smoothing 0.1, without D",
         _SUPERVISED | {"objective.label_smoothing": 0.1},
     ),
-    "score_dropout": Cell(
-        "Dropout 0.5 before the score, without D",
-        _SUPERVISED | {"model.score_dropout": 0.5},
+    "dropout0": Cell("No dropout, without D", _SUPERVISED | {"model.dropout": 0.0}),
+    "dropout0.5": Cell("Dropout 0.5, without D", _SUPERVISED | {"model.dropout": 0.5}),
+    "drop_connect": Cell(
+        "DropConnect 0.5 in place of dropout, without D",
+        _SUPERVISED | {"model.dropout": 0.0, "model.drop_connect": 0.5},
+    ),
+    "l1": Cell("L1 penalty 1e-6, without D", _SUPERVISED | {"optimizer.l1": 1e-6}),
+    **{
+        f"weights_{name}": Cell(
+            f"Class weights: {title}, without D",
+            _SUPERVISED | {"objective.class_weights": name},
+        )
+        for name, title in (
+            ("inverse", "inverse frequency"),
+            ("median", "median frequency"),
+            ("effective", "effective number"),
+        )
+    },
+    "ohem": Cell(
+        "The hardest quarter of the pixels, without D",
+        _SUPERVISED | {"objective.hard_pixels": 0.25},
+    ),
+    "cosine_t": Cell(
+        "T_G from 0.5 to 1 by a cosine, without D",
+        _SUPERVISED
+        | {
+            "objective.temperature_g": 0.5,
+            "objective.temperature_schedule": "cosine",
+            "objective.temperature_end": 1.0,
+        },
     ),
     **{
         f"learning_d_alpha{alpha:g}": Cell(
             f"D with learning rate 1e-4, α = {alpha:g}",
-            _T1 | {"optimizer.learning_rate_d": 1e-4, "objective.alpha": alpha},
+            _LEARNING_D | {"objective.alpha": alpha},
         )
         for alpha in (0.01, 0.05, 0.2)
     },
     # At the learning rate of the paper, D does not learn what to make of X.
     "real_smoothed": Cell(
         "D with learning rate 1e-4, X with the values of p",
-        _T1 | {"optimizer.learning_rate_d": 1e-4, "objective.real": "matched"},
+        _LEARNING_D | {"objective.real": "matched"},
+    ),
+    "adv_dcgan": Cell(
+        "Adversary dcgan (not saturating)",
+        _LEARNING_D | {"objective.adversary": "dcgan"},
+    ),
+    "adv_minimax": Cell(
+        "Adversary minimax (saturating)",
+        _LEARNING_D | {"objective.adversary": "minimax"},
+    ),
+    "adv_hinge": Cell(
+        "Adversary hinge, D with spectral normalization",
+        _LEARNING_D
+        | {"objective.adversary": "hinge", "model.discriminator": "dcgan_sn"},
+    ),
+    "adv_wgan": Cell(
+        "Adversary wgan, weight clipping",
+        _WGAN
+        | {
+            "objective.adversary": "wgan",
+            "optimizer.discriminator": "rmsprop",
+            "optimizer.learning_rate_d": 5e-5,
+        },
+    ),
+    "adv_wgan_gp": Cell("Adversary wgan_gp", _WGAN),
+    "d_sn": Cell(
+        "lsgan, D with spectral normalization",
+        _LEARNING_D | {"model.discriminator": "dcgan_sn"},
+    ),
+    "d_fcn": Cell(
+        "Adversary dcgan, a confidence per pixel",
+        _LEARNING_D | {"objective.adversary": "dcgan", "model.discriminator": "fcn"},
+    ),
+    "d_conditional": Cell(
+        "lsgan, D sees the image", _LEARNING_D | {"objective.conditional": True}
     ),
     **{
         f"t{temperature:g}_rate{factor:g}": Cell(
@@ -185,6 +263,22 @@ TABLES = {
             "real_smoothed",
         ),
     ),
+    "adversaries": Table(
+        "Adversarial objectives and discriminators",
+        (
+            "baseline",
+            "learning_d",
+            "adv_dcgan",
+            "adv_minimax",
+            "adv_hinge",
+            "adv_wgan",
+            "adv_wgan_gp",
+            "d_sn",
+            "d_fcn",
+            "d_conditional",
+            "real_smoothed",
+        ),
+    ),
     "regularizers": Table(
         "Other regularizers, without D",
         (
@@ -193,7 +287,15 @@ TABLES = {
             "head_rate4",
             "label_smoothing",
             "lambda5e-4",
-            "score_dropout",
+            "l1",
+            "dropout0",
+            "dropout0.5",
+            "drop_connect",
+            "weights_inverse",
+            "weights_median",
+            "weights_effective",
+            "ohem",
+            "cosine_t",
         ),
     ),
     "grid": Table(
@@ -231,9 +333,22 @@ CONTRASTS = (
     ),
     Contrast("Does label smoothing help?", "label_smoothing", "baseline"),
     Contrast("Does weight decay help?", "lambda5e-4", "baseline"),
-    Contrast("Does dropout before the score help?", "score_dropout", "baseline"),
+    Contrast("Does an L1 penalty help?", "l1", "baseline"),
+    Contrast("Does dropout help?", "dropout0.5", "dropout0"),
+    Contrast("Does DropConnect help?", "drop_connect", "dropout0"),
+    Contrast("Do weights by inverse frequency help?", "weights_inverse", "baseline"),
+    Contrast("Do weights by median frequency help?", "weights_median", "baseline"),
+    Contrast("Do weights by effective number help?", "weights_effective", "baseline"),
+    Contrast("Does training on the hardest pixels help?", "ohem", "baseline"),
     Contrast("Does a D that learns help?", "learning_d", "baseline"),
     Contrast("Does it learn more than sharpness?", "real_smoothed", "learning_d"),
+    Contrast("Is dcgan better than lsgan?", "adv_dcgan", "learning_d"),
+    Contrast("Does saturation harm?", "adv_minimax", "adv_dcgan"),
+    Contrast("Is wgan_gp better than wgan?", "adv_wgan_gp", "adv_wgan"),
+    Contrast("Does spectral normalization help?", "d_sn", "learning_d"),
+    Contrast("Is the hinge better than lsgan?", "adv_hinge", "d_sn"),
+    Contrast("Does a confidence per pixel help?", "d_fcn", "adv_dcgan"),
+    Contrast("Does it help if D sees the image?", "d_conditional", "learning_d"),
 )
 """The planned comparisons, for the cells that a sweep has."""
 
@@ -306,9 +421,6 @@ def choose(
     return tuple(dict.fromkeys(trained_as(config, cell, rates) for cell in cells))
 
 
-Overrides = dict[str, float | bool | str | Times | None]
-
-
 def _overrides(cell: str, rates: Mapping[str, float]) -> Overrides:
     """Return the overrides of a cell, its rate multiplied by its factor of `rates`."""
     overrides = CELLS[cell].overrides
@@ -318,9 +430,7 @@ def _overrides(cell: str, rates: Mapping[str, float]) -> Overrides:
     return overrides | {_RATE: Times(before.factor * rates[cell])}
 
 
-def _value(
-    config: ConfigDict, overrides: Overrides, name: str
-) -> float | bool | str | None:
+def _value(config: ConfigDict, overrides: Overrides, name: str) -> Value:
     """Return the value of a field after the overrides."""
     section, field = name.split(".")
     own = config[section][field]

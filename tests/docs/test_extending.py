@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tempseg_jax import losses, models
+from tempseg_jax import adversaries, models
 from tempseg_jax.data import catalog
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests.support import ROOT
@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs/extending.md").read_text()
 TABLES = (
     models.SEGMENTERS,
     models.DISCRIMINATORS,
-    losses.ADVERSARIES,
+    adversaries.ADVERSARIES,
     catalog.DATASETS,
     catalog.CLASS_NAMES,
 )
@@ -53,12 +53,19 @@ def test_every_kind_of_extension_has_an_example():
     assert set(EXAMPLES) == {
         "A backbone or segmenter",
         "A dataset",
-        "An adversarial loss",
-        "An adversarial loss with a penalty",
+        "An adversarial loss of your own",
         "A metric",
         "A metric / 2",
         "Of the parameters or the gradients",
     }
+
+
+def test_the_adversary_is_quoted_as_it_stands_in_the_package():
+    source = (ROOT / "tempseg_jax/adversaries.py").read_text()
+    quotes = blocks("py")
+    assert len(quotes) == 3
+    for quote in quotes.values():
+        assert quote.rstrip() in source
 
 
 @pytest.mark.slow

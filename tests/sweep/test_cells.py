@@ -33,9 +33,15 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         config = cells.configure(demo_config, cell, seed=0)
         hyper = builders.hyperparameters(config, Plan(2, 1, 1))._asdict()
         hyper.pop("schedule")
-        hyper["mask_void"] = config.objective.mask_void
-        hyper["real"] = config.objective.real
-        hyper["score_dropout"] = config.model.score_dropout
+        hyper.pop("temperature_schedule")
+        for field in ("adversary", "conditional", "critic_steps", "mask_void", "real"):
+            hyper[field] = config.objective[field]
+        hyper["d"] = config.model.discriminator
+        hyper["optimizer_d"] = config.optimizer.discriminator
+        for field in ("dropout", "drop_connect"):
+            hyper[field] = config.model[field]
+        for field in ("class_weights", "hard_pixels"):
+            hyper[field] = config.objective[field]
         if not hyper["alpha"]:  # without D these have no effect
             hyper |= {"temperature_adv": None, "temperature_d": None}
         return hyper
@@ -63,9 +69,22 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         ("seg_only", "head_rate4"): {"temperature_seg", "head_rate"},
         ("label_smoothing", "baseline"): {"label_smoothing"},
         ("lambda5e-4", "baseline"): {"weight_decay"},
-        ("score_dropout", "baseline"): {"score_dropout"},
+        ("l1", "baseline"): {"l1"},
+        ("dropout0.5", "dropout0"): {"dropout"},
+        ("drop_connect", "dropout0"): {"drop_connect"},
+        ("weights_inverse", "baseline"): {"class_weights"},
+        ("weights_median", "baseline"): {"class_weights"},
+        ("weights_effective", "baseline"): {"class_weights"},
+        ("ohem", "baseline"): {"hard_pixels"},
         ("learning_d", "baseline"): without_d | {"learning_rate_d"},
         ("real_smoothed", "learning_d"): {"real"},
+        ("adv_dcgan", "learning_d"): {"adversary"},
+        ("adv_minimax", "adv_dcgan"): {"adversary"},
+        ("adv_wgan_gp", "adv_wgan"): {"adversary", "optimizer_d", "learning_rate_d"},
+        ("d_sn", "learning_d"): {"d"},
+        ("adv_hinge", "d_sn"): {"adversary"},
+        ("d_fcn", "adv_dcgan"): {"d"},
+        ("d_conditional", "learning_d"): {"conditional"},
     }
 
 
@@ -117,9 +136,12 @@ def test_a_setting_can_have_a_learning_rate_of_its_own(demo_config):
 
 
 def test_a_network_that_a_cell_does_not_fit_is_refused_before_training(
-    demo_config, tmp_path
+    demo_config, tmp_path, monkeypatch
 ):
-    with pytest.raises(ValueError, match="model.score_dropout: 0.5 is not supported"):
+    override = {"model.freeze_batch_norm": "all"}  # FCN-8s has no BatchNorm
+    cell = cells.CELLS["ohem"]._replace(overrides=override)
+    monkeypatch.setitem(cells.CELLS, "ohem", cell)
+    with pytest.raises(ValueError, match="model.freeze_batch_norm: 'all' is not supp"):
         run_sweep(
             demo_config,
             tmp_path,

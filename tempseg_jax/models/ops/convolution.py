@@ -34,27 +34,34 @@ class SameConv(nn.Module):
         self, x: Float[Array, "b h w c"], *, leave_out_bias: bool = False
     ) -> Float[Array, "b h_out w_out d"]:
         """Compute the same as `nn.Conv` with the same parameters."""
-        k, (h, w, c) = self.kernel_size, x.shape[1:]
-        shape = (k, k, c, self.channels)
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.channels)
         kernel = self.param("kernel", self.kernel_init, shape)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        patches = partial(_conv_of_patches, stride=self.stride)
-        plain = partial(_conv, stride=self.stride)
-        like_fc6 = k > 3 and self.stride == 1
-        if isinstance(h * w, int):
-            few_pixels = h * w < max(c, k * k)
-        else:  # symbolic, in an export for all sizes: fc6 is where it matters most
-            few_pixels = like_fc6
-        y = by_platform(
-            x,
-            kernel,
-            cpu=patches if k == 1 or few_pixels else plain,
-            default=patches if like_fc6 else plain,
-        )
+        y = same_conv(x, kernel, stride=self.stride)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         return y if leave_out_bias else add_bias(y, bias)
+
+
+def same_conv(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], *, stride: int
+) -> Float[Array, "b h_out w_out d"]:
+    """Convolve as `SameConv` does, without a bias; both arrays have one dtype."""
+    k, (h, w, c) = kernel.shape[0], x.shape[1:]
+    patches = partial(_conv_of_patches, stride=stride)
+    plain = partial(_conv, stride=stride)
+    like_fc6 = k > 3 and stride == 1
+    if isinstance(h * w, int):
+        few_pixels = h * w < max(c, k * k)
+    else:  # symbolic, in an export for all sizes: fc6 is where it matters most
+        few_pixels = like_fc6
+    return by_platform(
+        x,
+        kernel,
+        cpu=patches if k == 1 or few_pixels else plain,
+        default=patches if like_fc6 else plain,
+    )
 
 
 def _conv(x: Array, kernel: Array, *, stride: int) -> Array:

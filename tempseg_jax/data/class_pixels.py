@@ -1,0 +1,106 @@
+"""Pixels of each class in each training image, and class weights from them."""
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from tempseg_jax.data import codec
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.decoder import decode
+from tempseg_jax.data.subset import Chosen
+from tempseg_jax.io import atomic
+
+Counts = Int64[np.ndarray, "n k"]
+
+
+def count(split: Split) -> Counts:
+    """Return the pixels of each class in each image of a whole split.
+
+    The counts are stored with the prepared dataset, and read from there the next time.
+    An image that cannot be decoded has none.
+    """
+    stored = _file(split)
+    if stored is not None and stored.exists():
+        return np.load(stored)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = pool.map(functools.partial(_row, split), range(len(split.examples)))
+        counts = np.stack(list(rows))
+    if stored is not None:
+        with atomic.replacing(stored) as path:
+            np.save(path, counts)
+    return counts
+
+
+def of_subset(counts: Counts, split: Split) -> Int64[np.ndarray, "m k"]:
+    """Return the rows of the images that `subset.nested_subset` chose."""
+    chosen = isinstance(split.examples, Chosen)
+    return counts[split.examples.indices] if chosen else counts
+
+
+def _file(split: Split) -> Path | None:
+    # TFDS takes long to import and is needed only to read records.
+    from tempseg_jax.data.prepared import Examples
+
+    if not isinstance(split.examples, Examples):
+        return None
+    return split.examples.folder / f"class_pixels-{split.examples.expression}.npy"
+
+
+def _row(split: Split, index: int) -> Int64[np.ndarray, "k"]:
+    classes = len(split.class_names)
+    try:
+        label = decode(split.examples[index], split=split)["label"]
+    except codec.BadFile:
+        return np.zeros(classes, np.int64)
+    return np.bincount(label.ravel(), minlength=256)[:classes].astype(np.int64)
+
+
+def inverse_frequency(counts: Counts) -> Float32[np.ndarray, "k"]:
+    """1 / (k f) with the share f of a class in all pixels."""
+    return _normalized(counts, 1 / counts.sum(axis=0).clip(1))
+
+
+def median_frequency(counts: Counts) -> Float32[np.ndarray, "k"]:
+    """Median of f divided by f, with f over images that have the class (Eigen 2015).
+
+    f is the number of pixels of the class, divided by the number of pixels of the
+    images in which the class occurs.
+    """
+    present = counts > 0
+    pixels = np.sum(counts.sum(axis=1, keepdims=True) * present, axis=0)
+    f = counts.sum(axis=0) / pixels.clip(1)
+    occurs = f > 0
+    weights = np.median(f[occurs]) / np.where(occurs, f, 1)
+    return np.where(occurs, weights, 0).astype(np.float32)
+
+
+def effective_number(counts: Counts) -> Float32[np.ndarray, "k"]:
+    """(1 - β) / (1 - βⁿ), n images with the class, β = 0.999 (Cui et al. 2019)."""
+    beta, images = 0.999, np.sum(counts > 0, axis=0)
+    return _normalized(counts, (1 - beta) / (1 - beta ** images.clip(1)))
+
+
+def _normalized(
+    counts: Counts, weights: Float32[np.ndarray, "k"] | np.ndarray
+) -> Float32[np.ndarray, "k"]:
+    """Scale the weights to a mean of 1 over pixels; absent classes have weight 0."""
+    pixels = counts.sum(axis=0)
+    weights = np.where(pixels > 0, weights, 0)
+    return (weights * pixels.sum() / max(np.sum(weights * pixels), 1e-30)).astype(
+        np.float32
+    )
+
+
+CLASS_WEIGHTS: dict[str, Callable[[Counts], Float32[np.ndarray, "k"]] | None] = {
+    "none": None,
+    "inverse": inverse_frequency,
+    "median": median_frequency,
+    "effective": effective_number,
+    "given": None,  # by objective.given_class_weights
+}
+"""The values of `objective.class_weights`."""

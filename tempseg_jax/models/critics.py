@@ -1,0 +1,103 @@
+"""Discriminators without BatchNorm, for adversaries that bound the gradient of D.
+
+The score of an image does not depend on the other images of the batch. They take the
+argument `mask` of `Discriminator` and ignore it: they have no batch statistics.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from tempseg_jax.models.discriminator import CHANNELS
+from tempseg_jax.models.layers import upsample_bilinear
+from tempseg_jax.models.ops import HalvingConv
+
+SLOPE = 0.2
+"""Slope of LeakyReLU below zero (Radford et al. 2016)."""
+
+
+class SpectralNormDiscriminator(nn.Module):
+    """The DCGAN discriminator with spectral normalization (Miyato et al. 2018).
+
+    Every kernel is divided by its largest singular value, which one step of power
+    iteration estimates in each forward pass, with the kernel as a matrix of one column
+    for each output channel. The vectors of the iteration are in `batch_stats`.
+    """
+
+    dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
+
+    @nn.compact
+    def __call__(
+        self,
+        probabilities: Float[Array, "b h w k"],
+        *,
+        train: bool,
+        mask: Bool[Array, "b"] | None = None,
+    ) -> Float[Array, "b h_out w_out 1"]:
+        """Return a map of linear scores, high where the input looks real."""
+        del mask
+        x = probabilities.astype(self.dtype)
+        for i, channels in enumerate((*CHANNELS, 1), start=1):
+            conv = HalvingConv(channels, self.dtype, name=f"conv{i}")
+            x = nn.SpectralNorm(conv, name=f"sn{i}")(x, update_stats=train)
+            if i <= len(CHANNELS):
+                x = nn.leaky_relu(x, SLOPE)
+        return x.astype(jnp.float32)
+
+
+class LayerNormDiscriminator(nn.Module):
+    """The DCGAN discriminator with layer normalization (Gulrajani et al. 2017).
+
+    The mean and the variance are those of all pixels and channels of an image.
+    """
+
+    dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
+
+    @nn.compact
+    def __call__(
+        self,
+        probabilities: Float[Array, "b h w k"],
+        *,
+        train: bool,
+        mask: Bool[Array, "b"] | None = None,
+    ) -> Float[Array, "b h_out w_out 1"]:
+        """Return a map of linear scores, high where the input looks real."""
+        del train, mask
+        x = probabilities.astype(self.dtype)
+        for i, channels in enumerate(CHANNELS, start=1):
+            x = HalvingConv(channels, self.dtype, name=f"conv{i}")(x)
+            # One group of all channels is layer normalization.
+            x = nn.GroupNorm(num_groups=1, dtype=self.dtype, name=f"ln{i}")(x)
+            x = nn.leaky_relu(x, SLOPE)
+        score = HalvingConv(1, self.dtype, name="conv5")(x)
+        return score.astype(jnp.float32)
+
+
+class FullyConvolutionalDiscriminator(nn.Module):
+    """Five convolutions without normalization: a confidence for each pixel.
+
+    The discriminator of Hung et al. 2018, whose scores are upsampled to the size of the
+    input.
+    """
+
+    dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
+
+    @nn.compact
+    def __call__(
+        self,
+        probabilities: Float[Array, "b h w k"],
+        *,
+        train: bool,
+        mask: Bool[Array, "b"] | None = None,
+    ) -> Float[Array, "b h w 1"]:
+        """Return a linear score for each pixel, high where the input looks real."""
+        del train, mask
+        h, w = probabilities.shape[1:3]
+        x = probabilities.astype(self.dtype)
+        for i, channels in enumerate(CHANNELS, start=1):
+            x = HalvingConv(channels, self.dtype, name=f"conv{i}")(x)
+            x = nn.leaky_relu(x, SLOPE)
+        x = HalvingConv(1, self.dtype, name="conv5")(x)
+        score = upsample_bilinear(x, factor=2 ** (len(CHANNELS) + 1))
+        return score[:, :h, :w].astype(jnp.float32)
