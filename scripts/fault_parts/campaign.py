@@ -30,6 +30,7 @@ class Campaign:
     def finding(self, scenario: str, seed: int, what: str) -> None:
         """Record an outcome that is not allowed."""
         self.findings.append(Finding(scenario, seed, what))
+        print(_shown(self.findings[-1]), flush=True)
         self.add(scenario, "finding")
 
     def judge(self, scenario: str, seed: int, done: Outcome, what: str) -> bool:
@@ -60,9 +61,13 @@ class Campaign:
             rows.append(_row(scenario, [counts[name] for name in names]))
         rows.append(_row("all", [total[name] for name in names]))
         rows.append(f"\nPeak memory of a process: {self.peak / 2**30:.1f} GiB")
-        for scenario, seed, what in self.findings:
-            rows.append(f"finding: --only={scenario} --first={seed} --count=1: {what}")
+        rows += map(_shown, self.findings)
         return "\n".join(rows)
+
+
+def _shown(finding: Finding) -> str:
+    scenario, seed, what = finding
+    return f"finding: --only={scenario} --first={seed} --count=1: {what}"
 
 
 def _row(name: str, numbers: list[int]) -> str:

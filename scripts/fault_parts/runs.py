@@ -40,9 +40,7 @@ class Runs:
         self.expected = end_state(self.reference)
         self._must(self.evaluate(self.reference))
         self._must(self.predict(self.reference, scratch / "predicted"))
-        self._outputs = {
-            x.name: x.read_bytes() for x in (scratch / "predicted").iterdir()
-        }
+        self._outputs = contents(scratch / "predicted")
 
     @staticmethod
     def _must(child: Child) -> None:
@@ -93,15 +91,15 @@ class Runs:
     def full_disk(self, campaign: Campaign, name: str, seed: int) -> None:
         """Train with too little space, then go on with enough."""
         random_, workdir = random.Random(seed), self._scratch / f"{name}-{seed}"
-        if mounted := _mount(workdir, kilobytes=random_.randrange(100, 6000)):
-            before = lambda: None  # noqa: E731
-        else:
-            limit = random_.randrange(1_000, 300_000)
-            before = lambda: resource.setrlimit(  # noqa: E731
-                resource.RLIMIT_FSIZE, (limit, limit)
-            )
+        mounted = _mount(workdir, kilobytes=random_.randrange(100, 6000))
+        limit = random_.randrange(1_000, 300_000)
+
+        def lower() -> None:
+            if not mounted:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
         try:
-            done = self.train(workdir / "run", before=before).wait()
+            done = self.train(workdir / "run", before=lower).wait()
             if campaign.judge(name, seed, done, "a full disk"):
                 campaign.add(name, "survived")
             elif done.refused and mounted:
@@ -156,10 +154,9 @@ class Runs:
         child.signal(signal.SIGKILL)
         child.wait()
         wrong = [
-            path.name
-            for path in out.glob("*")
-            if not path.name.startswith(".")
-            and path.read_bytes() != self._outputs.get(path.name)
+            name
+            for name, data in contents(out).items()
+            if data != self._outputs.get(name)
         ]
         if wrong:
             campaign.finding(name, seed, f"not whole: {', '.join(wrong)}")
@@ -192,6 +189,15 @@ class Runs:
             else:
                 campaign.add(name, "survived", number=injected)
         shutil.rmtree(workdir, ignore_errors=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file under its path, without hidden ones."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
 
 
 def end_state(workdir: Path) -> dict[str, Any]:

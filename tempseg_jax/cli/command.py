@@ -6,9 +6,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import LogRecord
+from logging import CRITICAL, LogRecord, getLogger
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import jax
@@ -26,19 +25,18 @@ def prepare() -> None:
     """
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(_is_not_from_orbax)
-    sys.excepthook = _excepthook
+    getLogger("asyncio").setLevel(CRITICAL)  # futures of a save that has failed
+    sys.unraisablehook = _unraisablehook
     if not jax.config.jax_compilation_cache_dir:  # set by JAX_COMPILATION_CACHE_DIR
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         xla = cache / "tempseg_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(xla))
 
 
-def _excepthook(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
+def _unraisablehook(unraisable: "sys.UnraisableHookArgs") -> None:
     """Do not show what TensorStore raises in its threads after a save has failed."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, traceback)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _is_not_from_orbax(record: LogRecord) -> bool:

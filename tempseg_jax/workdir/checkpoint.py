@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
-from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import PyTree
 
 from tempseg_jax import precision
 from tempseg_jax.models.preprocessing import Preprocessing
-from tempseg_jax.train_state import Player, TrainState
-from tempseg_jax.workdir import checkpoint_folder, digests, formats
+from tempseg_jax.train_state import TrainState
+from tempseg_jax.workdir import (
+    checkpoint_folder,
+    checkpoint_items,
+    digests,
+    formats,
+)
 from tempseg_jax.workdir.checkpoint_folder import DamagedCheckpoint
 
 Step = int | str
@@ -61,7 +65,10 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps():
             return
-        items = {"segmenter": state.segmenter.variables, "training": _training(state)}
+        items = {
+            "segmenter": state.segmenter.variables,
+            "training": checkpoint_items.training(state),
+        }
         if state.discriminator is not None:
             items["discriminator"] = state.discriminator.variables
         described = {"format": formats.FORMAT} | model
@@ -174,16 +181,16 @@ class Checkpoints:
         self._check_same(model, step, (*_SEGMENTER_FIELDS, "discriminator"))
         saved, wanted = self.model(step)["precision"], model["precision"]
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        abstract = _with_loss_scales(
-            abstract, lambda: _abstract_loss_scale(saved, like=like)
+        abstract = checkpoint_items.with_loss_scales(
+            abstract, lambda: checkpoint_items.abstract_loss_scale(saved, like=like)
         )
         items = {
             "segmenter": abstract.segmenter.variables,
-            "training": _training(abstract),
+            "training": checkpoint_items.training(abstract),
         }
         if like.discriminator is not None:
             items["discriminator"] = abstract.discriminator.variables
-        state = _assemble(self._restore_arrays(step, items), like)
+        state = checkpoint_items.assemble(self._restore_arrays(step, items), like)
         if int(state.step) != step:
             raise DamagedCheckpoint(
                 self._path(step), f"it holds the state after step {int(state.step)}"
@@ -191,7 +198,7 @@ class Checkpoints:
         if saved == wanted:
             return state
         sharding = state.step.sharding
-        return _with_loss_scales(
+        return checkpoint_items.with_loss_scales(
             state, lambda: jax.device_put(precision.loss_scale(wanted), sharding)
         )
 
@@ -311,48 +318,3 @@ class Checkpoints:
                     f"checkpoint and {wanted[field]!r} in the config; use the config "
                     "of the training run, or another --workdir"
                 )
-
-
-def _with_loss_scales(
-    state: TrainState, make: Callable[[], DynamicScale | None]
-) -> TrainState:
-    """Give each player its own loss scale: the step donates every buffer only once."""
-    return jax.tree.map(
-        lambda x: x.replace(loss_scale=make()) if isinstance(x, Player) else x,
-        state,
-        is_leaf=lambda x: isinstance(x, Player),
-    )
-
-
-def _abstract_loss_scale(
-    precision_name: str, *, like: TrainState
-) -> DynamicScale | None:
-    """Return the shapes of a precision's loss scale, sharded as the step of `like`."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=like.step.sharding),
-        precision.loss_scale(precision_name),
-    )
-
-
-def _training(state: TrainState) -> dict[str, PyTree]:
-    """Return the content of the item `training`."""
-    players = {"segmenter": state.segmenter, "discriminator": state.discriminator}
-    return {"step": state.step} | {
-        name: {"opt_state": player.opt_state, "loss_scale": player.loss_scale}
-        for name, player in players.items()
-        if player is not None
-    }
-
-
-def _assemble(restored: ocp.args.Composite, like: TrainState) -> TrainState:
-    """Build a state from the restored items."""
-
-    def player(name: str) -> Player:
-        variables, training = restored[name], restored["training"][name]
-        return Player(**variables, **training)
-
-    return TrainState(
-        step=restored["training"]["step"],
-        segmenter=player("segmenter"),
-        discriminator=None if like.discriminator is None else player("discriminator"),
-    )

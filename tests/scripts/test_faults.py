@@ -1,0 +1,30 @@
+"""A short part of the campaign of faults; `pytest -m faults` runs a longer one."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import ROOT
+
+
+def campaign(*flags):
+    """Run scripts/faults.py, which ends with code 1 if there is a finding."""
+    command = [sys.executable, str(ROOT / "scripts" / "faults.py"), *flags]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (total,) = re.findall(r"^\| all \| (\d+) ", run.stdout, re.MULTILINE)
+    return int(total)
+
+
+def test_damaged_weights_archives_and_masks_are_read_or_refused_in_one_line():
+    only = "--only=weights,archives,mat"
+    assert campaign("--minutes=1", "--count=8", only) == 24
+
+
+@pytest.mark.faults
+def test_no_fault_is_silent_or_hangs_or_ends_in_a_traceback():
+    # Without images: libpng writes a line of its own for some of them.
+    only = "kill,damage,full_disk,read_only,two,outputs,text,dataset,checkpoint,masks"
+    assert campaign("--minutes=10", "--seed=1", f"--only={only}") > 100
