@@ -1,7 +1,7 @@
 """Reliability diagrams and the confusion matrix, as PNG files."""
 
+import io
 from pathlib import Path
-from typing import BinaryIO
 
 import matplotlib
 import numpy as np
@@ -57,7 +57,7 @@ def save_reliability(calibrations: dict[str, Calibration], path: Path) -> None:
 def save_confusion(
     confusion: Int[np.ndarray, "k k"],
     class_names: tuple[str, ...],
-    file: Path | BinaryIO,
+    file: Path | io.BytesIO,
 ) -> None:
     """Draw the confusion matrix, in percent of each true class, as a PNG."""
     truth = confusion.sum(axis=1, keepdims=True)

@@ -1,6 +1,6 @@
 """Load a trained segmenter from a workdir, and predict images with it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from PIL import Image
 
 from tempseg_jax.data import buckets
 from tempseg_jax.data.transforms import PAD_COLOR
-from tempseg_jax.inference import image_files, sliding_window, window_sums
+from tempseg_jax.inference import image_files, published, sliding_window, window_sums
+from tempseg_jax.inference.batches import in_batches
 from tempseg_jax.inference.sliding_window import InferenceSettings
 from tempseg_jax.inference.window_sums import Band
 from tempseg_jax.models import SEGMENTERS, with_field
@@ -40,6 +41,7 @@ class Predictor:
         variables: Its parameters and running statistics.
         settings: Sliding-window inference and test-time augmentation.
         step: Training step of the checkpoint.
+        model: The description of the segmenter that the checkpoint stores.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Predictor:
         """Wrap what `load` restored; `model` is the checkpoint's item of that name."""
         self.segmenter, self.variables = segmenter, variables
         self.settings, self.step = settings, step
+        self.model = model
         self.name: str = model["name"]
         self.dataset: str = model["dataset"]
         self.class_names = tuple(model["class_names"])
@@ -92,6 +95,35 @@ class Predictor:
                     labels, _most_probable(band.logits), band, devices=self._devices
                 )
         return np.asarray(labels)[0, :h, :w]
+
+    def predict_many(
+        self, images: Iterable[Any], *, batch_size: int = 8
+    ) -> Iterator[UInt8[np.ndarray, "_ _"]]:
+        """Yield the labels of each image, in their order, computed in batches.
+
+        Images whose sizes round up to the same multiples of 128 pixels share a batch.
+        Images that do not run whole are predicted one at a time.
+
+        Args:
+            images: Files, Pillow images or arrays, of any sizes.
+            batch_size: Images per batch.
+
+        Raises:
+            ValueError: If an image cannot be read, or its pixel type is not supported.
+        """
+
+        def whole(
+            batch: UInt8[np.ndarray, "b h w 3"],
+        ) -> UInt8[np.ndarray, "b h w"]:
+            return np.asarray(self._labels(self.variables, batch))
+
+        return in_batches(
+            images,
+            batch_size=batch_size,
+            whole=whole,
+            single=self,
+            is_whole=lambda x: self.settings.windows(*x.shape[:2]) is None,
+        )
 
     def probabilities(
         self, image: Input, temperature: float = 1.0
@@ -157,8 +189,11 @@ def load(
     """Load a trained segmenter onto one device.
 
     Args:
-        workdir: Folder of a training run; only its checkpoints are read.
-        checkpoint: "best" (highest validation mIoU), "latest", or a step.
+        workdir: Folder of a training run, of which only the checkpoints are read; or
+            one that scripts/publish.py wrote; or hf://USER/NAME, which is downloaded
+            from the Hugging Face Hub.
+        checkpoint: "best" (highest validation mIoU), "latest", or a step. What is
+            published has only one.
         window: Side of the windows of sliding-window inference, in pixels. By default
             images of up to 2048 x 1024 pixels run whole, and larger ones in windows.
         stride: Pixels between windows; by default two thirds of a window.
@@ -174,17 +209,17 @@ def load(
     settings = InferenceSettings(
         window=window, stride=stride, scales=tuple(scales), flip=flip
     )
+    if str(workdir).startswith(published.HUB):
+        workdir = published.fetch(str(workdir))
+    if published.is_published(workdir):
+        return _load_published(workdir, settings=settings, precision=precision)
     checkpoints = Checkpoints(workdir)
 
     def read(step: int) -> Predictor:
         model = checkpoints.model(step)
-        if model["name"] not in SEGMENTERS:
-            raise ValueError(
-                f"{checkpoints.folder}/{step}: model.name {model['name']!r} is not one "
-                f"of {', '.join(sorted(SEGMENTERS))}; register it in "
-                "tempseg_jax.models.SEGMENTERS first"
-            )
-        segmenter = _build_segmenter(model, precision=precision or model["precision"])
+        segmenter = _build_segmenter(
+            model, precision=precision, where=f"{checkpoints.folder}/{step}"
+        )
         abstract = _abstract_variables(segmenter)
         variables = checkpoints.restore_segmenter(abstract, model, step=step)
         return Predictor(
@@ -197,8 +232,35 @@ def load(
         checkpoints.close()
 
 
-def _build_segmenter(model: dict[str, Any], *, precision: str) -> nn.Module:
+def _load_published(
+    folder: str | Path, *, settings: InferenceSettings, precision: str | None
+) -> Predictor:
+    """Load what scripts/publish.py wrote."""
+    model, step, variables = published.read(folder)
+    segmenter = _build_segmenter(model, precision=precision, where=str(folder))
+    abstract = _abstract_variables(segmenter)
+    if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, abstract):
+        raise ValueError(
+            f"{folder}: the weights are not those of the network that "
+            f"{published.DESCRIPTION} describes; publish it again"
+        )
+    placed = jax.tree.map(
+        lambda x, y: jax.device_put(x, y.sharding), variables, abstract
+    )
+    return Predictor(segmenter, placed, model=model, settings=settings, step=step)
+
+
+def _build_segmenter(
+    model: dict[str, Any], *, precision: str | None, where: str
+) -> nn.Module:
     """Return the network that a checkpoint's `model` item describes."""
+    if model["name"] not in SEGMENTERS:
+        raise ValueError(
+            f"{where}: model.name {model['name']!r} is not one of "
+            f"{', '.join(sorted(SEGMENTERS))}; register it in "
+            "tempseg_jax.models.SEGMENTERS first"
+        )
+    precision = precision or model["precision"]
     if precision not in COMPUTE_DTYPES:
         raise ValueError(
             f"precision: {precision!r} is not one of {', '.join(COMPUTE_DTYPES)}"

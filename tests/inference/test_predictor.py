@@ -36,6 +36,35 @@ def test_the_checkpoint_stores_the_dataset_and_its_classes(predictor):
     assert predictor.temperature_g == 0.5
 
 
+def test_many_images_of_different_sizes_keep_their_order(saved_run, tmp_path):
+    predictor = tempseg_jax.load(saved_run)
+    shapes = [(70, 100), (200, 40), (128, 128), (64, 64), (300, 20), (1, 1)] * 3
+    images = [RNG.integers(0, 256, (*shape, 3), np.uint8) for shape in shapes]
+    Image.fromarray(images[0]).save(tmp_path / "0.png")
+    labels = list(
+        predictor.predict_many([tmp_path / "0.png", *images[1:]], batch_size=2)
+    )
+    assert len(labels) == len(images)
+    for image, label in zip(images, labels, strict=True):
+        np.testing.assert_array_equal(label, predictor(image))
+    with pytest.raises(ValueError, match="lost.png: there is no such file"):
+        list(predictor.predict_many([images[0], tmp_path / "lost.png"]))
+
+
+def test_many_images_do_not_wait_for_a_rare_canvas(saved_run):
+    predictor = tempseg_jax.load(saved_run)
+    produced = 0
+
+    def images():
+        nonlocal produced
+        for i in range(40):
+            produced += 1
+            yield np.full((8, 8 + 128 * (i == 0), 3), i, np.uint8)
+
+    next(predictor.predict_many(images(), batch_size=2))
+    assert produced <= 2 * 8 + 4  # the first image's canvas occurs only once
+
+
 @pytest.mark.parametrize("window", [None, 64])
 def test_temperature_changes_probabilities_but_no_label(saved_run, window):
     predictor = tempseg_jax.load(saved_run, window=window)

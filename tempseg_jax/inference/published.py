@@ -1,0 +1,150 @@
+"""A trained segmenter as a folder that can be shared, and the Hugging Face Hub.
+
+The folder has `weights.safetensors`, `segmenter.json` (architecture, preprocessing,
+names and colors of the classes, and the SHA-256 of the weights), the `config.json` of
+training, and a model card, `README.md`.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import PyTree
+from safetensors.numpy import load, save_file
+
+from tempseg_jax.io import atomic
+from tempseg_jax.workdir import formats
+
+HUB = "hf://"
+"""The start of an address on the Hugging Face Hub, as in hf://USER/NAME."""
+
+DESCRIPTION, WEIGHTS, CARD = "segmenter.json", "weights.safetensors", "README.md"
+_CONFIG = "config.json"
+
+
+class Published(NamedTuple):
+    """The content of a published folder."""
+
+    model: dict[str, Any]  # as the item of that name in a checkpoint
+    step: int
+    variables: PyTree
+
+
+def is_published(folder: str | Path) -> bool:
+    """Return whether a folder was written by `write`, and is not a workdir."""
+    return (Path(folder) / DESCRIPTION).is_file()
+
+
+def write(
+    variables: PyTree,
+    model: dict[str, Any],
+    *,
+    step: int,
+    card: str,
+    config: Path,
+    out: Path,
+) -> None:
+    """Write the folder; other files in it are kept.
+
+    Args:
+        variables: Parameters and running statistics of the segmenter.
+        model: The item `model` of its checkpoint.
+        step: Training step of the checkpoint.
+        card: The model card, as Markdown.
+        config: The config.json of the workdir; left out if there is none.
+        out: The folder.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    flat = flatten_dict(jax.device_get(variables), sep="/")
+    with atomic.adding_files(out) as folder:
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in flat.items()}, folder / WEIGHTS
+        )
+        (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private to the user
+        description = {
+            "format": formats.FORMAT,
+            "step": step,
+            "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+            "model": model,
+        }
+        text = json.dumps(description, indent=1)
+        (folder / DESCRIPTION).write_text(text + "\n")
+        (folder / CARD).write_text(card)
+        if config.is_file():
+            shutil.copyfile(config, folder / _CONFIG)
+
+
+def read(folder: str | Path) -> Published:
+    """Return the content of a published folder; its weights are verified.
+
+    Raises:
+        ValueError: If a file is damaged or missing, or a newer version wrote it.
+    """
+    path = Path(folder) / DESCRIPTION
+    remedy = f"copy or download {folder} again"
+    try:
+        content = json.loads(path.read_text())
+        step, digest, model = (content[k] for k in ("step", "sha256", "model"))
+        data = (Path(folder) / WEIGHTS).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(
+            f"{Path(folder) / WEIGHTS}: is damaged: its SHA-256 is not {digest}, as "
+            f"{DESCRIPTION} says; {remedy}"
+        )
+    model = formats.complete(
+        model | {"format": content.get("format", 1)},
+        formats.MODEL_UPGRADES,
+        where=str(path),
+    ).fields
+    variables = {"batch_stats": {}} | unflatten_dict(load(data), sep="/")
+    return Published(model, step, variables)
+
+
+def fetch(address: str) -> Path:
+    """Download hf://USER/NAME (or hf://USER/NAME@REVISION), and return its folder.
+
+    Raises:
+        ValueError: If it cannot be downloaded, or is no published segmenter.
+    """
+    repo, _, revision = address.removeprefix(HUB).partition("@")
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo, revision=revision or None, allow_patterns=[DESCRIPTION, WEIGHTS]
+        )
+    except Exception as error:  # each of the client's layers raises its own
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"{address}: cannot be downloaded ({reason})") from error
+    if not is_published(folder):
+        raise ValueError(
+            f"{address}: has no {DESCRIPTION}, so scripts/publish.py did not write it"
+        )
+    return Path(folder)
+
+
+def upload(folder: Path, repo: str, *, private: bool) -> str:
+    """Upload a published folder to USER/NAME on the Hub; return its address.
+
+    Raises:
+        ValueError: If the Hub refuses it, for example because nobody is logged in.
+    """
+    api = huggingface_hub.HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder)
+    except Exception as error:  # each of the client's layers raises its own
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(
+            f"--repo={repo}: cannot be uploaded ({reason}); log in with `hf auth"
+            " login`, or write a folder with --out"
+        ) from error
+    return f"{HUB}{repo}"

@@ -1,0 +1,138 @@
+"""A published network round-trips through a folder and through a simulated Hub."""
+
+import json
+import shutil
+
+import huggingface_hub
+import jax
+import numpy as np
+import pytest
+
+import tempseg_jax
+from tempseg_jax.inference import published
+from tempseg_jax.io.json_files import write_json
+from tests.inference.test_predict_files import script
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+EVALUATION = {
+    "checkpoint": 7,
+    "dataset": "scenes",
+    "split": "val",
+    "views": {"window": None, "stride": None, "scales": [1.0], "flip": False},
+    "images": 64,
+    "miou": 0.8235,
+    "pacc": 0.95,
+    "nll": 0.1234,
+    "ece": 0.01,
+}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A folder that stands for the Hub."""
+    root = tmp_path / "hub"
+
+    class Api:
+        def create_repo(self, repo, *, private, exist_ok):
+            (root / repo).mkdir(parents=True, exist_ok=exist_ok)
+
+        def upload_folder(self, *, repo_id, folder_path):
+            shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
+
+    def snapshot_download(repo, *, revision, allow_patterns):
+        if not (root / repo).is_dir():
+            raise OSError(f"404 Client Error: {repo}")
+        copy = tmp_path / "cache" / repo
+        for name in allow_patterns:
+            if (root / repo / name).exists():
+                copy.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(root / repo / name, copy / name)
+        return str(copy)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return root
+
+
+@pytest.fixture(scope="module")
+def predictor(saved_run):
+    return tempseg_jax.load(saved_run)
+
+
+def assert_same(loaded, predictor):
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, predictor.variables)
+    np.testing.assert_array_equal(loaded(IMAGE), predictor(IMAGE))
+    assert loaded.class_names == predictor.class_names and loaded.step == 7
+    assert loaded.segmenter == predictor.segmenter
+    assert loaded.temperature_g == predictor.temperature_g
+    np.testing.assert_array_equal(loaded.palette, predictor.palette)
+
+
+def test_a_folder_gives_the_same_predictor(saved_run, predictor, tmp_path, monkeypatch):
+    out = tmp_path / "shared"
+    script("publish", monkeypatch, f"--workdir={saved_run}", f"--out={out}")
+    assert_same(tempseg_jax.load(out), predictor)
+    assert tempseg_jax.load(out, flip=True, precision="bfloat16").settings.flip
+
+
+def test_the_hub_gives_the_same_predictor(
+    saved_run, predictor, hub, monkeypatch, capsys
+):
+    script("publish", monkeypatch, f"--workdir={saved_run}", "--repo=me/net")
+    assert 'tempseg_jax.load("hf://me/net")' in capsys.readouterr().out
+    assert_same(tempseg_jax.load("hf://me/net"), predictor)
+    with pytest.raises(ValueError, match="hf://me/other: cannot be downloaded .404"):
+        tempseg_jax.load("hf://me/other")
+    (hub / "me" / "other").mkdir()
+    with pytest.raises(ValueError, match="has no segmenter.json"):
+        tempseg_jax.load("hf://me/other")
+
+
+def test_the_card_has_the_scores_of_this_checkpoint_and_what_was_not_measured(
+    saved_run, tmp_path, monkeypatch
+):
+    workdir = shutil.copytree(saved_run, tmp_path / "run")
+    for path in workdir.glob("eval-*.json"):
+        path.unlink()
+    write_json(workdir / "eval-val.json", EVALUATION)
+    write_json(workdir / "eval-test.json", EVALUATION | {"checkpoint": 3, "miou": 0.1})
+    out = tmp_path / "shared"
+    script(
+        *("publish", monkeypatch, f"--workdir={workdir}", f"--out={out}"),
+        "--license=apache-2.0",
+    )
+    card = (out / "README.md").read_text()
+    row = (
+        "| scenes val, default windows, scales [1.0] | 64 | 82.35 % | 95.00 % | 0.1234"
+    )
+    assert row in card and "10.00 %" not in card
+    assert "license: apache-2.0" in card.split("---")[1]
+    assert f'tempseg_jax.load("{out}")' in card
+    assert "Not measured: scores on a split other than" in card
+    assert "| 1 | stone | 120, 130, 160 |" in card
+
+
+def test_damage_is_named(saved_run, tmp_path, monkeypatch):
+    out = tmp_path / "shared"
+    script("publish", monkeypatch, f"--workdir={saved_run}", f"--out={out}")
+    weights = out / published.WEIGHTS
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ValueError, match="weights.safetensors: is damaged"):
+        tempseg_jax.load(out)
+    description = json.loads((out / published.DESCRIPTION).read_text())
+    description["model"]["width"] = 0.1
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    write_json(out / published.DESCRIPTION, description)
+    with pytest.raises(ValueError, match="are not those of the network"):
+        tempseg_jax.load(out)
+    (out / published.DESCRIPTION).write_text("{")
+    with pytest.raises(ValueError, match="segmenter.json: cannot be read"):
+        tempseg_jax.load(out)
+
+
+def test_without_a_target_the_command_says_so(saved_run, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="neither --out nor --repo is given"):
+        script("publish", monkeypatch, f"--workdir={saved_run}")
