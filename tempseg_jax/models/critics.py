@@ -49,7 +49,9 @@ class SpectralNormDiscriminator(nn.Module):
 class LayerNormDiscriminator(nn.Module):
     """The DCGAN discriminator with layer normalization (Gulrajani et al. 2017).
 
-    The mean and the variance are those of all pixels and channels of an image.
+    The mean and the variance are those of all pixels and channels of an image. The last
+    kernel starts at zero: normalized features have a steep gradient, and the penalty of
+    `wgan_gp` would start at 1e5 with a random one.
     """
 
     dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
@@ -70,7 +72,8 @@ class LayerNormDiscriminator(nn.Module):
             # One group of all channels is layer normalization.
             x = nn.GroupNorm(num_groups=1, dtype=self.dtype, name=f"ln{i}")(x)
             x = nn.leaky_relu(x, SLOPE)
-        score = HalvingConv(1, self.dtype, name="conv5")(x)
+        zeros = nn.initializers.zeros
+        score = HalvingConv(1, self.dtype, kernel_init=zeros, name="conv5")(x)
         return score.astype(jnp.float32)
 
 

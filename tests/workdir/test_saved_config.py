@@ -202,8 +202,12 @@ def test_a_folder_that_is_not_a_workdir_is_refused(tmp_path):
 def test_a_model_of_the_first_release_names_its_discriminator(saved, now):
     model = {"name": "fcn8s", "discriminator": saved}
     completed = formats.complete(model, formats.MODEL_UPGRADES, where="model")
-    assert completed.fields == {"name": "fcn8s", "discriminator": now}
-    assert completed.changes == [f"discriminator: {saved} is now {now!r}"]
+    expected = {"name": "fcn8s", "discriminator": now, "drop_connect": 0.0}
+    assert completed.fields == expected
+    assert completed.changes == [
+        "drop_connect = 0.0",
+        f"discriminator: {saved} is now {now!r}",
+    ]
     again = {"format": formats.FORMAT} | completed.fields
     unchanged = formats.complete(again, formats.MODEL_UPGRADES, where="model")
     assert unchanged.fields == completed.fields and not unchanged.changes
@@ -211,7 +215,7 @@ def test_a_model_of_the_first_release_names_its_discriminator(saved, now):
 
 @pytest.mark.parametrize("value", ["dcgan", None, [1]])
 def test_a_value_that_no_upgrade_foresees_is_kept(value):
-    model = {"discriminator": value}
+    model = {"discriminator": value, "drop_connect": 0.0}
     completed = formats.complete(model, formats.MODEL_UPGRADES, where="model")
     assert completed.fields == model and not completed.changes
 

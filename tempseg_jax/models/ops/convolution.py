@@ -126,6 +126,7 @@ class HalvingConv(nn.Module):
 
     channels: int
     dtype: DTypeLike
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
     @nn.compact
     def __call__(
@@ -133,7 +134,7 @@ class HalvingConv(nn.Module):
     ) -> Float[Array, "b h_out w_out d"]:
         """Compute the same as `nn.Conv` with the same parameters."""
         shape = (4, 4, x.shape[-1], self.channels)
-        kernel = self.param("kernel", nn.initializers.normal(0.02), shape)
+        kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
         even = x.shape[1] % 2 == x.shape[2] % 2 == 0
