@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from tempseg_jax import mesh, optim, precision, steps, train_state
-from tempseg_jax.adversaries import ADVERSARIES
-from tempseg_jax.losses import Objective
 from tempseg_jax.models import SEGMENTERS, Discriminator
 from tempseg_jax.models.flops import count_flops, count_parameters
 from tempseg_jax.models.preprocessing import TORCHVISION
+from tempseg_jax.objective.adversaries import ADVERSARIES
+from tempseg_jax.objective.losses import Objective
 
 CHUNKS = 5
 """Chunks of steps that are timed; within a chunk, steps are queued as in training."""

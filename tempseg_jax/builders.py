@@ -18,13 +18,13 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
 from tempseg_jax import mesh, optim, precision, steps, train_state
-from tempseg_jax.adversaries import ADVERSARIES
 from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
 from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS, with_field
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
+from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.plan import Plan
 from tempseg_jax.steps import Objective
 from tempseg_jax.train_state import TrainState

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from tempseg_jax.adversaries import ADVERSARIES
 from tempseg_jax.data import catalog, problem_files
 from tempseg_jax.data.class_pixels import CLASS_WEIGHTS
-from tempseg_jax.losses import REAL_MAPS
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.frozen_batch_norm import FREEZE_BATCH_NORM
+from tempseg_jax.objective.adversaries import ADVERSARIES
+from tempseg_jax.objective.losses import REAL_MAPS
 from tempseg_jax.optim import DISCRIMINATOR_OPTIMIZERS, TEMPERATURE_SCHEDULES
 from tempseg_jax.precision import COMPUTE_DTYPES
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from tempseg_jax import builders, mesh
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.losses import Objective
+from tempseg_jax.objective.losses import Objective
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.workdir import checkpoint_folder, saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
 
-from tempseg_jax import distillation, losses, optim
-from tempseg_jax.adversaries import mean_over_labeled
-from tempseg_jax.balanced_loss import balanced_cross_entropy
-from tempseg_jax.losses import Objective
+from tempseg_jax import optim
+from tempseg_jax.objective import distillation, losses
+from tempseg_jax.objective.adversaries import mean_over_labeled
+from tempseg_jax.objective.balanced_loss import balanced_cross_entropy
+from tempseg_jax.objective.losses import Objective
 from tempseg_jax.optim import (
     Gradients,
     differentiate,

@@ -27,7 +27,7 @@ from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
 from tempseg_jax.inference import predictor, sliding_window
 from tempseg_jax.inference.predictor import Predictor
-from tempseg_jax.losses import Objective
+from tempseg_jax.objective.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.steps import Hyperparameters
 from tempseg_jax.train_state import TrainState

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tempseg_jax import mesh
 from tests.support import ROOT
 

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from tempseg_jax import adversaries, models, steps
+from tempseg_jax import models, steps
+from tempseg_jax.objective import adversaries
 from tempseg_jax.types import IGNORE_LABEL
 from tests.support import make_objective, make_state
 

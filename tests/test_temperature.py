@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tempseg_jax import losses
+from tempseg_jax.objective import losses
 from tests.support import make_segmenter
 
 CLASSES, TEMPERATURE = 5, 0.5

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import benchmark_step
 
 from tempseg_jax import precision, steps
-from tempseg_jax.adversaries import ADVERSARIES
-from tempseg_jax.losses import Objective
 from tempseg_jax.models import SEGMENTERS, Discriminator
 from tempseg_jax.models.preprocessing import TORCHVISION
+from tempseg_jax.objective.adversaries import ADVERSARIES
+from tempseg_jax.objective.losses import Objective
 
 CLASSES, WORST = 21, 5
 

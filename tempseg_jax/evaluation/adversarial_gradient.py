@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from tempseg_jax import steps
-from tempseg_jax.losses import Objective
+from tempseg_jax.objective.losses import Objective
 from tempseg_jax.steps import Hyperparameters
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics

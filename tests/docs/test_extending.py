@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tempseg_jax import adversaries, models
+from tempseg_jax import models
 from tempseg_jax.data import catalog
+from tempseg_jax.objective import adversaries
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests.support import ROOT
 
@@ -61,7 +62,7 @@ def test_every_kind_of_extension_has_an_example():
 
 
 def test_the_adversary_is_quoted_as_it_stands_in_the_package():
-    source = (ROOT / "tempseg_jax/adversaries.py").read_text()
+    source = (ROOT / "tempseg_jax/objective/adversaries.py").read_text()
     quotes = blocks("py")
     assert len(quotes) == 3
     for quote in quotes.values():

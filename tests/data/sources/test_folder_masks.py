@@ -120,7 +120,7 @@ def test_options_that_cannot_be_meant_are_refused_before_files_are_read(
         Folder(manual_dir="/absent", **options)
 
 
-PAIRS = {
+PAIRS = (
     "train/images/a.jpg train/labels/a.png valid/images/b.jpg valid/labels/b.png",
     "images/training/a.jpg annotations/training/a.png images/validation/b.jpg"
     " annotations/validation/b.png",
@@ -128,7 +128,7 @@ PAIRS = {
     "train/a.jpg train_labels/a_L.png val/b.jpg val_labels/b_L.png",
     "images/train/city/a.jpg masks/train/city/a_mask.png images/val/city/b.jpg"
     " masks/val/city/b_mask.png",
-}
+)
 
 
 @pytest.mark.parametrize("names", PAIRS)

@@ -6,22 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax import (
-    adversaries,
-    builders,
-    losses,
-    mesh,
-    optim,
-    steps,
-    train_state,
-)
-from tempseg_jax.adversaries import ADVERSARIES
+from tempseg_jax import builders, mesh, optim, steps, train_state
 from tempseg_jax.models import DISCRIMINATORS, critics
 from tempseg_jax.models.critics import (
     FullyConvolutionalDiscriminator,
     LayerNormDiscriminator,
     SpectralNormDiscriminator,
 )
+from tempseg_jax.objective import adversaries, losses
+from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.types import IGNORE_LABEL
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tests.support import make_objective, make_state

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from tempseg_jax import losses
+from tempseg_jax.objective import losses
 from tempseg_jax.types import IGNORE_LABEL
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax import losses
+from tempseg_jax.objective import losses
 from tempseg_jax.types import IGNORE_LABEL
 
 LOGITS = jax.random.normal(jax.random.key(0), (2, 3, 4, 5)) * 3

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
-from tempseg_jax.adversaries import Adversary
+from tempseg_jax.objective.adversaries import Adversary
 from tempseg_jax.types import IGNORE_LABEL, Scalar
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax import builders, losses
-from tempseg_jax.balanced_loss import balanced_cross_entropy
+from tempseg_jax import builders
+from tempseg_jax.objective import losses
+from tempseg_jax.objective.balanced_loss import balanced_cross_entropy
 from tempseg_jax.types import IGNORE_LABEL
 
 CLASSES = 3

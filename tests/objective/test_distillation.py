@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax import builders, distillation, steps, train
+from tempseg_jax import builders, steps, train
+from tempseg_jax.objective import distillation
 from tempseg_jax.types import IGNORE_LABEL
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests.support import make_objective, make_state, save_teacher

@@ -1,0 +1,1 @@
+"""What the two players minimize: the terms of L_G and of L_D."""
