@@ -70,7 +70,7 @@ def make_state(segmenter, discriminator, *, size, num_classes, loss_scale=None):
 
 def make_objective(segmenter, discriminator, **changes):
     """Return the paper's objective with these networks, and with `changes`."""
-    from tempseg_jax import adversaries, losses
+    from tempseg_jax.objective import adversaries, losses
 
     fields = {
         "adversary": adversaries.ADVERSARIES["lsgan"],
@@ -95,7 +95,7 @@ def save_teacher(config: ConfigDict, folder) -> None:
     state = state.replace(segmenter=state.segmenter.replace(params=params))
     checkpoints = Checkpoints(folder)
     model = builders.describe_model(config, objective, split)
-    checkpoints.save(state, model, metrics=None)
+    checkpoints.save(state, model)
     checkpoints.close()
 
 

@@ -27,7 +27,7 @@ MISTAKES = {
     "--workdir={workdir} --config.objective.temperature_d=0": "objective.temperature_d:"
     " 0.0 is not allowed; give a finite number above 0",
     "--workdir={workdir} --config.objective.adversary=began": "objective.adversary: "
-    "'began' is not one of dcgan, lsgan",
+    "'began' is not one of dcgan, hinge, lsgan, minimax, wgan, wgan_gp",
     "--workdir={workdir} --config.data.batch_size=513": "data.batch_size: 513 is more "
     "than the 512 images of data.train_split 'train'; choose a smaller batch",
     "--workdir={workdir} --config.steps=0": "steps: 0 is not allowed; give a "

@@ -391,9 +391,9 @@ def test_the_time_left_counts_evaluations():
     ]
     assert [step for step in range(11) if plan.evaluates_after(step)] == [4, 8, 10]
     run = train._Run.__new__(train._Run)
-    run._plan, run._evaluations = plan, []
+    run.plan, run.evaluations = plan, []
     assert run._left(4, steps_per_s=0.1) == "1:00 + 2 evaluations"
-    run._evaluations = [50.0, 70.0]
+    run.evaluations = [50.0, 70.0]
     assert run._left(4, steps_per_s=0.1) == "3:00"
     assert run._left(10, steps_per_s=0.1) is None
 

@@ -399,7 +399,7 @@ def test_the_vectors_of_spectral_normalization_are_saved_and_resume_bitwise(
         "precision": "float32",
     }
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(one, model, metrics=None)
+    checkpoints.save(one, model)
     checkpoints.wait()
     like = mesh.replicated_shapes(jax.eval_shape(lambda: one), mesh.local_mesh())
     restored = checkpoints.restore(like, model, step=1)

@@ -21,6 +21,7 @@ _KERAS_1 = {"W": "kernel", "b": "bias"}
 
 
 _MAX_COMPRESSION = 1000  # of HDF5, whose filters include gzip
+_MAX_FILLED = 2**30  # bytes of a tensor that is one value and is not stored
 
 
 class Index(NamedTuple):
@@ -117,10 +118,10 @@ def _dataset(item: h5py.Dataset) -> np.ndarray:
     """Read a tensor; its bytes must be in the file, which a damaged shape's are not.
 
     Raises:
-        ValueError: If it is larger than the file, and not compressed.
+        ValueError: If it is larger than what the file stores of it can be.
     """
     size, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
-    if size > _MAX_COMPRESSION * max(stored, 1):
+    if size > (_MAX_COMPRESSION * stored or _MAX_FILLED):
         raise ValueError(f"its shape {item.shape} needs {size:,} bytes, not {stored:,}")
     return item[()]
 

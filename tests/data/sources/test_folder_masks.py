@@ -171,7 +171,9 @@ def test_a_list_with_a_byte_order_mark_and_paths(tmp_path):
     assert [x.id for x in dataset.entries("train")] == ["y/a", "c"]
     assert [x.id for x in dataset.entries("val")] == ["x/a"]
     (tmp_path / "train.txt").write_text("a\n", encoding="utf-16")
-    with pytest.raises(ValueError, match="train.txt: is not UTF-8 text .*save it as"):
+    with pytest.raises(
+        ValueError, match="train.txt: line 1 is not UTF-8; save the file as UTF-8"
+    ):
         Folder(manual_dir=str(tmp_path))
 
 
