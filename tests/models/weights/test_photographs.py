@@ -68,6 +68,7 @@ def correlations():
             mutable=["intermediates", "batch_stats"],
         )[1]
         outputs = flatten_dict(state["intermediates"], sep="/")
+        del outputs["features"]  # sown for distillation; no convolution
         return {name: jnp.mean(x, (0, 1, 2)) for name, (x, *_) in outputs.items()}
 
     jitted = jax.jit(means, static_argnames="train")
