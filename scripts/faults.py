@@ -22,7 +22,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from fault_parts import readers, samples
 from fault_parts.campaign import Campaign
 from fault_parts.runs import Runs
@@ -72,10 +71,8 @@ def build(scratch: Path, only: list[str] | None) -> dict:
     scenarios = {}
     folders = samples.write(scratch / "samples")
     copies = scratch / "copies"
-    for name, same in (("images", False), ("masks", False), ("weights", False)):
-        scenarios[name] = (folders[name], getattr(readers, name), same)
-    scenarios["archives"] = folders["archives"], readers.archives, False
-    scenarios["mat"] = folders["mat"], readers.mat, False
+    for name in ("images", "masks", "weights", "archives", "mat"):
+        scenarios[name] = folders[name], getattr(readers, name), False
     arguments = samples.training(folders["dataset"], scratch / "prepared")
     needed = {"text", "checkpoint", "dataset", "kill", "damage", "full_disk"}
     needed |= {"read_only", "two", "outputs"}

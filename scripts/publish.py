@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument(
         "--license",
         default="other",
-        help="licence of the weights, by its name on the Hub (default: other)",
+        help="license of the weights, by its name on the Hub (default: other)",
     )
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error"
@@ -54,6 +54,7 @@ def publish(options: argparse.Namespace) -> None:
     """Write the folder, and upload it if a repository is given."""
     from tempseg_jax.inference import predictor, published
     from tempseg_jax.inference.model_card import model_card
+    from tempseg_jax.workdir import saved_config
 
     if not options.out and not options.repo:
         raise ValueError("neither --out nor --repo is given; give one of them, or both")
@@ -69,7 +70,7 @@ def publish(options: argparse.Namespace) -> None:
             segmenter.model,
             step=segmenter.step,
             card=card,
-            config=Path(options.workdir) / "config.json",
+            config=saved_config.without_folders(options.workdir),
             out=out,
         )
         print(f"checkpoint {segmenter.step} of {options.workdir}: written to {out}")

@@ -384,7 +384,7 @@ def describe_model(
         "num_classes": segmenter.num_classes,
         "discriminator": None
         if objective.discriminator is None
-        else config.model.discriminator + ", conditional" * objective.conditional,
+        else _described_discriminator(config),
         "preprocessing": segmenter.preprocessing._asdict(),
         "class_names": split.class_names,
         "palette": split.palette.tolist(),
@@ -392,6 +392,16 @@ def describe_model(
         "precision": config.precision,
         "temperature_g": training_temperature(config),
     }
+
+
+def _described_discriminator(config: ConfigDict) -> str:
+    """Name what the variables and the optimizer state of D depend on."""
+    parts = [config.model.discriminator]
+    if config.objective.conditional:
+        parts.append("conditional")
+    if config.optimizer.discriminator != "adam":  # of versions without the field
+        parts.append(config.optimizer.discriminator)
+    return ", ".join(parts)
 
 
 def class_names(config: ConfigDict) -> tuple[str, ...]:

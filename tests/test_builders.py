@@ -5,6 +5,7 @@ import pytest
 
 from tempseg_jax import builders
 from tempseg_jax.builders import Plan
+from tempseg_jax.data.catalog import Split
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
 from tests.support import load_config
 
@@ -121,3 +122,22 @@ def test_class_names_are_known_without_the_data(config):
     config.data.name = "folder"
     with pytest.raises(ValueError, match="data.options.class_names.*list the names"):
         builders.class_names(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "described"),
+    [
+        ({}, "dcgan"),
+        ({"objective.conditional": True}, "dcgan, conditional"),
+        ({"optimizer.discriminator": "rmsprop"}, "dcgan, rmsprop"),
+        ({"objective.alpha": 0.0}, None),
+    ],
+)
+def test_a_checkpoint_tells_discriminators_of_other_variables_or_states_apart(
+    config, changes, described
+):
+    config.update_from_flattened_dict(changes)
+    split = Split("scenes", "val", [], ("a", "b"), np.zeros((2, 3), np.uint8))
+    objective = builders.build_objective(config, num_classes=2)
+    model = builders.describe_model(config, objective, split)
+    assert model["discriminator"] == described

@@ -24,13 +24,13 @@ def model_card(
         workdir: Its workdir; config.json, metrics.jsonl and eval-*.json are read, as
             far as they are there.
         address: What `tempseg_jax.load` takes: hf://USER/NAME, or a folder.
-        license_name: The licence of the weights, by its name on the Hub.
+        license_name: The license of the weights, by its name on the Hub.
 
     Raises:
         ValueError: If one of the files is damaged.
     """
     workdir = Path(workdir)
-    config = _config(workdir)
+    config = saved_config.without_folders(workdir) or {}
     evaluations = _evaluations(workdir, step=predictor.step)
     classes = "\n".join(
         f"| {k} | {name} | {', '.join(map(str, color))} |"
@@ -73,17 +73,10 @@ Not measured: {not_measured}.
 | --- | --- | --- |
 {classes}
 
-## Licence
-Weights: {license_name}. The licences of the training images and of the pretrained
+## License
+Weights: {license_name}. The licenses of the training images and of the pretrained
 weights are those of their publishers, and are not stated here.
 """
-
-
-def _config(workdir: Path) -> dict[str, Any]:
-    try:
-        return saved_config.read_saved(workdir).config.to_dict()
-    except FileNotFoundError:
-        return {}
 
 
 def _training(config: dict[str, Any], predictor: Predictor) -> str:

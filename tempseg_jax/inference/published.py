@@ -7,7 +7,6 @@ training, and a model card, `README.md`.
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +46,7 @@ def write(
     *,
     step: int,
     card: str,
-    config: Path,
+    config: dict[str, Any] | None,
     out: Path,
 ) -> None:
     """Write the folder; other files in it are kept.
@@ -57,7 +56,8 @@ def write(
         model: The item `model` of its checkpoint.
         step: Training step of the checkpoint.
         card: The model card, as Markdown.
-        config: The config.json of the workdir; left out if there is none.
+        config: The config of training, by `saved_config.without_folders`; None if it is
+            not known.
         out: The folder.
 
     Raises:
@@ -78,8 +78,8 @@ def write(
         text = json.dumps(description, indent=1)
         (folder / DESCRIPTION).write_text(text + "\n")
         (folder / CARD).write_text(card)
-        if config.is_file():
-            shutil.copyfile(config, folder / _CONFIG)
+        if config is not None:
+            (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def read(folder: str | Path) -> Published:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import filelock
 
-from tempseg_jax.io.json_files import read_json
 from tempseg_jax.sweep.cells import CELLS
 from tempseg_jax.sweep.store import Run
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -71,7 +70,7 @@ def seconds_left(
 
     Runs with and without a discriminator are estimated separately.
     """
-    finals = {x: _final(sweep, x) for x in _ended_runs(sweep)}
+    finals = {x: x.final(sweep) for x in _ended_runs(sweep)}
     known: dict[bool, list[float]] = {True: [], False: []}  # by: has a discriminator
     for finished, final in finals.items():
         if final and "seconds" in final:
@@ -108,7 +107,7 @@ def state(sweep: Path, run: Run) -> str:
 
     The last means that the run has not started.
     """
-    final = _final(sweep, run)
+    final = run.final(sweep)
     if final is not None:
         return "diverged" if "diverged" in final else "done"
     folder = run.folder(sweep)
@@ -128,17 +127,6 @@ def _saved_step(folder: Path) -> int:
     """Return the step of the latest checkpoint, 0 if there is none."""
     names = [path.name for path in folder.glob("checkpoints/*")]
     return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def _final(sweep: Path, run: Run) -> dict | None:
-    path = run.folder(sweep) / "final.json"
-    if not path.exists():
-        return None
-    remedy = "delete it, and the sweep measures this run again"
-    content = read_json(path, remedy=remedy)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: it is no JSON object; {remedy}")
-    return content
 
 
 def hours(seconds: float) -> str:

@@ -11,7 +11,7 @@ examples.npz                validation images and their labels, for the report
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 
 from tempseg_jax.evaluation.evaluator import Example
 from tempseg_jax.io.atomic import replacing
+from tempseg_jax.io.json_files import read_json
 from tempseg_jax.sweep.measurement import Measurement
 
 LONGEST_SIDE = 512
@@ -34,6 +35,21 @@ class Run(NamedTuple):
     def folder(self, sweep: Path) -> Path:
         """Return the workdir of this run."""
         return sweep / self.cell / f"seed{self.seed}"
+
+    def final(self, sweep: Path) -> dict[str, Any] | None:
+        """Return the content of `final.json`; None before the run is finished.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        path = self.folder(sweep) / "final.json"
+        if not path.exists():
+            return None
+        remedy = "delete it, and the sweep measures this run again"
+        content = read_json(path, remedy=remedy)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: it is no JSON object; {remedy}")
+        return content
 
     def finished(self, sweep: Path) -> bool:
         """Whether the run is trained and measured, or has diverged."""

@@ -68,6 +68,25 @@ def read_config(workdir: str | Path) -> ConfigDict:
     return config
 
 
+def without_folders(workdir: str | Path) -> dict[str, Any] | None:
+    """Return the content of config.json without folders of this machine.
+
+    A config that is shared must not tell them. Files of weights and the teacher's
+    workdir keep their names. The result is None if the workdir has no config.json.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
+    try:
+        config = read_saved(workdir).config.to_dict()
+    except FileNotFoundError:
+        return None
+    config["data"] |= {"manual_dir": None, "data_dir": None}
+    config["model"]["pretrained"] = Path(config["model"]["pretrained"]).name
+    config["distill"]["teacher"] = Path(config["distill"]["teacher"]).name
+    return {"format": formats.FORMAT} | config
+
+
 def check(workdir: str | Path, config: ConfigDict) -> None:
     """Check that a workdir is unclaimed, or claimed by this config; write nothing.
 

@@ -11,6 +11,7 @@ import pytest
 import tempseg_jax
 from tempseg_jax.inference import published
 from tempseg_jax.io.json_files import write_json
+from tempseg_jax.workdir import saved_config
 from tests.inference.test_predict_files import script
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
@@ -110,6 +111,26 @@ def test_the_card_has_the_scores_of_this_checkpoint_and_what_was_not_measured(
     assert f'tempseg_jax.load("{out}")' in card
     assert "Not measured: scores on a split other than" in card
     assert "| 1 | stone | 120, 130, 160 |" in card
+
+
+def test_the_config_that_is_shared_names_no_folder_of_this_machine(
+    saved_run, demo_config, tmp_path, monkeypatch
+):
+    workdir = shutil.copytree(saved_run, tmp_path / "run")
+    demo_config.data.manual_dir = "/home/me/own"
+    demo_config.data.data_dir = "/home/me/prepared"
+    demo_config.model.pretrained = "/home/me/vgg16.npz"
+    demo_config.distill.teacher = "/home/me/runs/teacher"
+    saved_config.claim(workdir, demo_config, allow_change=True)
+    out = tmp_path / "shared"
+    script("publish", monkeypatch, f"--workdir={workdir}", f"--out={out}")
+    for path in (out / "config.json", out / "README.md"):
+        assert "/home/me" not in path.read_text()
+    shared = json.loads((out / "config.json").read_text())
+    assert shared["model"]["pretrained"] == "vgg16.npz"
+    assert shared["distill"]["teacher"] == "teacher"
+    assert shared["optimizer"] == demo_config.optimizer.to_dict()
+    assert "| initial weights | vgg16.npz |" in (out / "README.md").read_text()
 
 
 def test_damage_is_named(saved_run, tmp_path, monkeypatch):

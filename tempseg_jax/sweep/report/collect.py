@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from tempseg_jax.io.json_files import read_json
 from tempseg_jax.sweep import cells, progress, store
 from tempseg_jax.sweep.cells import CELLS, TABLES
 from tempseg_jax.sweep.measurement import Measurement
@@ -41,7 +40,7 @@ class SweepResults:
         self.class_names: list[str] = about["class_names"]
         self.palette = np.array(about["palette"], np.uint8)
         self.runs = self.scope.runs(self.config)
-        finals = {run: _read_final(run.folder(self.folder)) for run in self.runs}
+        finals = {run: run.final(self.folder) for run in self.runs}
         # The contents of final.json by finished run, and why the others diverged.
         self.finals = {x: f for x, f in finals.items() if f and "diverged" not in f}
         self.diverged = {
@@ -178,14 +177,3 @@ class SweepResults:
 
 def _seeds(seeds: list[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-
-
-def _read_final(folder: Path) -> dict[str, Any] | None:
-    path = folder / "final.json"
-    if not path.exists():
-        return None
-    remedy = "delete it, and the sweep measures this run again"
-    content = read_json(path, remedy=remedy)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: it is no JSON object; {remedy}")
-    return content
