@@ -65,13 +65,18 @@ def evaluate(
     split = evenly_spaced(whole, limit)
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
 
-        def restore(step: int) -> tuple[int, nn.Module, PyTree]:
+        def restore(step: int) -> tuple[int, str, nn.Module, PyTree]:
             devices = mesh.global_mesh()
-            return step, *builders.restore_segmenter(
-                config, checkpoints, split, step=step, devices=devices
+            selected = _selection(checkpoint, checkpoints.miou(step))
+            return (
+                step,
+                selected,
+                *builders.restore_segmenter(
+                    config, checkpoints, split, step=step, devices=devices
+                ),
             )
 
-        step, segmenter, variables = checkpoints.read(checkpoint, restore)
+        step, selected, segmenter, variables = checkpoints.read(checkpoint, restore)
     common = {
         "segmenter": segmenter,
         "batch_size": config.eval_batch_size,
@@ -95,12 +100,18 @@ def evaluate(
             **common,
         )
         iou_of_boundaries = boundary_iou(mesh.over_processes(boundaries.sums()))
-    report = {"checkpoint": step, "split": split.name, "dataset": split.dataset}
+    report = {
+        "checkpoint": step,
+        "selected": selected,
+        "split": split.name,
+        "dataset": split.dataset,
+    }
     if len(split.examples) < len(whole.examples):
         report["limit"] = {"images": limit, "of": len(whole.examples)}
     report |= {"views": settings.__dict__} | _numbers(result, split, iou_of_boundaries)
     if jax.process_index() == 0:
-        print(f"checkpoint {step}, {split.dataset} {split.name}, {_describe(settings)}")
+        print(f"checkpoint: step {step}, {selected}")
+        print(f"{split.dataset} {split.name}, {_describe(settings)}")
         if "limit" in report:
             total = len(whole.examples)
             print(f"only {limit} of {total} images, evenly spaced (--limit)")
@@ -109,6 +120,17 @@ def evaluate(
             print(line)
         _save(report, result, split, Path(folder))
     return report
+
+
+def _selection(checkpoint: Step, miou: float | None) -> str:
+    """Say how a checkpoint was chosen, from its validation mIoU during training."""
+    if checkpoint not in ("best", "latest"):
+        return "as given"
+    if checkpoint == "latest":
+        return "the latest"
+    if miou is None:
+        return "the latest, because none has been evaluated during training"
+    return f"the best of training, with a validation mIoU of {100 * miou:.2f}"
 
 
 def _fit_temperature(

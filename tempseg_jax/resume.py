@@ -79,7 +79,7 @@ def scores_are_missing(
     """
     path = checkpoints.folder / str(step) / checkpoint_folder.SCORES
     try:
-        scored = checkpoints.is_scored(step)
+        scored = checkpoints.miou(step) is not None
     except DamagedCheckpoint as error:
         scored = False
         logging.warning("%s; they are written again", error.reason)

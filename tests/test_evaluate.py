@@ -15,6 +15,7 @@ from tempseg_jax.evaluation import calibration, metrics
 from tempseg_jax.evaluation.evaluator import Sums, evaluate_split
 from tempseg_jax.evaluation.result import Result
 from tempseg_jax.inference.sliding_window import WHOLE_IMAGE, InferenceSettings
+from tempseg_jax.workdir import checkpoint_folder
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def run(config, folder, **changes):
 def test_an_evaluation_writes_its_scores_and_pictures(config, saved_run, capsys):
     report = run(config, saved_run)
     printed = capsys.readouterr().out
-    assert "checkpoint 7, scenes val, whole images" in printed
+    assert "checkpoint: step 7, the best of training" in printed
+    assert "scenes val, whole images" in printed
     assert "boundary IoU" in printed and "(fitted)" in printed
     saved = json.loads((saved_run / "eval-val.json").read_text())
     assert saved["images"] == 64 and saved["checkpoint"] == 7
@@ -55,6 +57,30 @@ def test_an_evaluation_writes_its_scores_and_pictures(config, saved_run, capsys)
         assert (saved_run / name).read_bytes().startswith(b"\x89PNG")
     for pattern in ("*.partial*", ".*partial*"):
         assert not list(saved_run.glob(pattern))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "selected"),
+    [
+        ("best", "the best of training, with a validation mIoU of 50.00"),
+        ("latest", "the latest"),
+        ("7", "as given"),
+    ],
+)
+def test_an_evaluation_says_how_its_checkpoint_was_chosen(
+    config, saved_run, capsys, checkpoint, selected
+):
+    report = run(config, saved_run, checkpoint=checkpoint, fit=False, limit=2)
+    assert report["selected"] == selected
+    assert f"checkpoint: step 7, {selected}\n" in capsys.readouterr().out
+
+
+def test_without_scores_the_latest_checkpoint_is_evaluated(config, saved_run, tmp_path):
+    unscored = tmp_path / "unscored"
+    shutil.copytree(saved_run, unscored)
+    (unscored / "checkpoints" / "7" / checkpoint_folder.SCORES).unlink()
+    report = run(config, unscored, fit=False, limit=2)
+    assert report["selected"].startswith("the latest, because none has been evaluated")
 
 
 def test_a_damaged_log_does_not_lose_the_numbers(config, saved_run, tmp_path):

@@ -93,13 +93,13 @@ class Checkpoints:
             checkpoint_folder.write_scores(self._path(step), scores)
             self._delete_others()
 
-    def is_scored(self, step: int) -> bool:
-        """Return whether a checkpoint has its validation scores.
+    def miou(self, step: int) -> float | None:
+        """Return the validation mIoU that training measured; None if not evaluated.
 
         Raises:
-            DamagedCheckpoint: If they cannot be read.
+            DamagedCheckpoint: If it cannot be read.
         """
-        return checkpoint_folder.miou(self._path(step)) is not None
+        return checkpoint_folder.miou(self._path(step))
 
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints, in ascending order."""
