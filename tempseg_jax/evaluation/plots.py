@@ -106,5 +106,6 @@ def save_comparison(runs: dict[str, Lines], path: Path) -> None:
 def _draw(axes: Axes, lines: Lines, name: str, *, label: str) -> None:
     points = [(x["step"], x[name]) for x in lines if x.get(name) is not None]
     if points:
-        marker = "o" if name.startswith("val/") else None
+        single = len(points) == 1  # a line of one point cannot be seen
+        marker = "o" if single or name.startswith("val/") else None
         axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=label)

@@ -130,6 +130,8 @@ def _saved_step(folder: Path) -> int:
 
 
 def hours(seconds: float) -> str:
-    """Return a duration as text, rounded to the minute."""
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes else "seconds"
+    """Return a duration as text, rounded to the minute and at least 1 min."""
+    minutes = max(round(seconds / 60), 1)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,4 +1,5 @@
 import json
+import math
 import runpy
 import subprocess
 import sys
@@ -57,6 +58,14 @@ def test_curves_have_a_panel_only_for_names_that_are_logged(tmp_path):
     narrow, wide = (read_rgb(tmp_path / f"{x}.png") for x in ("narrow", "wide"))
     assert np.ptp(narrow) > 0
     assert wide.shape[1] == 2 * narrow.shape[1]  # with two panels of D
+
+
+def test_a_curve_of_one_value_is_a_point(tmp_path):
+    paths = [tmp_path / "curve.png", tmp_path / "empty.png"]
+    for value, path in zip((2.0, math.nan), paths, strict=True):
+        plots.save_curves([{"step": 1, "train/loss_seg": value}], path)
+    colors = [(read_rgb(path) == (31, 119, 180)).all(-1).sum() for path in paths]
+    assert colors[0] > colors[1] + 5  # pixels in the first color of a figure
 
 
 def drawn(monkeypatch, runs, path):

@@ -274,7 +274,7 @@ def test_time_left_is_estimated_from_runs_of_the_same_kind(config, tmp_path):
     (Run("tg2", 1).folder(tmp_path) / "checkpoints" / "3").mkdir(parents=True)
     assert progress.seconds_left(tmp_path, runs, steps=6) == 60 + 4.5 * 100
     shown = progress.view(tmp_path, runs, mine=runs, steps=6)
-    assert "2 done, 6 to do; about 0 h 08 min left" in shown
+    assert "2 done, 6 to do; about 8 min left" in shown
 
 
 def test_no_run_is_started_that_would_not_end_within_the_budget(
