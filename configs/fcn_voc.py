@@ -86,6 +86,9 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_epochs = 5.0  # linear warm-up of both learning rates
     config.optimizer.cycles = 1  # cosine decays to 0; above 1: with restarts
 
+    config.writer = ConfigDict()
+    config.writer.wandb = False  # log to Weights & Biases too: pip install wandb
+
     config.log_every_steps = 20  # to metrics.jsonl, TensorBoard and the terminal
     config.evaluate_every_epochs = 1.0  # 0: never
     config.evaluate_every_steps = config_dict.placeholder(int)  # else in epochs

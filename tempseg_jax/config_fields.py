@@ -130,6 +130,7 @@ OTHER_FIELDS = (
     "objective.given_class_weights",
     "objective.mask_void",
     "distill.teacher",
+    "writer.wandb",
 )
 """The remaining fields, which only have to be present."""
 

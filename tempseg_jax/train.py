@@ -32,7 +32,7 @@ from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.steps import Hyperparameters
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
-from tempseg_jax.workdir import checkpoint_folder, train_images
+from tempseg_jax.workdir import checkpoint_folder, train_images, wandb_run
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import NoLock, WorkdirLock, training_lock
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
@@ -87,6 +87,8 @@ def train(
         Diverged: If a loss or a parameter is not finite.
     """
     config_fields.check_fields(config)
+    if config.writer.wandb:
+        wandb_run.check_installed()
     train_split = builders.load_training_split(config)
     val_split = evenly_spaced(
         builders.load_split(config, config.data.val_split),
@@ -126,7 +128,7 @@ def train(
             resume.scores_are_missing(checkpoints, folder, step=first_step)
         )
         with (
-            _writer(folder, first_step=first_step, last_step=plan.steps) as writer,
+            _writer(config, folder, first_step, last_step=plan.steps) as writer,
             _closing(checkpoints),
         ):
             writer.message(
@@ -316,11 +318,18 @@ class _Run:
         return f"{int(seconds) // 60}:{int(seconds) % 60:02d}{evaluations}"
 
 
-def _writer(folder: str | Path, *, first_step: int, last_step: int) -> Writer | Silent:
+def _writer(
+    config: ConfigDict, folder: str | Path, first_step: int, *, last_step: int
+) -> Writer | Silent:
     """Return the writer of the first process, and a silent one for all others."""
     if jax.process_index():
         return Silent()
-    return Writer(folder, first_step=first_step, last_step=last_step)
+    return Writer(
+        folder,
+        first_step=first_step,
+        last_step=last_step,
+        wandb_config=config.to_dict() if config.writer.wandb else None,
+    )
 
 
 def _score(

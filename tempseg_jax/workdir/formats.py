@@ -62,6 +62,7 @@ CONFIG_UPGRADES = {
             "optimizer.head_rate": 1.0,
             "optimizer.l1": 0.0,
             "optimizer.weight_decay": 0.0,
+            "writer.wandb": False,
         },
     )
 }

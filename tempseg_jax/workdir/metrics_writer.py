@@ -1,12 +1,13 @@
-"""Writes metrics to metrics.jsonl, TensorBoard and the terminal."""
+"""Writes metrics to metrics.jsonl, TensorBoard, the terminal and, if set, W&B."""
 
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from tempseg_jax.io import atomic
 from tempseg_jax.io.json_files import finite_or_null
 from tempseg_jax.workdir.events import Events
+from tempseg_jax.workdir.wandb_run import WandbRun
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
@@ -97,13 +99,22 @@ class Silent:
 class Writer:
     """Writes the metrics of one run, and appends to those before a resume."""
 
-    def __init__(self, workdir: str | Path, *, first_step: int, last_step: int):
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        first_step: int,
+        last_step: int,
+        wandb_config: Mapping[str, Any] | None = None,
+    ):
         """Open the files, and drop metrics after `first_step`, which will be rewritten.
 
         Args:
             workdir: The workdir of the run.
             first_step: The step that training starts or resumes from.
             last_step: The step that the whole run ends with.
+            wandb_config: The config, to be shown by Weights & Biases; None does not
+                log there.
         """
         workdir = Path(workdir)
         self._path = workdir / "metrics.jsonl"
@@ -111,7 +122,11 @@ class Writer:
         with atomic.replacing(self._path) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._lines = self._path.open("a")
-        self._events = Events(workdir / "tensorboard", purge_step=first_step + 1)
+        self._logs: list[Events | WandbRun] = [
+            Events(workdir / "tensorboard", purge_step=first_step + 1)
+        ]
+        if wandb_config is not None:
+            self._logs.append(WandbRun(workdir, config=wandb_config))
         self._last_step = last_step
         self._bar = (
             tqdm(
@@ -134,7 +149,8 @@ class Writer:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._events.close()
+        for log in self._logs:
+            log.close()
         with self._disk():
             self._lines.close()
         if self._bar is not None:
@@ -146,7 +162,8 @@ class Writer:
         with self._disk():
             self._lines.write(json.dumps(line) + "\n")
             self._lines.flush()
-        self._events.add(step, metrics)
+        for log in self._logs:
+            log.add(step, metrics)
 
     def show(
         self,
@@ -154,8 +171,9 @@ class Writer:
         scalars: dict[str, float],
         pictures: dict[str, UInt8[np.ndarray, "_ _ 3"]],
     ) -> None:
-        """Write numbers and pictures by name to TensorBoard only."""
-        self._events.add(step, scalars, pictures)
+        """Write numbers and pictures by name, but not to metrics.jsonl."""
+        for log in self._logs:
+            log.add(step, scalars, pictures)
 
     def sync(self) -> None:
         """Flush the lines to disk, before a checkpoint relies on them.
