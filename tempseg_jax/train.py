@@ -27,6 +27,7 @@ from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
 from tempseg_jax.inference import predictor, sliding_window
 from tempseg_jax.inference.predictor import Predictor
+from tempseg_jax.io import atomic
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.steps import Hyperparameters
@@ -208,6 +209,8 @@ def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
         return
     with training_lock(folder) as lock:
         checkpoint_folder.clean(Path(folder).absolute() / "checkpoints")
+        for name in ("config.json", "metrics.jsonl"):  # written by training only
+            atomic.delete_leftovers(Path(folder) / name)
         yield lock
 
 

@@ -1,5 +1,6 @@
 """Atomic writes: a file or folder appears whole, or not at all."""
 
+import glob
 import os
 import secrets
 import shutil
@@ -25,7 +26,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     # Processes in different containers may have the same id, so the name is random. The
     # stem is cut because a file name has at most 255 bytes.
-    name = f".{path.stem[:32]}.{secrets.token_hex(4)}.partial{path.suffix}"
+    name = _partial_name(path, secrets.token_hex(4))
     if path.is_symlink():
         path = path.resolve()
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -49,6 +50,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
         else:
             partial.unlink(missing_ok=True)
         raise
+
+
+def delete_leftovers(path: str | Path) -> None:
+    """Delete what killed processes left of writing `path`, which nobody else writes."""
+    path = Path(path)
+    pattern = _partial_name(Path(glob.escape(path.name)), "*")
+    for leftover in path.parent.glob(pattern):
+        with suppress(OSError):
+            leftover.unlink()
+
+
+def _partial_name(path: Path, random: str) -> str:
+    return f".{path.stem[:32]}.{random}.partial{path.suffix}"
 
 
 def sync_folder(folder: Path) -> None:

@@ -128,3 +128,17 @@ def test_an_error_of_writing_names_the_file(tmp_path):
     with pytest.raises(OSError, match="No space left.*x.json"):
         with atomic.replacing(tmp_path / "x.json"):
             raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_only_the_leftovers_of_one_file_are_deleted(tmp_path):
+    for name in ("config.json", "config.json", "scores.json"):
+        with pytest.raises(FileNotFoundError), atomic.replacing(tmp_path / name) as x:
+            x.write_text("half")
+            x.rename(x.with_suffix(".kept"))
+    # Rename each back to its temporary name, as a kill leaves it.
+    for path in tmp_path.iterdir():
+        path.rename(path.with_suffix(".json"))
+    (tmp_path / "config.json").write_text("{}")
+    atomic.delete_leftovers(tmp_path / "config.json")
+    left = sorted(path.name.split(".")[1] for path in tmp_path.glob(".*"))
+    assert left == ["scores"] and (tmp_path / "config.json").exists()
