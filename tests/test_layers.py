@@ -31,8 +31,8 @@ MAY_IMPORT = {
     "workdir plan",
     "describe": "models steps config_fields builders",
     "resume": "data objective train_state mesh workdir builders",
-    "train": "types io data objective train_state steps gradient_accumulation mesh loop "
-    "workdir inference evaluation config_fields plan builders resume",
+    "train": "types io data objective train_state steps gradient_accumulation mesh "
+    "loop workdir inference evaluation config_fields plan builders resume",
     "evaluate": "io data mesh workdir inference evaluation config_fields builders",
     "sweep": "types io data models objective mesh workdir inference evaluation "
     "config_fields plan builders train",
