@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 MEMORY = 24 << 30  # bytes of address space
 LIMIT = 120.0  # seconds; a run that takes longer counts as hanging
+_NOISE = ("WARNING", "W1", "W0", "preparing ", "\x1b", "Stopping after")
+# The decoders of OpenCV write these from C, and no option silences them.
+_DECODERS = ("libpng ", "Corrupt JPEG data", "Premature end of JPEG", "Invalid JPEG")
 
 
 class Outcome(NamedTuple):
@@ -26,9 +29,9 @@ class Outcome(NamedTuple):
 
     @property
     def errors(self) -> list[str]:
-        """Lines on stderr, without warnings and progress."""
-        noise = ("WARNING", "W1", "W0", "preparing ", "\x1b", "Stopping after")
-        return [x for x in self.err.splitlines() if x and not x.startswith(noise)]
+        """Lines on stderr, without warnings, progress, and those of image decoders."""
+        left_out = _NOISE + _DECODERS
+        return [x for x in self.err.splitlines() if x and not x.startswith(left_out)]
 
     @property
     def refused(self) -> bool:

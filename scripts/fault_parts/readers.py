@@ -64,16 +64,18 @@ class Reader:
 
 
 def images(folder: Path) -> Any:
-    """Read every file as prediction and preparation do."""
+    """Read every file as preparation and training do, and as prediction does."""
     from tempseg_jax.data import codec
     from tempseg_jax.inference import image_files
 
     result = []
     for path in sorted(folder.iterdir()):
-        data, name = path.read_bytes(), str(path)
-        size = codec.image_size(data, name=name)
-        decoded = codec.decode_image(data, name=name)
-        result.append((size, _digest(decoded), _digest(image_files.read(path))))
+        name = str(path)
+        stored, size = codec.to_stored(path.read_bytes(), name=name)
+        trained = codec.decode_image(stored, name=name)
+        predicted = image_files.read(path)
+        assert trained.shape[:2] == size and np.array_equal(trained, predicted), name
+        result.append((size, _digest(trained)))
     return result
 
 
