@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from tempseg_jax.cli import command
+from tempseg_jax.sweep.publish import publish
 from tempseg_jax.sweep.report import build, html
 from tempseg_jax.sweep.report.collect import SweepResults
 
@@ -45,6 +46,13 @@ def main() -> None:
         "independent (default: %(default)s)",
     )
     parser.add_argument(
+        "--copy",
+        type=Path,
+        metavar="DIR",
+        help="copy what the report reads of finished runs to this folder too, to keep "
+        "or share it; the sweep can be resumed there",
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error"
     )
     arguments = parser.parse_args()
@@ -54,6 +62,9 @@ def main() -> None:
         _write(arguments.out, html.to_html(report, sweep))
         if arguments.markdown:
             _write(arguments.markdown, build.to_markdown(report))
+        if arguments.copy:
+            count = publish(arguments.sweep, arguments.copy)
+            print(f"{arguments.copy}: {count} finished runs were added")
     print(report.state)
     for text in report.missing:
         print(f"missing: {text}")

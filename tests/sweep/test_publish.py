@@ -1,0 +1,60 @@
+"""The copy of a sweep that is kept or shared."""
+
+from tempseg_jax.sweep import publish
+from tempseg_jax.sweep.report import build
+from tempseg_jax.sweep.report.collect import SweepResults
+from tempseg_jax.sweep.store import Run
+from tempseg_jax.workdir import saved_config
+from tests.support import load_config
+from tests.sweep.report.fake_sweep import write_run, write_sweep
+
+BASELINES = [Run("baseline", 0), Run("baseline", 1)]
+
+
+def write(folder, *, runs=None):
+    config = load_config("demo")
+    config.data.data_dir = "/home/someone/prepared"
+    write_sweep(folder, tables=("4",), seeds=2, config=config, runs=runs)
+    saved_config.claim(folder / "baseline" / "seed0", config, allow_change=False)
+    return folder
+
+
+def test_the_report_of_a_copy_is_that_of_the_sweep(tmp_path):
+    sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
+    assert publish.publish(sweep, copy) == 4
+    markdown = [build.to_markdown(build.build(SweepResults(x))) for x in (sweep, copy)]
+    assert markdown[0] == markdown[1]
+
+
+def test_a_copy_has_no_checkpoint_and_no_folder_of_the_machine(tmp_path):
+    sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
+    (sweep / "baseline" / "seed0" / "checkpoints").mkdir()
+    (sweep / "baseline" / "seed0" / "checkpoints" / "array").write_text("large")
+    publish.publish(sweep, copy)
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {
+        "config.json",
+        "examples.npz",
+        "final.json",
+        "metrics.jsonl",
+        "predictions.npz",
+        "sweep.json",
+        "test.npz",
+        "train.npz",
+        "val.npz",
+    }
+    assert not [path for path in files if b"someone" in path.read_bytes()]
+    assert (copy / "baseline" / "seed0" / "config.json").exists()
+    assert {x.parent.name for x in copy.rglob("predictions.npz")} == {"seed0"}
+
+
+def test_only_finished_runs_that_are_new_are_copied(tmp_path):
+    sweep, copy = write(tmp_path / "sweep", runs=BASELINES), tmp_path / "copy"
+    (sweep / "adversarial" / "seed0").mkdir(parents=True)
+    assert publish.publish(sweep, copy) == 2
+    assert not (copy / "adversarial").exists()
+    write_run(sweep, Run("adversarial", 0))
+    before = (copy / "baseline" / "seed0" / "final.json").stat().st_mtime_ns
+    assert publish.publish(sweep, copy) == 1
+    assert (copy / "baseline" / "seed0" / "final.json").stat().st_mtime_ns == before
+    assert Run("adversarial", 0).finished(copy)
