@@ -17,7 +17,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
-from tempseg_jax import mesh, optim, precision, steps, train_state
+from tempseg_jax import (
+    discriminator_step,
+    mesh,
+    optim,
+    precision,
+    steps,
+    train_state,
+)
 from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
 from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
@@ -180,7 +187,7 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
         discriminator = train_state.init_player(
             _init(
                 key_d,
-                steps.discriminator_input(p, image, objective),
+                discriminator_step.discriminator_input(p, image, objective),
                 network=objective.discriminator,
             ),
             optim.DISCRIMINATOR_OPTIMIZERS[objective.discriminator_optimizer](

@@ -9,20 +9,21 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import optim
+from tempseg_jax.discriminator_step import (
+    apply_discriminator,
+    discriminator_gradients,
+    fake_map,
+    further_critic_steps,
+    update_discriminator,
+)
 from tempseg_jax.objective import distillation, losses
-from tempseg_jax.objective.adversaries import mean_over_labeled
 from tempseg_jax.objective.balanced_loss import balanced_cross_entropy
 from tempseg_jax.objective.losses import Objective
-from tempseg_jax.optim import (
-    Gradients,
-    differentiate,
-    gradient_metrics,
-)
-from tempseg_jax.train_state import Player, TrainState
+from tempseg_jax.optim import Gradients, differentiate, gradient_metrics
+from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
 
 
@@ -79,11 +80,15 @@ def train_step(
     )
     metrics |= update_metrics
     if objective.discriminator is not None and objective.critic_steps > 1:
-        discriminator, critic_metrics = _further_critic_steps(
+        teacher = None
+        if objective.real == "teacher":
+            teacher = run_teacher(batch, hyper, objective).logits
+        discriminator, critic_metrics = further_critic_steps(
             new_state.discriminator,
             batch,
             logits,
-            hyper,
+            temperature=hyper.temperature_d,
+            teacher=teacher,
             learning_rate=learning_rates(state, hyper)[1],
             key=key,
             objective=objective,
@@ -155,12 +160,12 @@ def compute_gradients(
     )
     if objective.discriminator is None:
         return (gradients_g, None), logits, metrics
-    gradients_d, metrics_d = _discriminator_gradients(
+    gradients_d, metrics_d = discriminator_gradients(
         state.discriminator,
         batch,
         logits,
-        hyper,
-        teacher=teacher,
+        temperature=hyper.temperature_d,
+        teacher=None if teacher is None else teacher.logits,
         key=jax.random.fold_in(key, 0),
         objective=objective,
     )
@@ -188,23 +193,11 @@ def apply_updates(
     metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
     discriminator = None
     if gradients[1] is not None:
-        discriminator = _update_discriminator(
+        discriminator = update_discriminator(
             state.discriminator, gradients[1], rate_d, objective
         )
         metrics |= gradient_metrics("d", gradients[1])
     return TrainState(state.step + 1, segmenter, discriminator), metrics
-
-
-def _update_discriminator(
-    player: Player, gradients: Gradients, learning_rate: Scalar, objective: Objective
-) -> Player:
-    return optim.update_discriminator(
-        player,
-        gradients,
-        optimizer=objective.discriminator_optimizer,
-        learning_rate=learning_rate,
-        clip=objective.adversary.clip,
-    )
 
 
 def predict(
@@ -296,60 +289,6 @@ def _distill(
     return loss, metrics
 
 
-def _discriminator_gradients(
-    player: Player,
-    batch: Batch,
-    logits: Float[Array, "b h w k"],
-    hyper: Hyperparameters,
-    *,
-    teacher: Teacher | None,
-    key: PRNGKeyArray,
-    objective: Objective,
-) -> tuple[Gradients, Metrics]:
-    """Return the gradient of L_D (eq. 3), from the segmenter's logits.
-
-    D runs separately on real and on fake maps, so that BatchNorm normalizes each by its
-    own batch statistics. Both update the running statistics, the real maps first.
-    """
-    image, labeled = batch["image"], batch.get("labeled")
-    logits = jax.lax.stop_gradient(logits)
-    fake = fake_map(logits, batch, hyper.temperature_d, objective)
-    if objective.real == "matched":
-        real = losses.one_hot_with_values_of(fake, batch["label"])
-    elif objective.real == "teacher":
-        real = fake_map(teacher.logits, batch, hyper.temperature_d, objective)
-    else:
-        real = losses.one_hot(batch["label"], num_classes=logits.shape[-1])
-
-    def loss_d(params):
-        """L_D (eq. 3), plus the adversary's penalty if it has one."""
-        variables = player.replace(params=params).variables
-        d_real, batch_stats = apply_discriminator(
-            objective, variables, real, image, mask=labeled
-        )
-        d_fake, batch_stats = apply_discriminator(
-            objective, variables | {"batch_stats": batch_stats}, fake, image
-        )
-        loss = objective.adversary.discriminator(d_real, d_fake, labeled=labeled)
-        means = {
-            "d_real": mean_over_labeled(d_real, labeled),
-            "d_fake": jnp.mean(d_fake),
-        }
-        if objective.adversary.penalty is not None:
-            means["penalty"] = objective.adversary.penalty(
-                lambda x: apply_discriminator(objective, variables, x, image)[0],
-                real,
-                fake,
-                labeled=labeled,
-                key=key,
-            )
-            loss += means["penalty"]
-        return loss, (batch_stats, None, {"loss_d": loss, **means})
-
-    gradients, _, metrics = differentiate(loss_d, player)
-    return gradients, metrics
-
-
 def segmentation_loss(
     logits: Float[Array, "b h w k"],
     batch: Batch,
@@ -376,92 +315,3 @@ def segmentation_loss(
     return losses.cross_entropy(
         logits, batch["label"], temperature=hyper.temperature_seg
     )
-
-
-def _further_critic_steps(
-    player: Player,
-    batch: Batch,
-    logits: Float[Array, "b h w k"],
-    hyper: Hyperparameters,
-    *,
-    learning_rate: Scalar,
-    key: PRNGKeyArray,
-    objective: Objective,
-) -> tuple[Player, Metrics]:
-    """Update D `critic_steps` - 1 more times; return the metrics of the last update."""
-    teacher = (
-        run_teacher(batch, hyper, objective) if objective.real == "teacher" else None
-    )
-
-    def critic_step(player: Player, i: Int[Array, ""]) -> tuple[Player, Metrics]:
-        gradients, metrics = _discriminator_gradients(
-            player,
-            batch,
-            logits,
-            hyper,
-            teacher=teacher,
-            key=jax.random.fold_in(key, i),
-            objective=objective,
-        )
-        player = _update_discriminator(player, gradients, learning_rate, objective)
-        return player, metrics | gradient_metrics("d", gradients)
-
-    updates = jnp.arange(1, objective.critic_steps)
-    player, metrics = jax.lax.scan(critic_step, player, updates)
-    return player, jax.tree.map(lambda x: x[-1], metrics)
-
-
-def apply_discriminator(
-    objective: Objective,
-    variables: dict[str, PyTree],
-    x: Float[Array, "b h w k"],
-    image: UInt8[Array, "b h w 3"],
-    *,
-    mask: Bool[Array, "b"] | None = None,
-) -> tuple[Float[Array, "b *map"], PyTree]:
-    """Return D's scores and its updated running statistics, in training mode.
-
-    Images where `mask` is False are left out of BatchNorm's statistics. If it is False
-    for all images, the scores mean nothing, and the running statistics stay.
-    """
-    x = discriminator_input(x, image, objective)
-    if mask is None:
-        scores, updated = objective.discriminator.apply(
-            variables, x, train=True, mutable=["batch_stats"]
-        )
-        return scores, updated.get("batch_stats", {})
-    # The mean and variance of no values would be NaN.
-    scores, updated = objective.discriminator.apply(
-        variables, x, train=True, mutable=["batch_stats"], mask=mask | ~jnp.any(mask)
-    )
-    batch_stats = jax.tree.map(
-        lambda new, old: jnp.where(jnp.any(mask), new, old),
-        updated.get("batch_stats", {}),
-        variables.get("batch_stats", {}),
-    )
-    return scores, batch_stats
-
-
-def discriminator_input(
-    x: Float[Array, "b h w k"], image: UInt8[Array, "b h w 3"], objective: Objective
-) -> Float[Array, "b h w _"]:
-    """Return what D sees of a class map: with `conditional`, the image as well.
-
-    The image (-1 to 1) is three more channels, the same for X and for p.
-    """
-    if not objective.conditional:
-        return x
-    return jnp.concatenate([x, image.astype(x.dtype) / 127.5 - 1], axis=-1)
-
-
-def fake_map(
-    logits: Float[Array, "b h w k"],
-    batch: Batch,
-    temperature: Scalar,
-    objective: Objective,
-) -> Float[Array, "b h w k"]:
-    """Return p_T as D sees it; with `mask_void` it is zero at void pixels."""
-    mask = None
-    if objective.mask_void:
-        mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))
-    return losses.probabilities(logits, temperature=temperature, mask=mask)

@@ -18,17 +18,19 @@ MAY_IMPORT = {
     "objective": "types",
     "train_state": "",
     "optim": "types train_state",
-    "steps": "types objective optim train_state",
+    "discriminator_step": "types objective optim train_state",
+    "steps": "types objective optim train_state discriminator_step",
     "gradient_accumulation": "types steps train_state",
     "mesh": "types",
     "loop": "types train_state",
     "workdir": "io models precision train_state",
     "inference": "io data models precision steps workdir",
-    "evaluation": "types data objective train_state steps mesh workdir inference",
+    "evaluation": "types data objective train_state discriminator_step steps mesh "
+    "workdir inference",
     "config_fields": "data models precision objective optim",
     "plan": "",
-    "builders": "types data models precision objective train_state optim steps mesh "
-    "workdir plan",
+    "builders": "types data models precision objective train_state optim "
+    "discriminator_step steps mesh workdir plan",
     "describe": "models steps config_fields builders",
     "resume": "data objective train_state mesh workdir builders",
     "train": "types data objective train_state steps gradient_accumulation mesh loop "
@@ -174,6 +176,7 @@ def test_the_core_does_not_log_open_files_or_compile():
         "objective.distillation",
         "objective.losses",
         "evaluation.metrics",
+        "discriminator_step",
         "optim",
         "precision",
         "steps",
