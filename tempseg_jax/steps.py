@@ -5,11 +5,9 @@ static argument of `jax.jit`; all numbers are traced. Experiments with equal obj
 therefore share one compiled step, even with other learning rates and temperatures.
 """
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import optim
 from tempseg_jax.discriminator_step import (
@@ -19,43 +17,19 @@ from tempseg_jax.discriminator_step import (
     further_critic_steps,
     update_discriminator,
 )
+from tempseg_jax.hyperparameters import (
+    Hyperparameters,
+    at_step,
+    learning_rates,
+    step_key,
+)
 from tempseg_jax.objective import distillation, losses
 from tempseg_jax.objective.balanced_loss import balanced_cross_entropy
+from tempseg_jax.objective.distillation import Teacher, run_teacher
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.optim import Gradients, differentiate, gradient_metrics
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
-
-
-class Hyperparameters(NamedTuple):
-    """The numbers of an experiment. All are traced: no change compiles anything."""
-
-    seed: int | Int[Array, ""]
-    schedule: PyTree  # Float[Array, "n"]: a factor on both rates, by step; n >= steps
-    learning_rate_g: Scalar
-    learning_rate_d: Scalar
-    momentum: Scalar
-    weight_decay: Scalar  # λ
-    head_rate: Scalar  # factor on the learning rate of the score layers
-    temperature_seg: Scalar  # T_G in L_seg
-    temperature_adv: Scalar  # T_G in L_adv
-    temperature_d: Scalar  # T_D
-    alpha: Scalar  # α
-    label_smoothing: Scalar  # ε in L_seg; used only with `Objective.smooth_labels`
-    class_weights: PyTree = 1.0  # Float[Array, "k"]: used only with the objective's
-    l1: Scalar = 0.0  # weight of Σ |W|; used only with `Objective.l1`
-    temperature_schedule: PyTree = 1.0  # Float[Array, "n"]: a factor on T_G, by step
-    teacher: PyTree = None  # the teacher's variables
-    distill_weight: Scalar = 0.0  # of the KL divergence from the teacher
-    distill_temperature: Scalar = 1.0  # T in it
-    pairwise_weight: Scalar = 0.0  # of the distillation of affinities
-
-
-class Teacher(NamedTuple):
-    """What the teacher makes of a batch."""
-
-    logits: Float[Array, "b h w k"]
-    features: Array | None  # of its last layer before the scores; only for `pairwise`
 
 
 def train_step(
@@ -82,7 +56,7 @@ def train_step(
     if objective.discriminator is not None and objective.critic_steps > 1:
         teacher = None
         if objective.real == "teacher":
-            teacher = run_teacher(batch, hyper, objective).logits
+            teacher = run_teacher(batch["image"], hyper.teacher, objective).logits
         discriminator, critic_metrics = further_critic_steps(
             new_state.discriminator,
             batch,
@@ -96,32 +70,6 @@ def train_step(
         new_state = new_state.replace(discriminator=discriminator)
         metrics |= critic_metrics
     return new_state, metrics
-
-
-def step_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
-    """Return the random key of this step; it depends only on the seed and the step."""
-    return jax.random.fold_in(jax.random.key(hyper.seed), state.step)
-
-
-def at_step(
-    state: TrainState, hyper: Hyperparameters, objective: Objective
-) -> Hyperparameters:
-    """Return the hyperparameters of this step: T_G may have a schedule."""
-    if not objective.scheduled_temperature:
-        return hyper
-    factor = hyper.temperature_schedule[state.step]
-    return hyper._replace(
-        temperature_seg=factor * hyper.temperature_seg,
-        temperature_adv=factor * hyper.temperature_adv,
-    )
-
-
-def learning_rates(
-    state: TrainState, hyper: Hyperparameters
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return the learning rates of G and of D at the state's step."""
-    factor = hyper.schedule[state.step]
-    return factor * hyper.learning_rate_g, factor * hyper.learning_rate_d
 
 
 def compute_gradients(
@@ -148,7 +96,7 @@ def compute_gradients(
         The gradients of G and of D (None without a discriminator), G's logits, and the
         losses.
     """
-    teacher = run_teacher(batch, hyper, objective)
+    teacher = run_teacher(batch["image"], hyper.teacher, objective)
     gradients_g, logits, metrics = _segmenter_gradients(
         state,
         batch,
@@ -251,19 +199,6 @@ def _segmenter_gradients(
         return loss, (batch_stats, logits, {"loss": loss, **metrics})
 
     return differentiate(loss_g, state.segmenter)
-
-
-def run_teacher(
-    batch: Batch, hyper: Hyperparameters, objective: Objective
-) -> Teacher | None:
-    """Return the teacher's outputs in evaluation mode; None without a teacher."""
-    if objective.teacher is None:
-        return None
-    logits, updated = objective.teacher.apply(
-        hyper.teacher, batch["image"], train=False, mutable=["intermediates"]
-    )
-    features = updated["intermediates"]["features"][0] if objective.pairwise else None
-    return Teacher(jax.lax.stop_gradient(logits), features)
 
 
 def _distill(
