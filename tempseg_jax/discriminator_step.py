@@ -5,11 +5,10 @@ All functions are pure.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import optim
 from tempseg_jax.objective import losses
-from tempseg_jax.objective.adversaries import mean_over_labeled
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.optim import Gradients, differentiate, gradient_metrics
 from tempseg_jax.train_state import Player
@@ -31,7 +30,7 @@ def discriminator_gradients(
     D runs separately on real and on fake maps, so that BatchNorm normalizes each by its
     own batch statistics. Both update the running statistics, the real maps first.
     """
-    image, labeled = batch["image"], batch.get("labeled")
+    image = batch["image"]
     logits = jax.lax.stop_gradient(logits)
     fake = fake_map(logits, batch, temperature, objective)
     if objective.real == "matched":
@@ -44,23 +43,17 @@ def discriminator_gradients(
     def loss_d(params):
         """L_D (eq. 3), plus the adversary's penalty if it has one."""
         variables = player.replace(params=params).variables
-        d_real, batch_stats = apply_discriminator(
-            objective, variables, real, image, mask=labeled
-        )
+        d_real, batch_stats = apply_discriminator(objective, variables, real, image)
         d_fake, batch_stats = apply_discriminator(
             objective, variables | {"batch_stats": batch_stats}, fake, image
         )
-        loss = objective.adversary.discriminator(d_real, d_fake, labeled=labeled)
-        means = {
-            "d_real": mean_over_labeled(d_real, labeled),
-            "d_fake": jnp.mean(d_fake),
-        }
+        loss = objective.adversary.discriminator(d_real, d_fake)
+        means = {"d_real": jnp.mean(d_real), "d_fake": jnp.mean(d_fake)}
         if objective.adversary.penalty is not None:
             means["penalty"] = objective.adversary.penalty(
                 lambda x: apply_discriminator(objective, variables, x, image)[0],
                 real,
                 fake,
-                labeled=labeled,
                 key=key,
             )
             loss += means["penalty"]
@@ -119,30 +112,15 @@ def apply_discriminator(
     variables: dict[str, PyTree],
     x: Float[Array, "b h w k"],
     image: UInt8[Array, "b h w 3"],
-    *,
-    mask: Bool[Array, "b"] | None = None,
 ) -> tuple[Float[Array, "b *map"], PyTree]:
-    """Return D's scores and its updated running statistics, in training mode.
-
-    Images where `mask` is False are left out of BatchNorm's statistics. If it is False
-    for all images, the scores mean nothing, and the running statistics stay.
-    """
-    x = discriminator_input(x, image, objective)
-    if mask is None:
-        scores, updated = objective.discriminator.apply(
-            variables, x, train=True, mutable=["batch_stats"]
-        )
-        return scores, updated.get("batch_stats", {})
-    # The mean and variance of no values would be NaN.
+    """Return D's scores and its updated running statistics, in training mode."""
     scores, updated = objective.discriminator.apply(
-        variables, x, train=True, mutable=["batch_stats"], mask=mask | ~jnp.any(mask)
+        variables,
+        discriminator_input(x, image, objective),
+        train=True,
+        mutable=["batch_stats"],
     )
-    batch_stats = jax.tree.map(
-        lambda new, old: jnp.where(jnp.any(mask), new, old),
-        updated.get("batch_stats", {}),
-        variables.get("batch_stats", {}),
-    )
-    return scores, batch_stats
+    return scores, updated.get("batch_stats", {})
 
 
 def discriminator_input(
@@ -166,5 +144,5 @@ def fake_map(
     """Return p_T as D sees it; with `mask_void` it is zero at void pixels."""
     mask = None
     if objective.mask_void:
-        mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))
+        mask = losses.visible_to_discriminator(batch)
     return losses.probabilities(logits, temperature=temperature, mask=mask)

@@ -5,9 +5,12 @@ static argument of `jax.jit`; all numbers are traced. Experiments with equal obj
 therefore share one compiled step, even with other learning rates and temperatures.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import optim
 from tempseg_jax.discriminator_step import (
@@ -23,13 +26,13 @@ from tempseg_jax.hyperparameters import (
     learning_rates,
     step_key,
 )
-from tempseg_jax.objective import distillation, losses
+from tempseg_jax.objective import distillation, losses, semi_supervised
 from tempseg_jax.objective.balanced_loss import balanced_cross_entropy
 from tempseg_jax.objective.distillation import Teacher, run_teacher
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.optim import Gradients, differentiate, gradient_metrics
 from tempseg_jax.train_state import TrainState
-from tempseg_jax.types import Batch, Metrics, Scalar
+from tempseg_jax.types import IGNORE_LABEL, Batch, Metrics, Scalar
 
 
 def train_step(
@@ -85,21 +88,23 @@ def compute_gradients(
 
     Args:
         state: The parameters and running statistics of both players.
-        batch: Images and labels; `labeled`, if present, marks the images that have
-            labels.
+        batch: Images and labels, and possibly images without labels, which only the
+            segmenter is trained on (Hung et al. 2018).
         hyper: The temperatures and α.
         key: Random key of dropout and of the adversary's penalty.
         seg_weight: Factor on L_seg; it differs from 1 only in gradient accumulation.
         objective: The networks and the terms of their losses.
 
     Returns:
-        The gradients of G and of D (None without a discriminator), G's logits, and the
-        losses.
+        The gradients of G and of D (None without a discriminator), G's logits of the
+        labeled images, and the losses.
     """
-    teacher = run_teacher(batch["image"], hyper.teacher, objective)
+    joined = semi_supervised.join(batch)
+    teacher = run_teacher(joined["image"], hyper.teacher, objective)
     gradients_g, logits, metrics = _segmenter_gradients(
         state,
         batch,
+        joined,
         hyper,
         teacher=teacher,
         key=key,
@@ -113,7 +118,9 @@ def compute_gradients(
         batch,
         logits,
         temperature=hyper.temperature_d,
-        teacher=None if teacher is None else teacher.logits,
+        teacher=None
+        if teacher is None
+        else semi_supervised.separate(teacher.logits, labeled=len(batch["image"]))[0],
         key=jax.random.fold_in(key, 0),
         objective=objective,
     )
@@ -161,6 +168,7 @@ def predict(
 def _segmenter_gradients(
     state: TrainState,
     batch: Batch,
+    joined: Batch,
     hyper: Hyperparameters,
     *,
     teacher: Teacher | None,
@@ -168,37 +176,85 @@ def _segmenter_gradients(
     seg_weight: Scalar,
     objective: Objective,
 ) -> tuple[Gradients, Float[Array, "b h w k"], Metrics]:
-    """Return the gradient of L_G (eq. 5), with D's current parameters."""
+    """Return the gradient of L_G (eq. 5), with D's current parameters.
+
+    `joined` has all images of the batch, those without labels too.
+    """
     collections = ["batch_stats"] + ["intermediates"] * objective.pairwise
+    separate = functools.partial(semi_supervised.separate, labeled=len(batch["image"]))
 
     def loss_g(params):
         """L_G = L_seg + α L_adv (eq. 5)."""
-        logits, updated = objective.segmenter.apply(
+        all_logits, updated = objective.segmenter.apply(
             state.segmenter.replace(params=params).variables,
-            batch["image"],
+            joined["image"],
             train=True,
             rngs={"dropout": key},
             mutable=collections,
         )
+        logits, unlabeled_logits = separate(all_logits)
         loss_seg = seg_weight * segmentation_loss(logits, batch, hyper, objective)
         loss, metrics = loss_seg, {"loss_seg": loss_seg}
         if objective.discriminator is not None:
-            fake = fake_map(logits, batch, hyper.temperature_adv, objective)
-            d_fake, _ = apply_discriminator(
-                objective, state.discriminator.variables, fake, batch["image"]
+            fake = fake_map(all_logits, joined, hyper.temperature_adv, objective)
+            scores, _ = apply_discriminator(
+                objective, state.discriminator.variables, fake, joined["image"]
             )
+            d_fake, d_unlabeled = separate(scores)
             loss_adv = objective.adversary.segmenter(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
+        if objective.uses_unlabeled:
+            started = state.step >= hyper.semi_start
+            unlabeled, named = _unlabeled_terms(
+                unlabeled_logits, d_fake, d_unlabeled, batch, hyper, started, objective
+            )
+            loss, metrics = loss + unlabeled, metrics | named
         if teacher is not None:
             distilled, named = _distill(
-                logits, updated, teacher, batch, hyper, seg_weight, objective
+                all_logits, updated, teacher, joined, hyper, seg_weight, objective
             )
             loss, metrics = loss + distilled, metrics | named
         batch_stats = updated.get("batch_stats", {})
         return loss, (batch_stats, logits, {"loss": loss, **metrics})
 
     return differentiate(loss_g, state.segmenter)
+
+
+def _unlabeled_terms(
+    logits: Float[Array, "u h w k"],
+    d_labeled: Float[Array, "b *map"],
+    d_unlabeled: Float[Array, "u *map"],
+    batch: Batch,
+    hyper: Hyperparameters,
+    started: Bool[Array, ""],
+    objective: Objective,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Return the terms of L_G on images without labels, weighted and by name."""
+    loss, metrics = jnp.zeros(()), {}
+    if objective.unlabeled_adversarial:
+        loss_adv = objective.adversary.segmenter(d_unlabeled)
+        loss += hyper.unlabeled_alpha * loss_adv
+        metrics["loss_adv_unlabeled"] = loss_adv
+    if not objective.self_training:
+        return loss, metrics
+    labeled, unlabeled = (
+        objective.adversary.confidence(d)[..., 0] for d in (d_labeled, d_unlabeled)
+    )
+    visible = batch["unlabeled_visible"]
+    chosen = semi_supervised.trusted(
+        unlabeled, visible=visible, threshold=hyper.semi_threshold
+    )
+    loss_semi = semi_supervised.self_training_loss(
+        logits, chosen=chosen, temperature=hyper.temperature_seg
+    )
+    mean_over = semi_supervised.mean_over
+    return loss + jnp.where(started, hyper.semi_weight, 0.0) * loss_semi, metrics | {
+        "loss_semi": loss_semi,
+        "semi_share": mean_over(chosen, visible),
+        "confidence_labeled": mean_over(labeled, batch["label"] != IGNORE_LABEL),
+        "confidence_unlabeled": mean_over(unlabeled, visible),
+    }
 
 
 def _distill(
@@ -211,7 +267,7 @@ def _distill(
     objective: Objective,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Return the terms of L_G that distill the teacher, weighted and by name."""
-    mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))
+    mask = losses.visible_to_discriminator(batch)
     kl = seg_weight * distillation.distillation_loss(
         logits, teacher.logits, mask=mask, temperature=hyper.distill_temperature
     )
