@@ -30,16 +30,17 @@ MAY_IMPORT = {
     "workdir inference",
     "config_fields": "data models precision objective optim",
     "plan": "",
+    "semi_supervised": "data models objective workdir",
     "builders": "types data models precision objective train_state optim "
-    "discriminator_step steps mesh workdir plan",
+    "discriminator_step steps mesh workdir plan semi_supervised",
     "describe": "models steps config_fields builders",
     "resume": "data objective train_state mesh workdir builders",
     "train": "types data objective train_state steps gradient_accumulation mesh loop "
-    "workdir inference evaluation config_fields plan builders resume",
+    "workdir inference evaluation config_fields plan semi_supervised builders resume",
     "evaluate": "io data mesh workdir inference evaluation config_fields builders",
     "sweep": "types io data models objective mesh workdir inference evaluation "
     "config_fields plan builders train",
-    "aot": "steps mesh plan builders train",
+    "aot": "steps mesh plan semi_supervised builders train",
     "cli": "inference",
     "main": "workdir inference describe train evaluate cli",
     "__init__": "inference",
@@ -72,6 +73,7 @@ READS_THE_CONFIG = {
     "aot",
     "main",
     "resume",
+    "semi_supervised",
 }
 
 
@@ -176,6 +178,7 @@ def test_the_core_does_not_log_open_files_or_compile():
         "objective.balanced_loss",
         "objective.distillation",
         "objective.losses",
+        "objective.semi_supervised",
         "evaluation.metrics",
         "discriminator_step",
         "hyperparameters",
