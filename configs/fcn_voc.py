@@ -28,6 +28,10 @@ def get_config() -> ConfigDict:
     config.data.train_split = "train_aug"  # VOC's train and SBD: 10,582 images
     config.data.train_fraction = 1.0  # part of the images of train_split to train on
     config.data.subset_seed = 0  # chooses them; smaller fractions are nested in larger
+    config.data.labeled_fraction = 1.0  # part of the training images with labels
+    config.data.labeled_seed = 0  # chooses them; smaller fractions are nested in larger
+    config.data.unlabeled_dir = ""  # a folder of images; "": the others of train_split
+    config.data.unlabeled_batch_size = config_dict.placeholder(int)  # else batch_size
     config.data.val_split = "val"  # chooses the best checkpoint
     config.data.batch_size = 16  # images per step, over all devices and processes
     config.data.crop_size = 416  # pixels, height and width
@@ -68,6 +72,12 @@ def get_config() -> ConfigDict:
     config.objective.hard_pixels = 1.0  # OHEM: L_seg is over this part of an image
     config.objective.temperature_schedule = "constant"  # of T_G; or linear, cosine
     config.objective.temperature_end = 1.0  # T_G at the end of the schedule
+
+    config.semi = ConfigDict()  # terms of L_G on images without labels
+    config.semi.alpha = 0.0  # weight of L_adv on them
+    config.semi.weight = 0.0  # of L_semi: the cross-entropy to the argmax of p
+    config.semi.threshold = 0.2  # of D's confidence in a pixel, above which it counts
+    config.semi.start = 0.25  # part of the steps before L_semi counts
 
     config.distill = ConfigDict()
     config.distill.teacher = ""  # workdir of a trained run with the same classes

@@ -17,10 +17,19 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
-from tempseg_jax import mesh, optim, precision, steps, train_state
+from tempseg_jax import (
+    discriminator_step,
+    mesh,
+    optim,
+    precision,
+    semi_supervised,
+    steps,
+    train_state,
+)
 from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
 from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
+from tempseg_jax.data.unlabeled import Unlabeled
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS, with_field
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
@@ -66,6 +75,7 @@ def build_objective(
     )
     _check_accumulation(config)
     _check_teacher(config)
+    semi_supervised.check(config)
     discriminator = None
     if config.objective.alpha:
         _check_penalty(config)
@@ -84,6 +94,8 @@ def build_objective(
         hard_pixels=float(config.objective.hard_pixels),
         l1=config.optimizer.l1 > 0,
         scheduled_temperature=config.objective.temperature_schedule != "constant",
+        unlabeled_adversarial=config.semi.alpha > 0,
+        self_training=config.semi.weight > 0,
     )
 
 
@@ -180,7 +192,7 @@ def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
         discriminator = train_state.init_player(
             _init(
                 key_d,
-                steps.discriminator_input(p, image, objective),
+                discriminator_step.discriminator_input(p, image, objective),
                 network=objective.discriminator,
             ),
             optim.DISCRIMINATOR_OPTIMIZERS[objective.discriminator_optimizer](
@@ -248,6 +260,10 @@ def hyperparameters(
         distill_temperature=config.distill.temperature,
         pairwise_weight=config.distill.pairwise,
         temperature_schedule=_temperature_schedule(config, plan),
+        unlabeled_alpha=config.semi.alpha,
+        semi_weight=config.semi.weight,
+        semi_threshold=config.semi.threshold,
+        semi_start=semi_supervised.start_step(config, steps=plan.steps),
     )
 
 
@@ -433,7 +449,15 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
 
 
 def load_training_split(config: ConfigDict) -> catalog.Split:
-    """Return the images to train on: `data.train_fraction` of the training split."""
+    """Return the labeled images to train on."""
+    return semi_supervised.divide(config, load_training_images(config))[0]
+
+
+def load_training_images(config: ConfigDict) -> catalog.Split:
+    """Return the images to train on: `data.train_fraction` of the training split.
+
+    Of some of them, only the image is used, if `data.labeled_fraction` is below 1.
+    """
     return nested_subset(
         load_split(config, config.data.train_split),
         fraction=config.data.train_fraction,
@@ -446,7 +470,7 @@ def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:
 
     Args:
         config: The config of the run.
-        split: The result of `load_training_split`.
+        split: The result of `load_training_split`, or images without labels.
 
     Returns:
         The tiles, or None if the config uses none.
@@ -460,10 +484,24 @@ def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:
     return tiles.choose(split.examples.indices)
 
 
+def load_unlabeled(config: ConfigDict, split: catalog.Split | None) -> Unlabeled | None:
+    """Return what each batch has without labels; None if the objective uses none.
+
+    Args:
+        config: The config of the run.
+        split: The second result of `semi_supervised.divide`.
+    """
+    if split is None:
+        return None
+    size = semi_supervised.unlabeled_batch_size(config)
+    return Unlabeled(split, load_tiles(config, split), size)
+
+
 def training_batches(
     config: ConfigDict,
     split: catalog.Split,
     tiles: Tiles | None = None,
+    unlabeled: Unlabeled | None = None,
     *,
     first_step: int,
 ) -> Iterator[Batch]:
@@ -472,6 +510,7 @@ def training_batches(
     return pipeline.train_batches(
         split,
         tiles=tiles,
+        unlabeled=unlabeled,
         seed=config.seed,
         start_step=first_step,
         batch_size=data.batch_size,

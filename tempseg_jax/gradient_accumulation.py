@@ -34,10 +34,10 @@ def accumulated_step(
     micro-batch. Dropout masks are drawn for each micro-batch separately.
 
     Raises:
-        ValueError: If the batch marks its labeled images: L_D is a mean over those, and
-            micro-batches with different numbers of them would not count equally.
+        ValueError: If the batch has images without labels: L_semi is a mean over the
+            pixels that D trusts, whose number differs between micro-batches.
     """
-    if "labeled" in batch:
+    if "unlabeled_image" in batch:
         raise ValueError(
             f"accumulate: {micro_batches} micro-batches of a batch with unlabeled "
             "images do not give the gradients of the whole batch; set it to 1"

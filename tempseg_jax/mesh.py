@@ -14,14 +14,15 @@ from jaxtyping import PyTree
 from tempseg_jax.types import Batch
 
 
-def data_mesh(*, batch_size: int) -> Mesh:
+def data_mesh(*, batch_size: int, unlabeled_batch_size: int = 0) -> Mesh:
     """Return the mesh of all devices of all processes, for batches of this size.
 
     Args:
         batch_size: Images per batch or, with gradient accumulation, per micro-batch.
+        unlabeled_batch_size: Images without labels per batch.
 
     Raises:
-        ValueError: If the batch size is not a multiple of the number of devices.
+        ValueError: If a batch size is not a multiple of the number of devices.
     """
     mesh = global_mesh()
     if batch_size % mesh.size:
@@ -29,6 +30,11 @@ def data_mesh(*, batch_size: int) -> Mesh:
             f"data.batch_size / accumulate: {batch_size} images do not divide evenly "
             f"among {mesh.size} devices; choose a data.batch_size that is a multiple "
             f"of {mesh.size} times accumulate"
+        )
+    if unlabeled_batch_size % mesh.size:
+        raise ValueError(
+            f"data.unlabeled_batch_size: {unlabeled_batch_size} images do not divide "
+            f"evenly among {mesh.size} devices; choose a multiple of {mesh.size}"
         )
     return mesh
 

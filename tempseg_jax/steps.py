@@ -5,56 +5,34 @@ static argument of `jax.jit`; all numbers are traced. Experiments with equal obj
 therefore share one compiled step, even with other learning rates and temperatures.
 """
 
-from typing import NamedTuple
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, UInt8
 
 from tempseg_jax import optim
-from tempseg_jax.objective import distillation, losses
-from tempseg_jax.objective.adversaries import mean_over_labeled
-from tempseg_jax.objective.balanced_loss import balanced_cross_entropy
-from tempseg_jax.objective.losses import Objective
-from tempseg_jax.optim import (
-    Gradients,
-    differentiate,
-    gradient_metrics,
+from tempseg_jax.discriminator_step import (
+    apply_discriminator,
+    discriminator_gradients,
+    fake_map,
+    further_critic_steps,
+    update_discriminator,
 )
-from tempseg_jax.train_state import Player, TrainState
+from tempseg_jax.hyperparameters import (
+    Hyperparameters,
+    at_step,
+    learning_rates,
+    step_key,
+)
+from tempseg_jax.objective import distillation, losses, semi_supervised
+from tempseg_jax.objective.balanced_loss import balanced_cross_entropy
+from tempseg_jax.objective.distillation import Teacher, run_teacher
+from tempseg_jax.objective.losses import Objective
+from tempseg_jax.optim import Gradients, differentiate, gradient_metrics
+from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
-
-
-class Hyperparameters(NamedTuple):
-    """The numbers of an experiment. All are traced: no change compiles anything."""
-
-    seed: int | Int[Array, ""]
-    schedule: PyTree  # Float[Array, "n"]: a factor on both rates, by step; n >= steps
-    learning_rate_g: Scalar
-    learning_rate_d: Scalar
-    momentum: Scalar
-    weight_decay: Scalar  # λ
-    head_rate: Scalar  # factor on the learning rate of the score layers
-    temperature_seg: Scalar  # T_G in L_seg
-    temperature_adv: Scalar  # T_G in L_adv
-    temperature_d: Scalar  # T_D
-    alpha: Scalar  # α
-    label_smoothing: Scalar  # ε in L_seg; used only with `Objective.smooth_labels`
-    class_weights: PyTree = 1.0  # Float[Array, "k"]: used only with the objective's
-    l1: Scalar = 0.0  # weight of Σ |W|; used only with `Objective.l1`
-    temperature_schedule: PyTree = 1.0  # Float[Array, "n"]: a factor on T_G, by step
-    teacher: PyTree = None  # the teacher's variables
-    distill_weight: Scalar = 0.0  # of the KL divergence from the teacher
-    distill_temperature: Scalar = 1.0  # T in it
-    pairwise_weight: Scalar = 0.0  # of the distillation of affinities
-
-
-class Teacher(NamedTuple):
-    """What the teacher makes of a batch."""
-
-    logits: Float[Array, "b h w k"]
-    features: Array | None  # of its last layer before the scores; only for `pairwise`
 
 
 def train_step(
@@ -79,11 +57,15 @@ def train_step(
     )
     metrics |= update_metrics
     if objective.discriminator is not None and objective.critic_steps > 1:
-        discriminator, critic_metrics = _further_critic_steps(
+        teacher = None
+        if objective.real == "teacher":
+            teacher = run_teacher(batch["image"], hyper.teacher, objective).logits
+        discriminator, critic_metrics = further_critic_steps(
             new_state.discriminator,
             batch,
             logits,
-            hyper,
+            temperature=hyper.temperature_d,
+            teacher=teacher,
             learning_rate=learning_rates(state, hyper)[1],
             key=key,
             objective=objective,
@@ -91,32 +73,6 @@ def train_step(
         new_state = new_state.replace(discriminator=discriminator)
         metrics |= critic_metrics
     return new_state, metrics
-
-
-def step_key(state: TrainState, hyper: Hyperparameters) -> PRNGKeyArray:
-    """Return the random key of this step; it depends only on the seed and the step."""
-    return jax.random.fold_in(jax.random.key(hyper.seed), state.step)
-
-
-def at_step(
-    state: TrainState, hyper: Hyperparameters, objective: Objective
-) -> Hyperparameters:
-    """Return the hyperparameters of this step: T_G may have a schedule."""
-    if not objective.scheduled_temperature:
-        return hyper
-    factor = hyper.temperature_schedule[state.step]
-    return hyper._replace(
-        temperature_seg=factor * hyper.temperature_seg,
-        temperature_adv=factor * hyper.temperature_adv,
-    )
-
-
-def learning_rates(
-    state: TrainState, hyper: Hyperparameters
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return the learning rates of G and of D at the state's step."""
-    factor = hyper.schedule[state.step]
-    return factor * hyper.learning_rate_g, factor * hyper.learning_rate_d
 
 
 def compute_gradients(
@@ -132,21 +88,23 @@ def compute_gradients(
 
     Args:
         state: The parameters and running statistics of both players.
-        batch: Images and labels; `labeled`, if present, marks the images that have
-            labels.
+        batch: Images and labels, and possibly images without labels, which only the
+            segmenter is trained on (Hung et al. 2018).
         hyper: The temperatures and α.
         key: Random key of dropout and of the adversary's penalty.
         seg_weight: Factor on L_seg; it differs from 1 only in gradient accumulation.
         objective: The networks and the terms of their losses.
 
     Returns:
-        The gradients of G and of D (None without a discriminator), G's logits, and the
-        losses.
+        The gradients of G and of D (None without a discriminator), G's logits of the
+        labeled images, and the losses.
     """
-    teacher = run_teacher(batch, hyper, objective)
+    joined = semi_supervised.join(batch)
+    teacher = run_teacher(joined["image"], hyper.teacher, objective)
     gradients_g, logits, metrics = _segmenter_gradients(
         state,
         batch,
+        joined,
         hyper,
         teacher=teacher,
         key=key,
@@ -155,12 +113,14 @@ def compute_gradients(
     )
     if objective.discriminator is None:
         return (gradients_g, None), logits, metrics
-    gradients_d, metrics_d = _discriminator_gradients(
+    gradients_d, metrics_d = discriminator_gradients(
         state.discriminator,
         batch,
         logits,
-        hyper,
-        teacher=teacher,
+        temperature=hyper.temperature_d,
+        teacher=None
+        if teacher is None
+        else semi_supervised.separate(teacher.logits, labeled=len(batch["image"]))[0],
         key=jax.random.fold_in(key, 0),
         objective=objective,
     )
@@ -188,23 +148,11 @@ def apply_updates(
     metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
     discriminator = None
     if gradients[1] is not None:
-        discriminator = _update_discriminator(
+        discriminator = update_discriminator(
             state.discriminator, gradients[1], rate_d, objective
         )
         metrics |= gradient_metrics("d", gradients[1])
     return TrainState(state.step + 1, segmenter, discriminator), metrics
-
-
-def _update_discriminator(
-    player: Player, gradients: Gradients, learning_rate: Scalar, objective: Objective
-) -> Player:
-    return optim.update_discriminator(
-        player,
-        gradients,
-        optimizer=objective.discriminator_optimizer,
-        learning_rate=learning_rate,
-        clip=objective.adversary.clip,
-    )
 
 
 def predict(
@@ -220,6 +168,7 @@ def predict(
 def _segmenter_gradients(
     state: TrainState,
     batch: Batch,
+    joined: Batch,
     hyper: Hyperparameters,
     *,
     teacher: Teacher | None,
@@ -227,31 +176,43 @@ def _segmenter_gradients(
     seg_weight: Scalar,
     objective: Objective,
 ) -> tuple[Gradients, Float[Array, "b h w k"], Metrics]:
-    """Return the gradient of L_G (eq. 5), with D's current parameters."""
+    """Return the gradient of L_G (eq. 5), with D's current parameters.
+
+    `joined` has all images of the batch, those without labels too.
+    """
     collections = ["batch_stats"] + ["intermediates"] * objective.pairwise
+    separate = functools.partial(semi_supervised.separate, labeled=len(batch["image"]))
 
     def loss_g(params):
         """L_G = L_seg + α L_adv (eq. 5)."""
-        logits, updated = objective.segmenter.apply(
+        all_logits, updated = objective.segmenter.apply(
             state.segmenter.replace(params=params).variables,
-            batch["image"],
+            joined["image"],
             train=True,
             rngs={"dropout": key},
             mutable=collections,
         )
+        logits, unlabeled_logits = separate(all_logits)
         loss_seg = seg_weight * segmentation_loss(logits, batch, hyper, objective)
         loss, metrics = loss_seg, {"loss_seg": loss_seg}
         if objective.discriminator is not None:
-            fake = fake_map(logits, batch, hyper.temperature_adv, objective)
-            d_fake, _ = apply_discriminator(
-                objective, state.discriminator.variables, fake, batch["image"]
+            fake = fake_map(all_logits, joined, hyper.temperature_adv, objective)
+            scores, _ = apply_discriminator(
+                objective, state.discriminator.variables, fake, joined["image"]
             )
+            d_fake, d_unlabeled = separate(scores)
             loss_adv = objective.adversary.segmenter(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
+        if objective.uses_unlabeled:
+            started = state.step >= hyper.semi_start
+            unlabeled, named = _unlabeled_terms(
+                unlabeled_logits, d_fake, d_unlabeled, batch, hyper, started, objective
+            )
+            loss, metrics = loss + unlabeled, metrics | named
         if teacher is not None:
             distilled, named = _distill(
-                logits, updated, teacher, batch, hyper, seg_weight, objective
+                all_logits, updated, teacher, joined, hyper, seg_weight, objective
             )
             loss, metrics = loss + distilled, metrics | named
         batch_stats = updated.get("batch_stats", {})
@@ -260,17 +221,33 @@ def _segmenter_gradients(
     return differentiate(loss_g, state.segmenter)
 
 
-def run_teacher(
-    batch: Batch, hyper: Hyperparameters, objective: Objective
-) -> Teacher | None:
-    """Return the teacher's outputs in evaluation mode; None without a teacher."""
-    if objective.teacher is None:
-        return None
-    logits, updated = objective.teacher.apply(
-        hyper.teacher, batch["image"], train=False, mutable=["intermediates"]
+def _unlabeled_terms(
+    logits: Float[Array, "u h w k"],
+    d_labeled: Float[Array, "b *map"],
+    d_unlabeled: Float[Array, "u *map"],
+    batch: Batch,
+    hyper: Hyperparameters,
+    started: Bool[Array, ""],
+    objective: Objective,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Return the terms of L_G on images without labels, weighted and by name."""
+    loss, metrics = jnp.zeros(()), {}
+    if objective.unlabeled_adversarial:
+        loss_adv = objective.adversary.segmenter(d_unlabeled)
+        loss += hyper.unlabeled_alpha * loss_adv
+        metrics["loss_adv_unlabeled"] = loss_adv
+    if not objective.self_training:
+        return loss, metrics
+    metrics |= semi_supervised.self_training(
+        logits,
+        objective.adversary.confidence(d_labeled)[..., 0],
+        objective.adversary.confidence(d_unlabeled)[..., 0],
+        batch,
+        threshold=hyper.semi_threshold,
+        temperature=hyper.temperature_seg,
     )
-    features = updated["intermediates"]["features"][0] if objective.pairwise else None
-    return Teacher(jax.lax.stop_gradient(logits), features)
+    weight = jnp.where(started, hyper.semi_weight, 0.0)
+    return loss + weight * metrics["loss_semi"], metrics
 
 
 def _distill(
@@ -283,7 +260,7 @@ def _distill(
     objective: Objective,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Return the terms of L_G that distill the teacher, weighted and by name."""
-    mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))
+    mask = losses.visible_to_discriminator(batch)
     kl = seg_weight * distillation.distillation_loss(
         logits, teacher.logits, mask=mask, temperature=hyper.distill_temperature
     )
@@ -294,60 +271,6 @@ def _distill(
         loss += hyper.pairwise_weight * pairs
         metrics["loss_pairwise"] = pairs
     return loss, metrics
-
-
-def _discriminator_gradients(
-    player: Player,
-    batch: Batch,
-    logits: Float[Array, "b h w k"],
-    hyper: Hyperparameters,
-    *,
-    teacher: Teacher | None,
-    key: PRNGKeyArray,
-    objective: Objective,
-) -> tuple[Gradients, Metrics]:
-    """Return the gradient of L_D (eq. 3), from the segmenter's logits.
-
-    D runs separately on real and on fake maps, so that BatchNorm normalizes each by its
-    own batch statistics. Both update the running statistics, the real maps first.
-    """
-    image, labeled = batch["image"], batch.get("labeled")
-    logits = jax.lax.stop_gradient(logits)
-    fake = fake_map(logits, batch, hyper.temperature_d, objective)
-    if objective.real == "matched":
-        real = losses.one_hot_with_values_of(fake, batch["label"])
-    elif objective.real == "teacher":
-        real = fake_map(teacher.logits, batch, hyper.temperature_d, objective)
-    else:
-        real = losses.one_hot(batch["label"], num_classes=logits.shape[-1])
-
-    def loss_d(params):
-        """L_D (eq. 3), plus the adversary's penalty if it has one."""
-        variables = player.replace(params=params).variables
-        d_real, batch_stats = apply_discriminator(
-            objective, variables, real, image, mask=labeled
-        )
-        d_fake, batch_stats = apply_discriminator(
-            objective, variables | {"batch_stats": batch_stats}, fake, image
-        )
-        loss = objective.adversary.discriminator(d_real, d_fake, labeled=labeled)
-        means = {
-            "d_real": mean_over_labeled(d_real, labeled),
-            "d_fake": jnp.mean(d_fake),
-        }
-        if objective.adversary.penalty is not None:
-            means["penalty"] = objective.adversary.penalty(
-                lambda x: apply_discriminator(objective, variables, x, image)[0],
-                real,
-                fake,
-                labeled=labeled,
-                key=key,
-            )
-            loss += means["penalty"]
-        return loss, (batch_stats, None, {"loss_d": loss, **means})
-
-    gradients, _, metrics = differentiate(loss_d, player)
-    return gradients, metrics
 
 
 def segmentation_loss(
@@ -376,92 +299,3 @@ def segmentation_loss(
     return losses.cross_entropy(
         logits, batch["label"], temperature=hyper.temperature_seg
     )
-
-
-def _further_critic_steps(
-    player: Player,
-    batch: Batch,
-    logits: Float[Array, "b h w k"],
-    hyper: Hyperparameters,
-    *,
-    learning_rate: Scalar,
-    key: PRNGKeyArray,
-    objective: Objective,
-) -> tuple[Player, Metrics]:
-    """Update D `critic_steps` - 1 more times; return the metrics of the last update."""
-    teacher = (
-        run_teacher(batch, hyper, objective) if objective.real == "teacher" else None
-    )
-
-    def critic_step(player: Player, i: Int[Array, ""]) -> tuple[Player, Metrics]:
-        gradients, metrics = _discriminator_gradients(
-            player,
-            batch,
-            logits,
-            hyper,
-            teacher=teacher,
-            key=jax.random.fold_in(key, i),
-            objective=objective,
-        )
-        player = _update_discriminator(player, gradients, learning_rate, objective)
-        return player, metrics | gradient_metrics("d", gradients)
-
-    updates = jnp.arange(1, objective.critic_steps)
-    player, metrics = jax.lax.scan(critic_step, player, updates)
-    return player, jax.tree.map(lambda x: x[-1], metrics)
-
-
-def apply_discriminator(
-    objective: Objective,
-    variables: dict[str, PyTree],
-    x: Float[Array, "b h w k"],
-    image: UInt8[Array, "b h w 3"],
-    *,
-    mask: Bool[Array, "b"] | None = None,
-) -> tuple[Float[Array, "b *map"], PyTree]:
-    """Return D's scores and its updated running statistics, in training mode.
-
-    Images where `mask` is False are left out of BatchNorm's statistics. If it is False
-    for all images, the scores mean nothing, and the running statistics stay.
-    """
-    x = discriminator_input(x, image, objective)
-    if mask is None:
-        scores, updated = objective.discriminator.apply(
-            variables, x, train=True, mutable=["batch_stats"]
-        )
-        return scores, updated.get("batch_stats", {})
-    # The mean and variance of no values would be NaN.
-    scores, updated = objective.discriminator.apply(
-        variables, x, train=True, mutable=["batch_stats"], mask=mask | ~jnp.any(mask)
-    )
-    batch_stats = jax.tree.map(
-        lambda new, old: jnp.where(jnp.any(mask), new, old),
-        updated.get("batch_stats", {}),
-        variables.get("batch_stats", {}),
-    )
-    return scores, batch_stats
-
-
-def discriminator_input(
-    x: Float[Array, "b h w k"], image: UInt8[Array, "b h w 3"], objective: Objective
-) -> Float[Array, "b h w _"]:
-    """Return what D sees of a class map: with `conditional`, the image as well.
-
-    The image (-1 to 1) is three more channels, the same for X and for p.
-    """
-    if not objective.conditional:
-        return x
-    return jnp.concatenate([x, image.astype(x.dtype) / 127.5 - 1], axis=-1)
-
-
-def fake_map(
-    logits: Float[Array, "b h w k"],
-    batch: Batch,
-    temperature: Scalar,
-    objective: Objective,
-) -> Float[Array, "b h w k"]:
-    """Return p_T as D sees it; with `mask_void` it is zero at void pixels."""
-    mask = None
-    if objective.mask_void:
-        mask = losses.visible_to_discriminator(batch["label"], batch.get("labeled"))
-    return losses.probabilities(logits, temperature=temperature, mask=mask)

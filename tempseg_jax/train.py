@@ -18,6 +18,7 @@ from tempseg_jax import (
     loop,
     mesh,
     resume,
+    semi_supervised,
     steps,
 )
 from tempseg_jax.data.catalog import Split
@@ -33,7 +34,7 @@ from tempseg_jax.plan import Plan, micro_batch_size
 from tempseg_jax.steps import Hyperparameters
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
-from tempseg_jax.workdir import checkpoint_folder, train_images, wandb_run
+from tempseg_jax.workdir import checkpoint_folder, wandb_run
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import NoLock, WorkdirLock, training_lock
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
@@ -90,14 +91,20 @@ def train(
     config_fields.check_fields(config)
     if config.writer.wandb:
         wandb_run.check_installed()
-    train_split = builders.load_training_split(config)
+    images = builders.load_training_images(config)
+    semi_supervised.check(config)  # before a folder of images is read
+    train_split, unlabeled_split = semi_supervised.divide(config, images)
     val_split = evenly_spaced(
         builders.load_split(config, config.data.val_split),
         config.evaluate_images or None,
     )
     tiles = builders.load_tiles(config, train_split)
-    plan = Plan.of(config, images=len(train_split.examples))
-    devices = mesh.data_mesh(batch_size=micro_batch_size(config))
+    unlabeled = builders.load_unlabeled(config, unlabeled_split)
+    plan = Plan.of(config, images=len(images.examples))
+    devices = mesh.data_mesh(
+        batch_size=micro_batch_size(config),
+        unlabeled_batch_size=semi_supervised.unlabeled_batch_size(config),
+    )
     hyper = builders.hyperparameters(
         config, plan, class_weights=builders.load_class_weights(config, train_split)
     )
@@ -123,8 +130,10 @@ def train(
             )
         hyper = mesh.replicate(hyper, devices)
         first_step = int(state.step)
-        if config.data.train_fraction < 1 and not jax.process_index():
-            train_images.write(folder, (x["id"] for x in train_split.examples))
+        if not jax.process_index():
+            semi_supervised.write_lists(
+                config, folder, images, labeled=train_split, unlabeled=unlabeled_split
+            )
         evaluate_first = plan.evaluates_after(first_step) and (
             resume.scores_are_missing(checkpoints, folder, step=first_step)
         )
@@ -132,9 +141,10 @@ def train(
             _writer(config, folder, first_step, last_step=plan.steps) as writer,
             _closing(checkpoints),
         ):
+            counted = semi_supervised.counted(train_split, unlabeled_split)
             writer.message(
                 f"{'Resuming' if first_step else 'Starting'} at step {first_step} of "
-                f"{plan.steps}: {len(train_split.examples)} images, "
+                f"{plan.steps}: {counted}, "
                 f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
             )
             shares = tensorboard.ClassShares(train_split.class_names)
@@ -158,7 +168,11 @@ def train(
                 return mesh.split_batch(batch, mesh=devices)
 
             batches = builders.training_batches(
-                config, train_split, tiles, first_step=first_step - evaluate_first
+                config,
+                train_split,
+                tiles,
+                unlabeled,
+                first_step=first_step - evaluate_first,
             )
             if evaluate_first:  # the run was killed during this evaluation
                 run.last_batch = place(next(batches))

@@ -19,6 +19,8 @@ class Batch(TypedDict):
 
     image: UInt8[Array, "b h w 3"]  # RGB
     label: UInt8[Array, "b h w"]  # 0 to k - 1, or IGNORE_LABEL
-    labeled: NotRequired[
-        Bool[Array, "b"]
-    ]  # False: no ground truth; the label is all void
+    unlabeled_image: NotRequired[UInt8[Array, "u h w 3"]]
+    unlabeled_visible: NotRequired[Bool[Array, "u h w"]]  # False: padding of the crop
+    visible: NotRequired[
+        Bool[Array, "b h w"]
+    ]  # what D sees of p, if this is not where the label is not void

@@ -137,8 +137,8 @@ def test_an_overflow_in_a_micro_batch_skips_the_update_of_that_player_only(batch
 
 
 def test_a_batch_with_unlabeled_images_is_refused(batch):
-    marked = batch | {"labeled": jnp.ones(8, bool)}
+    more = batch | {"unlabeled_image": batch["image"]}
     state = initial_state(Discriminator())
     accumulated = jitted(accumulated_step, Discriminator(), micro_batches=2)
     with pytest.raises(ValueError, match="accumulate: 2 micro-batches.*unlabeled"):
-        accumulated(state, marked, hyper())
+        accumulated(state, more, hyper())

@@ -18,25 +18,30 @@ MAY_IMPORT = {
     "objective": "types",
     "train_state": "",
     "optim": "types train_state",
-    "steps": "types objective optim train_state",
+    "discriminator_step": "types objective optim train_state",
+    "hyperparameters": "types objective train_state",
+    "steps": "types objective optim train_state discriminator_step hyperparameters",
     "gradient_accumulation": "types steps train_state",
     "mesh": "types",
     "loop": "types train_state",
     "workdir": "io models precision train_state",
     "inference": "io data models precision steps workdir",
-    "evaluation": "types data objective train_state steps mesh workdir inference",
+    "evaluation": "types data objective train_state discriminator_step steps mesh "
+    "workdir inference",
     "config_fields": "data models precision objective optim",
     "plan": "",
-    "builders": "types data models precision objective train_state optim steps mesh "
-    "workdir plan",
+    "semi_supervised": "data models objective workdir",
+    "builders": "types data models precision objective train_state optim "
+    "discriminator_step steps mesh workdir plan semi_supervised",
     "describe": "models steps config_fields builders",
     "resume": "data objective train_state mesh workdir builders",
     "train": "types io data objective train_state steps gradient_accumulation mesh "
-    "loop workdir inference evaluation config_fields plan builders resume",
+    "loop workdir inference evaluation config_fields plan semi_supervised builders "
+    "resume",
     "evaluate": "io data mesh workdir inference evaluation config_fields builders",
     "sweep": "types io data models objective mesh workdir inference evaluation "
     "config_fields plan builders train",
-    "aot": "steps mesh plan builders train",
+    "aot": "steps mesh plan semi_supervised builders train",
     "cli": "inference",
     "main": "workdir inference describe train evaluate cli",
     "__init__": "inference",
@@ -69,6 +74,7 @@ READS_THE_CONFIG = {
     "aot",
     "main",
     "resume",
+    "semi_supervised",
 }
 
 
@@ -173,7 +179,10 @@ def test_the_core_does_not_log_open_files_or_compile():
         "objective.balanced_loss",
         "objective.distillation",
         "objective.losses",
+        "objective.semi_supervised",
         "evaluation.metrics",
+        "discriminator_step",
+        "hyperparameters",
         "optim",
         "precision",
         "steps",

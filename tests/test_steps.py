@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from tempseg_jax import models, steps
+from tempseg_jax import steps
 from tempseg_jax.objective import adversaries
 from tempseg_jax.types import IGNORE_LABEL
 from tests.support import make_objective, make_state
@@ -531,8 +531,8 @@ def test_a_penalty_gets_the_discriminator_both_class_maps_and_a_key(batch):
     """The gradient with the penalty of WGAN-GP equals a finite difference."""
     passed = {}
 
-    def penalty(discriminate, real, fake, *, labeled, key):
-        passed.update(real=real, fake=fake, labeled=labeled)
+    def penalty(discriminate, real, fake, *, key):
+        passed.update(real=real, fake=fake)
         weight = jax.random.uniform(key, (len(real), 1, 1, 1))
         mixed = weight * real + (1 - weight) * fake
         slope = jax.grad(lambda x: discriminate(x).sum())(mixed)
@@ -566,7 +566,6 @@ def test_a_penalty_gets_the_discriminator_both_class_maps_and_a_key(batch):
     with_penalty, loss = gradients(penalized, state)
     without, loss_without = gradients(plain, state)
     assert loss > loss_without
-    assert passed["labeled"] is None
     np.testing.assert_allclose(passed["fake"].sum(-1)[:, 2:], 1, rtol=1e-5)
     np.testing.assert_array_equal(passed["real"][:, :2], 0)
 
@@ -584,74 +583,6 @@ def test_a_penalty_gets_the_discriminator_both_class_maps_and_a_key(batch):
     slope = (loss_at(5e-3) - loss_at(-5e-3)) / 1e-2
     np.testing.assert_allclose(slope, jnp.linalg.norm(direction), rtol=1e-2)
     assert optax.tree.norm(with_penalty) != optax.tree.norm(without)
-
-
-def test_for_unlabeled_images_d_gets_the_whole_prediction_and_no_ground_truth(batch):
-    class Scores(nn.Module):
-        """A discriminator whose score is the sum of a pixel over the classes."""
-
-        @nn.compact
-        def __call__(self, x, *, train, mask=None):
-            gain = self.param("gain", nn.initializers.ones, ())
-            return gain * x.sum(-1, keepdims=True)
-
-    labeled = jnp.array([True, False, True, False])
-    label = jnp.where(labeled[:, None, None], batch["label"], IGNORE_LABEL)
-    partly_labeled = batch | {"label": label.astype(jnp.uint8), "labeled": labeled}
-    objective = make_objective(Pixelwise(), Scores())
-    state = make_state(Pixelwise(), Scores(), size=8, num_classes=CLASSES)
-    _, metrics = STEP(state, partly_labeled, HYPER, objective=objective)
-    # A quarter of the pixels is void: X and p are 0 there in labeled images only.
-    np.testing.assert_allclose(metrics["d_real"], 0.75, rtol=1e-5)
-    np.testing.assert_allclose(metrics["d_fake"], (0.75 + 1) / 2, rtol=1e-5)
-    expected = (0.25 + (0.75 + 1) / 2) / 2  # eq. 3: means of (X - 1)² and p²
-    np.testing.assert_allclose(metrics["loss_d"], expected, rtol=1e-5)
-    scored = STEP(
-        state,
-        jax.tree.map(lambda x: x[labeled], batch),
-        HYPER,
-        objective=dataclasses.replace(objective, discriminator=None),
-    )[1]["loss_seg"]
-    np.testing.assert_allclose(metrics["loss_seg"], scored, rtol=1e-5)
-
-
-def test_if_all_images_are_labeled_the_mark_changes_nothing(batch):
-    marked = batch | {"labeled": jnp.ones(4, bool)}
-
-    class Masked(nn.Module):
-        """A discriminator whose BatchNorm leaves out unlabeled images."""
-
-        @nn.compact
-        def __call__(self, x, *, train, mask=None):
-            mask = None if mask is None else mask[:, None, None, None]
-            x = nn.Conv(4, (4, 4), strides=2, use_bias=False)(x)
-            x = nn.BatchNorm(use_running_average=not train)(x, mask=mask)
-            return nn.Conv(1, (4, 4), strides=2)(nn.leaky_relu(x, 0.2))
-
-    objective = make_objective(Pixelwise(), Masked())
-    state = make_state(Pixelwise(), Masked(), size=8, num_classes=CLASSES)
-    one, metrics = STEP(state, batch, HYPER, objective=objective)
-    two, same = STEP(state, marked, HYPER, objective=objective)
-    assert_close(two, one)
-    assert_close(same, metrics)
-
-
-def test_a_batch_without_any_labels_leaves_everything_finite(batch):
-    """Also the BatchNorm of the real discriminator, which sees no real image."""
-    discriminator = models.Discriminator(jnp.float32)
-    labeled = jnp.zeros(4, bool)
-    label = jnp.full_like(batch["label"], IGNORE_LABEL)
-    unlabeled = {"image": batch["image"], "label": label, "labeled": labeled}
-    objective = make_objective(Pixelwise(), discriminator)
-    state = make_state(Pixelwise(), discriminator, size=8, num_classes=CLASSES)
-    updated, metrics = STEP(state, unlabeled, HYPER, objective=objective)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((updated, metrics)))
-    assert metrics["loss_seg"] == metrics["d_real"] == 0
-    # One update of the running statistics, by p alone.
-    (before, after) = (
-        s.discriminator.batch_stats["bn1"]["var"] for s in (state, updated)
-    )
-    assert np.all(after > 0.89 * before) and np.any(after != before)
 
 
 @pytest.mark.parametrize("change", ["real", "smooth_labels"])

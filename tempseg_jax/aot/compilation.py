@@ -12,7 +12,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, mesh, steps, train
+from tempseg_jax import builders, mesh, semi_supervised, steps, train
 from tempseg_jax.aot.cards import Card, target_config
 from tempseg_jax.plan import micro_batch_size
 
@@ -139,6 +139,15 @@ def _lower(config: ConfigDict, *, num_classes: int, devices: Mesh) -> Any:
             "label": (count, size, size),
         }.items()
     }
+    if unlabeled := semi_supervised.unlabeled_batch_size(config):
+        batch |= {
+            "unlabeled_image": jax.ShapeDtypeStruct(
+                (unlabeled, size, size, 3), jnp.uint8, sharding=sharded
+            ),
+            "unlabeled_visible": jax.ShapeDtypeStruct(
+                (unlabeled, size, size), jnp.bool_, sharding=sharded
+            ),
+        }
     step = train.jitted_step(config, objective)
     return step.func.lower(
         mesh.replicated_shapes(state, devices),

@@ -54,10 +54,37 @@ def load_split(
             problem files and `on_error` is 'raise'.
         FileNotFoundError: If `manual_dir` does not hold the dataset.
     """
+    source = make_source(name, manual_dir=manual_dir, data_dir=data_dir, **options)
+    return _read(source, split, data_dir=data_dir, on_error=on_error)
+
+
+def load_images(
+    folder: str, *, data_dir: str | None, on_error: str, downscale: int
+) -> Split:
+    """Return the images of a folder without masks, preparing them if they are not.
+
+    All pixels of their labels are void, and there are no classes.
+
+    Args:
+        folder: The folder; images in subfolders count too.
+        data_dir: See `load_split`.
+        on_error: See `load_split`.
+        downscale: Divisor of the height and the width of all images.
+
+    Raises:
+        ValueError: If there are problem files and `on_error` is 'raise'.
+        FileNotFoundError: If the folder does not exist or has no images.
+    """
+    from tempseg_jax.data.sources.image_folder import ImageFolder
+
+    source = ImageFolder(folder, downscale=downscale)
+    return _read(source, "train", data_dir=data_dir, on_error=on_error)
+
+
+def _read(source: Source, split: str, *, data_dir: str | None, on_error: str) -> Split:
     # TFDS takes long to import and is needed only to read records.
     from tempseg_jax.data import prepared
 
-    source = make_source(name, manual_dir=manual_dir, data_dir=data_dir, **options)
     expression = source.split_expression(split)
     folder = prepared.prepare(source, data_dir=data_dir, on_error=on_error)
     metadata = prepared.read_metadata(folder)
@@ -66,11 +93,11 @@ def load_split(
         for height, width, count in metadata["sizes"][stored]:
             sizes[height, width] += count
     return Split(
-        dataset=name,
+        dataset=source.name,
         name=split,
         examples=prepared.Examples(folder, expression=expression),
         class_names=tuple(metadata["class_names"]),
-        palette=np.array(metadata["palette"], np.uint8),
+        palette=np.array(metadata["palette"], np.uint8).reshape(-1, 3),
         sizes=sizes,
         left_out=tuple(metadata["left_out"]),
         notes=tuple(metadata["notes"]),

@@ -21,6 +21,7 @@ from tempseg_jax.data.transforms import (
     RandomFlip,
     RandomScaleCrop,
 )
+from tempseg_jax.data.unlabeled import Unlabeled, WithoutLabel, as_unlabeled
 from tempseg_jax.types import IGNORE_LABEL, Batch
 
 
@@ -35,6 +36,7 @@ def train_batches(
     split: Split,
     *,
     tiles: Tiles | None,
+    unlabeled: Unlabeled | None = None,
     batch_size: int,
     crop_size: int,
     min_scale: float,
@@ -58,7 +60,9 @@ def train_batches(
         split: The split to read.
         tiles: The split as tiles, of which only those of each crop are read; None
             decodes whole images.
-        batch_size: Images per step, over all processes.
+        unlabeled: Images without labels in each batch. The labeled ones are the same
+            without them.
+        batch_size: Labeled images per step, over all processes.
         crop_size: Height and width of the crops in pixels.
         min_scale: See `RandomScaleCrop`.
         max_scale: See `RandomScaleCrop`.
@@ -74,9 +78,9 @@ def train_batches(
         process_count: Number of processes.
 
     Raises:
-        ValueError: If the batch size is not a multiple of the number of processes, or
-            the scales are not 0 < min_scale <= max_scale, or the tiles are not those
-            of the split. With 'raise', also during iteration, if an image cannot be
+        ValueError: If a batch size is not a multiple of the number of processes, or
+            the scales are not 0 < min_scale <= max_scale, or tiles are not those of
+            their split. With 'raise', also during iteration, if an image cannot be
             decoded.
     """
     if not 0 < min_scale <= max_scale < math.inf:
@@ -84,26 +88,71 @@ def train_batches(
             f"data.min_scale={min_scale}, data.max_scale={max_scale}: must be finite,"
             " above 0, and min_scale not above max_scale"
         )
-    if batch_size % process_count:
-        raise ValueError(
-            f"data.batch_size={batch_size} must be a multiple of the number of"
-            f" processes, {process_count}"
-        )
-    if tiles is not None and len(tiles) != len(split.examples):
-        raise ValueError(
-            f"{tiles.folder} has tiles of {len(tiles)} images, but {split.name} has"
-            f" {len(split.examples)}; delete this folder"
-        )
-    share = batch_size // process_count
+    images = len(split.examples)
+    for field, size in (
+        ("batch_size", batch_size),
+        ("unlabeled_batch_size", unlabeled.batch_size if unlabeled else 0),
+    ):
+        if size % process_count:
+            raise ValueError(
+                f"data.{field}={size} must be a multiple of the number of"
+                f" processes, {process_count}"
+            )
     augment = [RandomFlip()] + photometric * [PhotometricDistortion()]
+    others = 0 if unlabeled is None else len(unlabeled.split.examples)
+
+    def decoder(split: Split, tiles: Tiles | None) -> Decoder:
+        count = len(split.examples)
+        if tiles is not None and len(tiles) != count:
+            raise ValueError(
+                f"{tiles.folder} has tiles of {len(tiles)} images, but {split.name} has"
+                f" {count}; delete this folder"
+            )
+        cache = cache_bytes * count // (images + others)
+        return Decoder(split, tiles=tiles, cache_bytes=cache, on_error=on_error)
+
     assemble = _Assemble(
-        decode=Decoder(split, tiles=tiles, cache_bytes=cache_bytes, on_error=on_error),
+        decode=decoder(split, tiles),
         crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio),
         augment=augment,
         size=crop_size,
     )
-    dataset = (
-        grain.MapDataset.range(len(split.examples))
+    place = {
+        "start_step": start_step,
+        "process_index": process_index,
+        "process_count": process_count,
+    }
+    dataset = _batches(assemble, images, seed=seed, batch_size=batch_size, **place)
+    if unlabeled is not None:
+        assemble = _Assemble(
+            decode=WithoutLabel(decoder(unlabeled.split, unlabeled.tiles)),
+            crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio=1.0),
+            augment=augment,
+            size=crop_size,
+        )
+        # With the same seed, the i-th images of both would be augmented alike.
+        seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
+        beside = _batches(
+            assemble, others, seed=seed, batch_size=unlabeled.batch_size, **place
+        ).map(as_unlabeled)
+        dataset = dataset.map_with_index(lambda step, batch: batch | beside[step])
+    return iter(dataset.to_iter_dataset(_read_options(num_workers)))
+
+
+def _batches(
+    assemble: Callable[[Sequence[tuple[int, int]]], Batch],
+    images: int,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int,
+    process_index: int,
+    process_count: int,
+) -> grain.MapDataset:
+    """Return this process's share of the batches from `start_step` on, by index."""
+    share = batch_size // process_count
+    return (
+        grain.MapDataset.range(images)
         .seed(seed)
         .shuffle()
         .repeat()
@@ -118,7 +167,6 @@ def train_batches(
         .map(lambda plan: plan[process_index * share : (process_index + 1) * share])
         .map(assemble)
     )
-    return iter(dataset.to_iter_dataset(_read_options(num_workers)))
 
 
 @dataclasses.dataclass(frozen=True)

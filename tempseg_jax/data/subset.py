@@ -10,9 +10,16 @@ from tempseg_jax.data.sources.base import Record
 
 
 class Chosen(Sequence[Record]):
-    """The examples with these indices, in this order."""
+    """The examples with these indices, in this order.
+
+    The indices of a part of a part are those of the whole split, as tiles and counted
+    pixels have them.
+    """
 
     def __init__(self, examples: Sequence[Record], indices: Sequence[int]):
+        if isinstance(examples, Chosen):
+            indices = [examples.indices[i] for i in indices]
+            examples = examples._examples
         self._examples = examples
         self.indices = list(indices)
 
@@ -54,3 +61,18 @@ def nested_subset(split: Split, *, fraction: float, seed: int) -> Split:
     order = np.random.RandomState(seed).permutation(total)
     examples = Chosen(split.examples, sorted(order[:count].tolist()))
     return dataclasses.replace(split, examples=examples)
+
+
+def divide(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split | None]:
+    """Return a random fraction of a split as `nested_subset` does, and all others.
+
+    Both have the order of the split. The second is None if there are no others.
+    """
+    part = nested_subset(split, fraction=fraction, seed=seed)
+    if len(part.examples) == len(split.examples):
+        return part, None
+    chosen = set(part.examples.indices)
+    whole = split.examples
+    indices = whole.indices if isinstance(whole, Chosen) else range(len(whole))
+    others = [i for i, index in enumerate(indices) if index not in chosen]
+    return part, dataclasses.replace(split, examples=Chosen(whole, others))

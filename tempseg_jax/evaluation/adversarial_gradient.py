@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from tempseg_jax import steps
+from tempseg_jax.discriminator_step import apply_discriminator, fake_map
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.steps import Hyperparameters
 from tempseg_jax.train_state import TrainState
@@ -48,8 +49,8 @@ def adversarial_gradient(
     )
 
     def loss_adv(logits):
-        fake = steps.fake_map(logits, batch, hyper.temperature_adv, objective)
-        d_fake, _ = steps.apply_discriminator(
+        fake = fake_map(logits, batch, hyper.temperature_adv, objective)
+        d_fake, _ = apply_discriminator(
             objective, state.discriminator.variables, fake, batch["image"]
         )
         return hyper.alpha * objective.adversary.segmenter(d_fake)

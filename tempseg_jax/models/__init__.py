@@ -16,6 +16,7 @@ from tempseg_jax.models.vgg import VGG16
 
 __all__ = [
     "DISCRIMINATORS",
+    "PIXELWISE_DISCRIMINATORS",
     "SEGMENTERS",
     "Discriminator",
     "fcn8s",
@@ -106,3 +107,6 @@ DISCRIMINATORS = {
     "fcn": FullyConvolutionalDiscriminator,
 }
 """The values of `model.discriminator`; each is called with the compute dtype."""
+
+PIXELWISE_DISCRIMINATORS = ("fcn",)
+"""Those with a score for each pixel."""

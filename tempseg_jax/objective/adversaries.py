@@ -1,35 +1,19 @@
-"""Adversarial objectives: L_D and L_adv of each, from the scores of D.
-
-`labeled` marks the images that have ground truth. D sees no X of the others, so that
-they are left out of the means over D(X).
-"""
+"""Adversarial objectives: L_D and L_adv of each, from the scores of D."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
-
-
-def mean_over_labeled(
-    x: Num[Array, "b *map"], labeled: Bool[Array, "b"] | None
-) -> Float[Array, ""]:
-    """Return the mean over the images that have ground truth; 0 if there are none."""
-    if labeled is None:
-        return jnp.mean(x)
-    weights = jnp.broadcast_to(labeled.reshape(-1, *[1] * (x.ndim - 1)), x.shape)
-    return jnp.sum(x, where=weights) / jnp.maximum(jnp.sum(weights), 1)
+from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 
 def least_squares_discriminator(
     d_real: Num[Array, "b *map"],
     d_fake: Num[Array, "b *map"],
-    *,
-    labeled: Bool[Array, "b"] | None = None,
 ) -> Float[Array, ""]:
     """½ [ E (D(X) - 1)² + E D(p_{T_D})² ] (eq. 3); 0.25 if D is 0.5 everywhere."""
-    real = mean_over_labeled(jnp.square(d_real - 1), labeled)
+    real = jnp.mean(jnp.square(d_real - 1))
     return (real + jnp.mean(jnp.square(d_fake))) / 2
 
 
@@ -41,11 +25,9 @@ def least_squares_segmenter(d_fake: Num[Array, "b *map"]) -> Float[Array, ""]:
 def minimax_discriminator(
     d_real: Num[Array, "b *map"],
     d_fake: Num[Array, "b *map"],
-    *,
-    labeled: Bool[Array, "b"] | None = None,
 ) -> Float[Array, ""]:
     """- E log σ(D(X)) - E log (1 - σ(D(p_{T_D}))), σ the sigmoid (eq. 2)."""
-    real = mean_over_labeled(jax.nn.softplus(-d_real), labeled)
+    real = jnp.mean(jax.nn.softplus(-d_real))
     return real + jnp.mean(jax.nn.softplus(d_fake))
 
 
@@ -70,26 +52,22 @@ def saturating_segmenter(d_fake: Num[Array, "b *map"]) -> Float[Array, ""]:
 def hinge_discriminator(
     d_real: Num[Array, "b *map"],
     d_fake: Num[Array, "b *map"],
-    *,
-    labeled: Bool[Array, "b"] | None = None,
 ) -> Float[Array, ""]:
     """E max(0, 1 - D(X)) + E max(0, 1 + D(p_{T_D})) (Lim & Ye 2017)."""
-    real = mean_over_labeled(jax.nn.relu(1 - d_real), labeled)
+    real = jnp.mean(jax.nn.relu(1 - d_real))
     return real + jnp.mean(jax.nn.relu(1 + d_fake))
 
 
 def wasserstein_critic(
     d_real: Num[Array, "b *map"],
     d_fake: Num[Array, "b *map"],
-    *,
-    labeled: Bool[Array, "b"] | None = None,
 ) -> Float[Array, ""]:
     """E D(p_{T_D}) - E D(X) (Arjovsky et al. 2017).
 
     If D is the best K-Lipschitz function, its negative is K times the Wasserstein
     distance of the class maps of the segmenter from those of the ground truth.
     """
-    return jnp.mean(d_fake) - mean_over_labeled(d_real, labeled)
+    return jnp.mean(d_fake) - jnp.mean(d_real)
 
 
 def linear_segmenter(d_fake: Num[Array, "b *map"]) -> Float[Array, ""]:
@@ -102,7 +80,6 @@ def gradient_penalty(
     real: Float[Array, "b h w k"],
     fake: Float[Array, "b h w k"],
     *,
-    labeled: Bool[Array, "b"] | None,
     key: PRNGKeyArray,
 ) -> Float[Array, ""]:
     """λ E (‖∇D(x)‖ - 1)² with x at random between X and p (Gulrajani et al. 2017).
@@ -125,7 +102,16 @@ def gradient_penalty(
     pixels = real.shape[1] * real.shape[2]
     square = pixels * jnp.sum(jnp.square(slope), axis=(1, 2, 3))
     norm = jnp.sqrt(square + 1e-12)  # the square root has no derivative at 0
-    return PENALTY_WEIGHT * mean_over_labeled(jnp.square(norm - 1), labeled)
+    return PENALTY_WEIGHT * jnp.mean(jnp.square(norm - 1))
+
+
+def regressed(d: Num[Array, "*map"]) -> Float[Array, "*map"]:
+    """Return D of `lsgan` as a probability: its regression of 1 for X and 0 for p.
+
+    The D that minimizes equation 3 is the probability of ground truth, as σ(D) is for
+    the D that minimizes equation 2 (Mao et al. 2017; Goodfellow et al. 2014).
+    """
+    return jnp.clip(d, 0, 1)
 
 
 PENALTY_WEIGHT = 10.0
@@ -142,10 +128,8 @@ class DiscriminatorLoss(Protocol):
         self,
         d_real: Num[Array, "b *map"],
         d_fake: Num[Array, "b *map"],
-        *,
-        labeled: Bool[Array, "b"] | None = None,
     ) -> Float[Array, ""]:
-        """Return L_D; `d_real` is ignored for images where `labeled` is False."""
+        """Return L_D."""
 
 
 class SegmenterLoss(Protocol):
@@ -164,7 +148,6 @@ class Penalty(Protocol):
         real: Float[Array, "b h w k"],
         fake: Float[Array, "b h w k"],
         *,
-        labeled: Bool[Array, "b"] | None,
         key: PRNGKeyArray,
     ) -> Float[Array, ""]:
         """Return the penalty; `discriminate` maps class maps to the scores of D.
@@ -180,12 +163,21 @@ class Adversary(NamedTuple):
     segmenter: SegmenterLoss
     penalty: Penalty | None = None  # D must score each image independently of others
     clip: float | None = None  # parameters of D are clipped to ± this after an update
+    # The probability of ground truth from a score of D; None if scores have no such
+    # meaning: those of a critic or of the hinge have only an order.
+    confidence: Callable[[Num[Array, "*map"]], Float[Array, "*map"]] | None = None
 
 
 ADVERSARIES = {
-    "lsgan": Adversary(least_squares_discriminator, least_squares_segmenter),
-    "dcgan": Adversary(minimax_discriminator, non_saturating_segmenter),
-    "minimax": Adversary(minimax_discriminator, saturating_segmenter),
+    "lsgan": Adversary(
+        least_squares_discriminator, least_squares_segmenter, confidence=regressed
+    ),
+    "dcgan": Adversary(
+        minimax_discriminator, non_saturating_segmenter, confidence=jax.nn.sigmoid
+    ),
+    "minimax": Adversary(
+        minimax_discriminator, saturating_segmenter, confidence=jax.nn.sigmoid
+    ),
     "hinge": Adversary(hinge_discriminator, linear_segmenter),
     "wgan": Adversary(wasserstein_critic, linear_segmenter, clip=CLIP),
     "wgan_gp": Adversary(

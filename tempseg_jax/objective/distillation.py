@@ -1,10 +1,33 @@
 """Distillation of a trained segmenter, the teacher, into the one that is trained."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
+from tempseg_jax.objective.losses import Objective
 from tempseg_jax.types import Scalar
+
+
+class Teacher(NamedTuple):
+    """What the teacher makes of a batch."""
+
+    logits: Float[Array, "b h w k"]
+    features: Array | None  # of its last layer before the scores; only for `pairwise`
+
+
+def run_teacher(
+    image: UInt8[Array, "b h w 3"], variables: PyTree, objective: Objective
+) -> Teacher | None:
+    """Return the teacher's outputs in evaluation mode; None without a teacher."""
+    if objective.teacher is None:
+        return None
+    logits, updated = objective.teacher.apply(
+        variables, image, train=False, mutable=["intermediates"]
+    )
+    features = updated["intermediates"]["features"][0] if objective.pairwise else None
+    return Teacher(jax.lax.stop_gradient(logits), features)
 
 
 def distillation_loss(

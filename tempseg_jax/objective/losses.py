@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from tempseg_jax.objective.adversaries import Adversary
-from tempseg_jax.types import IGNORE_LABEL, Scalar
+from tempseg_jax.types import IGNORE_LABEL, Batch, Scalar
 
 
 def cross_entropy(
@@ -159,17 +159,14 @@ REAL_MAPS = ("one_hot", "matched", "teacher")
 """
 
 
-def visible_to_discriminator(
-    labels: Integer[Array, "b h w"], labeled: Bool[Array, "b"] | None
-) -> Bool[Array, "b h w"]:
+def visible_to_discriminator(batch: Batch) -> Bool[Array, "b h w"]:
     """Mark the pixels of p that D sees when void is masked.
 
     The one-hot ground truth is zero at void pixels. If p were not zero there too, D
     could tell the two apart by these pixels. An image without labels has no void
-    pixels: D sees all of its p.
+    pixels: D sees all of its p, but not the padding of its crop.
     """
-    visible = labels != IGNORE_LABEL
-    return visible if labeled is None else visible | ~labeled[:, None, None]
+    return batch.get("visible", batch["label"] != IGNORE_LABEL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,3 +192,10 @@ class Objective:
     scheduled_temperature: bool = False  # T_G changes in training
     teacher: nn.Module | None = None  # a trained segmenter, for distillation
     pairwise: bool = False  # distill the affinity of pairs of positions, too
+    unlabeled_adversarial: bool = False  # L_adv on the images without labels
+    self_training: bool = False  # L_semi on the images without labels
+
+    @property
+    def uses_unlabeled(self) -> bool:
+        """Whether a term of L_G is about images without labels."""
+        return self.unlabeled_adversarial or self.self_training

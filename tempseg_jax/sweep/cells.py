@@ -6,48 +6,11 @@ two cells. All cells are overrides of one config.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-
-class Times(NamedTuple):
-    """An override that multiplies the value of the config."""
-
-    factor: float
-
-
-Value = float | int | bool | str | None
-"""The value of a config field."""
-
-Overrides = dict[str, Value | Times]
-"""New values by the names of config fields."""
-
-
-class Cell(NamedTuple):
-    """One setting of the ablation study, trained once with each seed."""
-
-    title: str  # in the rows of the report's tables
-    overrides: Overrides
-
-
-class Contrast(NamedTuple):
-    """A paired comparison of two cells that differ in one setting.
-
-    The report gives the mean difference `cell` minus `against` over common seeds.
-    """
-
-    question: str  # answered by the difference
-    cell: str
-    against: str
-
-
-class Table(NamedTuple):
-    """One ablation: cells that are compared with the first one, the reference."""
-
-    title: str
-    cells: tuple[str, ...]
-
+from tempseg_jax.sweep import label_cells
+from tempseg_jax.sweep.cell import Cell, Contrast, Overrides, Table, Times, Value
 
 NO_RATES: Mapping[str, float] = MappingProxyType({})
 _RATE = "optimizer.learning_rate_g"
@@ -228,6 +191,7 @@ CELLS = {
         )
         for factor in _GRID_RATES
     },
+    **label_cells.CELLS,
 }
 
 TABLES = {
@@ -312,6 +276,7 @@ TABLES = {
             *(f"{x}_rate{f:g}" for x in ("adversarial", "tg0.5") for f in _GRID_RATES),
         ),
     ),
+    **label_cells.TABLES,
 }
 
 CONTRASTS = (
@@ -349,6 +314,7 @@ CONTRASTS = (
     Contrast("Is the hinge better than lsgan?", "adv_hinge", "d_sn"),
     Contrast("Does a confidence per pixel help?", "d_fcn", "adv_dcgan"),
     Contrast("Does it help if D sees the image?", "d_conditional", "learning_d"),
+    *label_cells.CONTRASTS,
 )
 """The planned comparisons, for the cells that a sweep has."""
 

@@ -50,7 +50,7 @@ class Splits(dict[str, Split]):
             FileNotFoundError: If the files of the dataset are missing.
         """
         val = builders.load_split(config, config.data.val_split)
-        train = builders.load_training_split(config)
+        train = builders.load_training_images(config)
         count = len(val.examples) if train_images is None else train_images
         splits = cls(val=val)
         splits.images_per_epoch = len(train.examples)

@@ -71,8 +71,9 @@ def read_config(workdir: str | Path) -> ConfigDict:
 def without_folders(workdir: str | Path) -> dict[str, Any] | None:
     """Return the content of config.json without folders of this machine.
 
-    A config that is shared must not tell them. Files of weights and the teacher's
-    workdir keep their names. The result is None if the workdir has no config.json.
+    A config that is shared must not tell them. Files of weights, the teacher's workdir
+    and the folder of images without labels keep their names. The result is None if the
+    workdir has no config.json.
 
     Raises:
         ValueError: If the file cannot be read.
@@ -82,6 +83,7 @@ def without_folders(workdir: str | Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     config["data"] |= {"manual_dir": None, "data_dir": None}
+    config["data"]["unlabeled_dir"] = Path(config["data"]["unlabeled_dir"]).name
     config["model"]["pretrained"] = Path(config["model"]["pretrained"]).name
     config["distill"]["teacher"] = Path(config["distill"]["teacher"]).name
     return {"format": formats.FORMAT} | config

@@ -85,16 +85,6 @@ def test_minimax_losses_of_large_scores_are_finite_and_have_a_gradient():
     np.testing.assert_allclose(grad, -1 / 6, rtol=1e-6)
 
 
-def test_images_without_labels_are_left_out_of_the_real_term():
-    d_real = jnp.array([[0.5, 2.0], [7.0, 7.0]])
-    d_fake = jnp.zeros((2, 2))
-    labeled = jnp.array([True, False])
-    loss = adversaries.least_squares_discriminator(d_real, d_fake, labeled=labeled)
-    np.testing.assert_allclose(loss, (0.5**2 + 1.0**2) / 2 / 2, rtol=1e-6)
-    of_no_image = adversaries.mean_over_labeled(d_real, jnp.array([False, False]))
-    assert of_no_image == 0
-
-
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
@@ -131,11 +121,6 @@ def test_l_adv_decreases_and_l_d_increases_if_p_looks_real_to_d(name):
     assert adversary.segmenter(higher) < adversary.segmenter(lower)
     one, two = (adversary.discriminator(d_real, x) for x in (lower, higher))
     assert two > one
-    # The images without ground truth have no D(X).
-    labeled = jnp.array([True, False])
-    both = jnp.concatenate([d_real, d_real + 9])
-    marked = adversary.discriminator(both, jnp.tile(lower, (2, 1)), labeled=labeled)
-    np.testing.assert_allclose(marked, one, rtol=1e-6)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 1.0, 3.0])
@@ -149,7 +134,6 @@ def test_the_gradient_penalty_of_a_linear_critic_is_its_closed_form(slope):
         lambda x: jnp.sum(x * direction[None], axis=-1, keepdims=True),
         maps,
         maps,
-        labeled=jnp.array([True, False]),
         key=jax.random.key(0),
     )
     np.testing.assert_allclose(penalty, 10 * (slope - 1) ** 2, rtol=1e-4, atol=1e-8)
@@ -164,9 +148,7 @@ def test_the_penalty_is_taken_between_x_and_p_and_these_stay_distributions():
 
     real = jax.nn.one_hot(jnp.zeros((6, 2, 2), int), CLASSES)
     fake = jnp.full((6, 2, 2, CLASSES), 1 / CLASSES)
-    adversaries.gradient_penalty(
-        discriminate, real, fake, labeled=None, key=jax.random.key(3)
-    )
+    adversaries.gradient_penalty(discriminate, real, fake, key=jax.random.key(3))
     jax.effects_barrier()
     x = np.asarray(seen[0])
     np.testing.assert_allclose(np.sum(x, -1), 1, rtol=1e-6)

@@ -172,7 +172,8 @@ def test_a_step_adds_both_terms_and_leaves_the_teacher_as_it_is(batch):
 def test_a_student_learns_the_teachers_predictions_without_labels(batch):
     unlabeled = batch | {
         "label": jnp.full_like(batch["label"], IGNORE_LABEL),
-        "labeled": jnp.zeros(2, bool),
+        "unlabeled_image": batch["image"],
+        "unlabeled_visible": jnp.ones(batch["label"].shape, bool),
     }
     objective = make_objective(Pixelwise(16), None, teacher=Pixelwise(5))
     variables = Pixelwise(5).init(jax.random.key(9), batch["image"], train=False)

@@ -173,7 +173,7 @@ def test_temperature_sharpens_and_flattens_probabilities():
 def test_masked_probabilities_are_zero_at_void_pixels(maps):
     logits, labels = maps
     void = np.asarray(labels) == IGNORE_LABEL
-    mask = losses.visible_to_discriminator(labels, None)
+    mask = losses.visible_to_discriminator({"label": labels})
     np.testing.assert_array_equal(mask, ~void)
     masked = losses.probabilities(logits, temperature=1.0, mask=mask)
     np.testing.assert_array_equal(masked[void], 0)
@@ -190,9 +190,3 @@ def test_the_one_hot_vector_of_void_is_zero():
     np.testing.assert_array_equal(x[0], np.eye(21)[0])
     np.testing.assert_array_equal(x[1], np.eye(21)[20])
     np.testing.assert_array_equal(x[2], 0)
-
-
-def test_d_sees_all_pixels_of_an_image_without_labels():
-    labels = jnp.full((2, 1, 2), IGNORE_LABEL, jnp.uint8).at[0, 0, 0].set(1)
-    visible = losses.visible_to_discriminator(labels, jnp.array([True, False]))
-    np.testing.assert_array_equal(visible, [[[True, False]], [[True, True]]])

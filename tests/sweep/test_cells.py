@@ -42,6 +42,7 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
             hyper[field] = config.model[field]
         for field in ("class_weights", "hard_pixels"):
             hyper[field] = config.objective[field]
+        hyper["labeled_fraction"] = config.data.labeled_fraction
         if not hyper["alpha"]:  # without D these have no effect
             hyper |= {"temperature_adv": None, "temperature_d": None}
         return hyper
@@ -55,6 +56,8 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         for contrast in cells.CONTRASTS
     }
     without_d = {"alpha", "temperature_adv", "temperature_d"}
+    without_labels = without_d | {"adversary", "d", "learning_rate_d"}
+    without_labels |= {"unlabeled_alpha"}
     both = {"temperature_seg", "temperature_adv"}
     assert changed == {
         ("adversarial", "baseline"): without_d,
@@ -85,6 +88,10 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         ("adv_hinge", "d_sn"): {"adversary"},
         ("d_fcn", "adv_dcgan"): {"d"},
         ("d_conditional", "learning_d"): {"conditional"},
+        ("labels_adv", "labels_eighth"): without_labels,
+        ("labels_semi", "labels_adv"): {"semi_weight"},
+        ("labels_semi", "labels_eighth"): without_labels | {"semi_weight"},
+        ("labels_all", "labels_eighth"): {"labeled_fraction"},
     }
 
 

@@ -166,12 +166,12 @@ class Folder:
         self._content[split].add(mask, label)
         if self._downscale > 1:
             pixels = codec.decode_image(data, name=str(image))
-            pixels, label = _downscaled(pixels, label, factor=self._downscale)
+            pixels, label = downscaled(pixels, label, factor=self._downscale)
             data = codec.encode_image(pixels)
         return {"id": stem, "image": data, "label": codec.encode_label(label)}
 
 
-def _downscaled(
+def downscaled(
     image: UInt8[np.ndarray, "h w 3"], label: UInt8[np.ndarray, "h w"], *, factor: int
 ) -> tuple[UInt8[np.ndarray, "h_out w_out 3"], UInt8[np.ndarray, "h_out w_out"]]:
     """Divide height and width: means over areas of the image, nearest label."""
