@@ -1,4 +1,4 @@
-"""Convert a PyTorch checkpoint of VGG-16 or ResNet-50 to safetensors.
+"""Convert a PyTorch checkpoint to safetensors.
 
     python scripts/convert_weights.py vgg16-397923af.pth vgg16.safetensors
 

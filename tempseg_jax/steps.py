@@ -43,6 +43,7 @@ class Hyperparameters(NamedTuple):
     label_smoothing: Scalar  # ε in L_seg; used only with `Objective.smooth_labels`
     class_weights: PyTree = 1.0  # Float[Array, "k"]: used only with the objective's
     l1: Scalar = 0.0  # weight of Σ |W|; used only with `Objective.l1`
+    auxiliary_weight: Scalar = 0.0  # of the loss of the auxiliary head
     temperature_schedule: PyTree = 1.0  # Float[Array, "n"]: a factor on T_G, by step
     teacher: PyTree = None  # the teacher's variables
     distill_weight: Scalar = 0.0  # of the KL divergence from the teacher
@@ -228,7 +229,8 @@ def _segmenter_gradients(
     objective: Objective,
 ) -> tuple[Gradients, Float[Array, "b h w k"], Metrics]:
     """Return the gradient of L_G (eq. 5), with D's current parameters."""
-    collections = ["batch_stats"] + ["intermediates"] * objective.pairwise
+    stored = objective.pairwise or objective.auxiliary
+    collections = ["batch_stats"] + ["intermediates"] * stored
 
     def loss_g(params):
         """L_G = L_seg + α L_adv (eq. 5)."""
@@ -249,6 +251,11 @@ def _segmenter_gradients(
             loss_adv = objective.adversary.segmenter(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
+        if objective.auxiliary:
+            logits_aux = updated["intermediates"]["auxiliary_logits"][0]
+            loss_aux = segmentation_loss(logits_aux, batch, hyper, objective)
+            metrics["loss_aux"] = seg_weight * loss_aux
+            loss += hyper.auxiliary_weight * metrics["loss_aux"]
         if teacher is not None:
             distilled, named = _distill(
                 logits, updated, teacher, batch, hyper, seg_weight, objective

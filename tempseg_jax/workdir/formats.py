@@ -40,11 +40,14 @@ CONFIG_UPGRADES = {
             "distill.weight": 1.0,
             "model.discriminator": "dcgan",
             "model.freeze_batch_norm": "none",
+            "model.head": "score",
+            "model.output_stride": None,
             "model.pretrained_missing": (),
             "model.remat": False,
             "model.drop_connect": 0.0,
             "model.dropout": None,
             "objective.adversary": "lsgan",
+            "objective.auxiliary": 0.0,
             "objective.class_weights": "none",
             "objective.conditional": False,
             "objective.critic_steps": 1,
@@ -74,7 +77,12 @@ value with which an older run computes the same as before.
 MODEL_UPGRADES = {
     1: Upgrade(
         renamed={},
-        defaults={"drop_connect": 0.0},
+        defaults={
+            "auxiliary": False,
+            "drop_connect": 0.0,
+            "head": "score",
+            "output_stride": None,
+        },
         # Format 1 has only whether there is a discriminator, of the one architecture.
         values={"discriminator": {True: "dcgan", False: None}},
     )

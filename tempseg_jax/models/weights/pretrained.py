@@ -103,7 +103,7 @@ def load_pretrained(
     _check_prefixes(missing, layout)
     path = location.fetch()
     index = read_index(path)
-    needed = [row for row in layout.rows if row.linen in fresh]
+    needed = _needed_rows(layout, fresh, index)
     _check_file(path, index, layout, needed, missing)
     _check_shapes(path, index, fresh, layout, needed)
     rows = {row.file: row for row in needed if row.file in index.shapes}
@@ -122,6 +122,29 @@ def load_pretrained(
         unused=unused,
     )
     return unflatten_dict(fresh | loaded, sep="/"), report
+
+
+def _needed_rows(layout: Layout, fresh: dict[str, Any], index: Index) -> list[Row]:
+    """Return the rows to load.
+
+    The scores of a file are left out, and start at zero, if they are of another number
+    of classes, or if the network does not have all other layers of the file's head.
+    """
+    rows = [row for row in layout.rows if row.linen in fresh]
+    if not layout.scores:
+        return rows
+    foreign = {_module(row) for row in layout.rows if row.linen not in fresh}
+
+    def fits(row: Row) -> bool:
+        expected = row.arrangement.file_shape(fresh[row.linen].shape)
+        shape = index.shapes.get(row.file, expected)
+        return _module(row) not in foreign and shape[0] == expected[0]
+
+    return [row for row in rows if not row.file.startswith(layout.scores) or fits(row)]
+
+
+def _module(row: Row) -> str:
+    return row.linen.split("/")[1]
 
 
 def _resolve(source: str) -> Source:
