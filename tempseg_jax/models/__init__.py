@@ -1,6 +1,7 @@
 """The segmentation networks and the discriminators."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 from jax.typing import DTypeLike
@@ -12,6 +13,7 @@ from tempseg_jax.models.critics import (
 )
 from tempseg_jax.models.discriminator import Discriminator
 from tempseg_jax.models.fcn import FCN8s
+from tempseg_jax.models.mobilenet import MobileNetV3
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.resnet import RESNET50, RESNET101, ResNet
 from tempseg_jax.models.segmenter import Segmenter
@@ -22,6 +24,7 @@ __all__ = [
     "SEGMENTERS",
     "Discriminator",
     "fcn8s",
+    "mobilenet_v3_large",
     "resnet",
     "with_field",
 ]
@@ -49,12 +52,25 @@ def resnet(
     remat: bool,
     blocks: tuple[int, ...],
     v15: bool,
-    **fields: int,
+    **fields: Any,
 ) -> Segmenter:
     """A ResNet with the paper's head; `blocks`, `v15` and `fields` are `ResNet`'s."""
     backbone = ResNet(
         blocks, v15, preprocessing.batch_norm_epsilon, width, dtype, remat, **fields
     )
+    return Segmenter(backbone, num_classes, preprocessing, width, dtype)
+
+
+def mobilenet_v3_large(
+    *,
+    num_classes: int,
+    preprocessing: Preprocessing,
+    width: float,
+    dtype: DTypeLike,
+    remat: bool,
+) -> Segmenter:
+    """MobileNetV3-Large at output stride 16: made for the head `lraspp`."""
+    backbone = MobileNetV3(preprocessing.batch_norm_epsilon, width, dtype, remat)
     return Segmenter(backbone, num_classes, preprocessing, width, dtype)
 
 
@@ -83,6 +99,9 @@ SEGMENTERS = {
     # As in torchvision and timm, for weight files in their format.
     "resnet50_v15": partial(resnet, blocks=RESNET50, v15=True),
     "resnet101": partial(resnet, blocks=RESNET101, v15=True),
+    # As in timm (`resnet50d`): He et al. 2019.
+    "resnet50_d": partial(resnet, blocks=RESNET50, v15=True, variant_d=True),
+    "mobilenet_v3_large": mobilenet_v3_large,
 }
 """The values of `model.name`."""
 

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from tempseg_jax.models.batch_norm import normalized_conv
 from tempseg_jax.models.frozen_batch_norm import batch_norm
-from tempseg_jax.models.ops import SameConv, max_pool_3x3, relu
+from tempseg_jax.models.ops import SameConv, average_pool_2x2, max_pool_3x3, relu
 
 CHANNELS = (64, 128, 256, 512)
 """Inner channels of each stage; its output has four times the channels."""
@@ -27,6 +27,7 @@ class Bottleneck(nn.Module):
     batch_norm_epsilon: float
     dtype: DTypeLike
     freeze_batch_norm: str = "none"
+    pool_shortcut: int = 0  # stride of an average pooling in the shortcut; 0: none
 
     @nn.compact
     def __call__(
@@ -71,18 +72,23 @@ class Bottleneck(nn.Module):
             negative_slope=0.0,
         )
         y = layer(y, 3, 4 * self.channels, 1)
-        if self.project:
+        if self.pool_shortcut:
+            x = average_pool_2x2(x, stride=self.pool_shortcut)
+            x = layer(x, 0, 4 * self.channels, 1)
+        elif self.project:
             x = layer(x, 0, 4 * self.channels, 1, stride=self.stride)
         return relu(x + y)
 
 
 class ResNet(nn.Module):
-    """ResNet v1 as in Keras, or v1.5 as in torchvision and timm.
+    """ResNet v1 as in Keras, v1.5 as in torchvision and timm, or D as in timm.
 
     In v1 the convolutions have biases and the stride is in the first 1x1 of a block; in
     v1.5 they have no biases and the stride is in the 3x3. The stage s, counted from 2
     as in Keras, has features at stride 2^s. Where this is above the output stride, the
     stage has stride 1 and its 3x3 convolutions are dilated instead (Chen et al. 2017).
+    ResNet-D is v1.5 with three 3x3 convolutions in place of the first 7x7, and an
+    average pooling before the 1x1 of a shortcut (He et al. 2019, "Bag of tricks").
     """
 
     blocks: tuple[int, ...]  # in each stage: RESNET50 or RESNET101
@@ -93,6 +99,7 @@ class ResNet(nn.Module):
     remat: bool  # recompute each block's activations in the backward pass
     last_stage: int = 5  # 4: without stage 5 (C4)
     output_stride: int = 32  # input pixels per feature of the last stage
+    variant_d: bool = False  # ResNet-D
     freeze_batch_norm: str = "none"  # one of FREEZE_BATCH_NORM
 
     @property
@@ -105,26 +112,46 @@ class ResNet(nn.Module):
         self, x: Float[Array, "b h w 3"], *, train: bool
     ) -> dict[int, Float[Array, "b _ _ _"]]:
         """Return {stage: features}, from stage 2."""
+        channels = round(64 * self.width)
+        if self.variant_d:
+            half = round(32 * self.width)
+            x = self._stem(x, "1a", half, 3, stride=2, train=train)
+            x = self._stem(x, "1b", half, 3, train=train)
+            x = self._stem(x, "1", channels, 3, train=train)
+        else:
+            x = self._stem(x, "1", channels, 7, stride=2, train=train)
+        x = max_pool_3x3(x)
+        features = {}
+        for stage in range(2, self.last_stage + 1):
+            x = features[stage] = self._stage(x, stage, train)
+        return features
+
+    def _stem(
+        self,
+        x: Array,
+        name: str,
+        channels: int,
+        kernel_size: int,
+        *,
+        train: bool,
+        stride: int = 1,
+    ) -> Array:
         conv = SameConv(
-            round(64 * self.width),
-            7,
+            channels,
+            kernel_size,
             self.dtype,
-            stride=2,
+            stride=stride,
             use_bias=not self.v15,
-            name="conv1",
+            name=f"conv{name}",
         )
         norm = batch_norm(
             self.freeze_batch_norm,
             epsilon=self.batch_norm_epsilon,
             dtype=self.dtype,
             negative_slope=0.0,
-            name="bn1",
+            name=f"bn{name}",
         )
-        x = max_pool_3x3(normalized_conv(conv, norm, x, train=train))
-        features = {}
-        for stage in range(2, self.last_stage + 1):
-            x = features[stage] = self._stage(x, stage, train)
-        return features
+        return normalized_conv(conv, norm, x, train=train)
 
     def _stage(self, x: Array, stage: int, train: bool) -> Array:
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
@@ -133,6 +160,8 @@ class ResNet(nn.Module):
         # in torchvision and timm. The features of all output strides are then the same
         # at the positions that they have in common.
         before, after = (max(1, 2**s // self.output_stride) for s in (stage - 1, stage))
+        # As in timm, which averages with stride 1 where a stage is dilated.
+        pooled = stride if self.variant_d and (stride, after) != (1, 1) else 0
         for j in range(1, self.blocks[stage - 2] + 1):
             x = block(
                 round(CHANNELS[stage - 2] * self.width),
@@ -144,6 +173,7 @@ class ResNet(nn.Module):
                 batch_norm_epsilon=self.batch_norm_epsilon,
                 dtype=self.dtype,
                 freeze_batch_norm=self.freeze_batch_norm,
+                pool_shortcut=pooled * (j == 1),
                 name=f"stage{stage}_block{j}",
             )(x, train)
         return x

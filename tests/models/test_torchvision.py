@@ -16,15 +16,19 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
+from tempseg_jax.models.mobilenet import MobileNetV3, divisible_channels
 from tempseg_jax.models.resnet import ResNet
 from tempseg_jax.models.segmenter import Segmenter
 from tempseg_jax.models.weights import pretrained
 from tempseg_jax.models.weights.layouts import (
     DEEPLABV3_RESNET50,
     FCN_RESNET50,
+    LRASPP_MOBILENET_V3,
+    TIMM_MOBILENET_V3,
+    TIMM_RESNET50_D,
     Layout,
 )
-from tempseg_jax.models.weights.layouts.resnet import torchvision_rows
+from tempseg_jax.models.weights.layouts.resnet import timm_d_rows, torchvision_rows
 from tests.models.golden.draw import draw, draw_fading, summarize
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,11 +66,46 @@ def _narrow_resnet(layout, *, output_stride, **fields):
     return Case(_segmenter(backbone, layout, width=1 / 8, **fields), layout)
 
 
+def _mobilenet(layout, *, width, output_stride, head):
+    epsilon = layout.preprocessing.batch_norm_epsilon
+    backbone = MobileNetV3(
+        epsilon, width, jnp.float32, False, output_stride=output_stride
+    )
+    first = (3, 3, 3, divisible_channels(16 * width))
+    layout = layout._replace(first_kernel=first)
+    # torchvision does not multiply the head's channels by the width.
+    return Case(_segmenter(backbone, layout, width=1.0, head=head), layout)
+
+
+def _resnet50d():
+    layout = TIMM_RESNET50_D._replace(
+        rows=tuple(timm_d_rows(BLOCKS)), first_kernel=(3, 3, 3, 4)
+    )
+    backbone = ResNet(
+        BLOCKS,
+        True,
+        1e-5,
+        1 / 8,
+        jnp.float32,
+        False,
+        output_stride=16,
+        variant_d=True,
+    )
+    return Case(_segmenter(backbone, layout, width=1 / 8), layout)
+
+
 CASES = {
     "fcn": _narrow_resnet(FCN_RESNET50, output_stride=16, head="fcn", auxiliary=True),
     "deeplabv3": _narrow_resnet(
         DEEPLABV3_RESNET50, output_stride=8, head="aspp", auxiliary=True
     ),
+    "lraspp": _mobilenet(
+        LRASPP_MOBILENET_V3, width=0.5, output_stride=16, head="lraspp"
+    ),
+    "timm_mobilenet": _mobilenet(
+        TIMM_MOBILENET_V3, width=1.0, output_stride=32, head="score"
+    ),
+    "resnet50d": _resnet50d(),
 }
 
 

@@ -15,8 +15,11 @@ from tempseg_jax.models.weights.layouts import (
     KERAS_VGG16,
     LAYOUTS,
     PREPROCESSINGS,
+    TIMM_MOBILENET_V3,
+    TIMM_RESNET50_D,
     TIMM_VGG16,
     TORCHVISION_RESNET50,
+    TORCHVISION_RESNET101,
     Layout,
     Row,
     recognize,
@@ -41,6 +44,15 @@ PRETRAINED: dict[str, Source] = {
     "vgg16.tv_in1k": Source(HubFile("timm/vgg16.tv_in1k"), TIMM_VGG16, TORCHVISION),
     "resnet50.tv_in1k": Source(
         HubFile("timm/resnet50.tv_in1k"), TORCHVISION_RESNET50, TORCHVISION
+    ),
+    "resnet101.tv_in1k": Source(
+        HubFile("timm/resnet101.tv_in1k"), TORCHVISION_RESNET101, TORCHVISION
+    ),
+    "resnet50d.ra2_in1k": Source(
+        HubFile("timm/resnet50d.ra2_in1k"), TIMM_RESNET50_D, TORCHVISION
+    ),
+    "mobilenetv3_large_100.ra_in1k": Source(
+        HubFile("timm/mobilenetv3_large_100.ra_in1k"), TIMM_MOBILENET_V3, TORCHVISION
     ),
     "keras_vgg16": Source(
         KerasFile(

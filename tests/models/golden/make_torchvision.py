@@ -76,10 +76,9 @@ def lraspp():
 class Scored(nn.Module):
     """A network of timm without its classifier, with the paper's head."""
 
-    def __init__(self, name, stride, **options):
+    def __init__(self, net, stride):
         super().__init__()
-        self.net = timm.create_model(name, output_stride=stride, **options)
-        self.stride = stride
+        self.net, self.stride = net, stride
 
     def forward(self, x):
         x = self.net.forward_features(x)
@@ -88,14 +87,29 @@ class Scored(nn.Module):
 
 
 def resnet50d(stride=16):
-    """Timm's resnet50d with an eighth of the channels after its stem."""
-    model = Scored(
-        "resnet50d", stride, layers=BLOCKS, channels=(8, 16, 32, 64), num_classes=0
+    """Build timm's resnet50d with an eighth of the channels."""
+    net = timm.create_model(
+        "resnet50d",
+        output_stride=stride,
+        layers=BLOCKS,
+        channels=(8, 16, 32, 64),
+        stem_width=4,
     )
-    return model
+    return Scored(net, stride)
 
 
-CASES = {"fcn": fcn, "deeplabv3": deeplabv3, "lraspp": lraspp, "resnet50d": resnet50d}
+def timm_mobilenet():
+    """Build timm's mobilenetv3_large_100, not narrow: it rounds channels otherwise."""
+    return Scored(timm.create_model("mobilenetv3_large_100"), 32)
+
+
+CASES = {
+    "fcn": fcn,
+    "deeplabv3": deeplabv3,
+    "lraspp": lraspp,
+    "resnet50d": resnet50d,
+    "timm_mobilenet": timm_mobilenet,
+}
 
 
 def statistics(model, inputs):

@@ -26,6 +26,8 @@ def head_of(layout):
         return {"head": "fcn", "auxiliary": True}
     if "params/head/conv_1x1/kernel" in linen:
         return {"head": "aspp", "auxiliary": True, "output_stride": 8}
+    if "params/head/gate/kernel" in linen:
+        return {"head": "lraspp"}
     return {}
 
 

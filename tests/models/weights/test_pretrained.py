@@ -95,7 +95,7 @@ def test_the_two_preprocessings_are_the_published_ones():
 def test_only_the_networks_apply_or_define_a_preprocessing():
     """Training, evaluation, prediction and export therefore cannot differ in it."""
     numbers = {103.939, 116.779, 123.68, 0.485, 0.456, 0.406, 0.229, 0.224, 0.225}
-    constants = ("CAFFE", "TORCHVISION", "PREPROCESSINGS")
+    constants = ("CAFFE", "TORCHVISION", "TORCHVISION_MOBILENET", "PREPROCESSINGS")
     uses = {"numbers": set(), "constants": set(), "calls": set(), "normalizes": set()}
     folders = ("tempseg_jax", "scripts", "configs")
     files = (p for folder in folders for p in (ROOT / folder).rglob("*.py"))
@@ -121,6 +121,7 @@ def test_only_the_networks_apply_or_define_a_preprocessing():
         "constants": {
             "preprocessing.py",
             "weights/layouts/__init__.py",
+            "weights/layouts/mobilenet.py",
             "weights/layouts/resnet.py",
             "weights/layouts/segmentation.py",
             "weights/layouts/vgg.py",

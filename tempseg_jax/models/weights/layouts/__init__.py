@@ -3,9 +3,19 @@
 Loading and exporting use the same rows.
 """
 
-from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
+from tempseg_jax.models.preprocessing import (
+    CAFFE,
+    TORCHVISION,
+    TORCHVISION_MOBILENET,
+)
+from tempseg_jax.models.weights.layouts.mobilenet import (
+    LRASPP_MOBILENET_V3,
+    TIMM_MOBILENET_V3,
+    TORCHVISION_MOBILENET_V3,
+)
 from tempseg_jax.models.weights.layouts.resnet import (
     KERAS_RESNET50,
+    TIMM_RESNET50_D,
     TORCHVISION_RESNET50,
     TORCHVISION_RESNET101,
 )
@@ -40,10 +50,14 @@ __all__ = [
     "KERAS_VGG16",
     "LAYOUTS",
     "LINEAR_CHW",
+    "LRASPP_MOBILENET_V3",
     "OIHW",
     "PREPROCESSINGS",
     "SAME",
+    "TIMM_MOBILENET_V3",
+    "TIMM_RESNET50_D",
     "TIMM_VGG16",
+    "TORCHVISION_MOBILENET_V3",
     "TORCHVISION_RESNET50",
     "TORCHVISION_RESNET101",
     "TORCHVISION_VGG16",
@@ -65,9 +79,17 @@ LAYOUTS = (
     FCN_RESNET50,
     DEEPLABV3_RESNET101,
     DEEPLABV3_RESNET50,
+    TIMM_RESNET50_D,
+    LRASPP_MOBILENET_V3,
+    TORCHVISION_MOBILENET_V3,
+    TIMM_MOBILENET_V3,
 )
 
-PREPROCESSINGS = {"caffe": CAFFE, "torchvision": TORCHVISION}
+PREPROCESSINGS = {
+    "caffe": CAFFE,
+    "torchvision": TORCHVISION,
+    "torchvision_mobilenet": TORCHVISION_MOBILENET,
+}
 """Preprocessings by their names in safetensors metadata ("preprocessing")."""
 
 

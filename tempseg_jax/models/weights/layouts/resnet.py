@@ -50,6 +50,19 @@ def torchvision_rows(counts: tuple[int, ...], prefix: str = "") -> Iterator[Row]
             )
 
 
+def timm_d_rows(counts: tuple[int, ...]) -> Iterator[Row]:
+    """Yield the rows of timm's ResNet-D with these numbers of blocks."""
+    yield from torch_conv_norm_rows("conv1a", "bn1a", "conv1.0", "conv1.1")
+    yield from torch_conv_norm_rows("conv1b", "bn1b", "conv1.3", "conv1.4")
+    yield from torch_conv_norm_rows("conv1", "bn1", "conv1.6", "bn1")
+    for row in list(torchvision_rows(counts))[5:]:  # after conv1 and bn1
+        before, shortcut, after = row.file.partition(".downsample.")
+        if shortcut:  # in nn.Sequential, after the pooling
+            number, _, name = after.partition(".")
+            row = row._replace(file=f"{before}{shortcut}{int(number) + 1}.{name}")
+        yield row
+
+
 KERAS_RESNET50 = Layout(
     "Keras ResNet-50",
     "resnet50",
@@ -76,5 +89,14 @@ TORCHVISION_RESNET101 = Layout(
     (7, 7, 3, 64),
     tuple(torchvision_rows(RESNET101)),
     TORCHVISION_RESNET50.signature | {"layer3.22.conv1.weight"},
+    r"layer\d\..*(?<!num_batches_tracked)$",
+)
+TIMM_RESNET50_D = Layout(
+    "timm resnet50d",
+    "resnet50_d",
+    TORCHVISION,
+    (3, 3, 3, 32),
+    tuple(timm_d_rows(RESNET50)),
+    frozenset({"conv1.6.weight", "layer4.0.downsample.2.running_var"}),
     r"layer\d\..*(?<!num_batches_tracked)$",
 )
