@@ -162,7 +162,7 @@ def test_a_part_of_an_epoch_can_be_warm_up():
         ("precision", "int8", "bfloat16, float16, float32"),
         ("data.on_error", "ignore", "raise, skip"),
         ("data.name", "imagenet", "cityscapes, folder, scenes, voc"),
-        ("model.name", "fcn16s", "fcn8s, resnet101, resnet50"),
+        ("model.name", "fcn16s", "fcn8s, mobilenet_v3_large, resnet101"),
         ("model.head", "psp", "aspp, deeplabv3plus, fcn, lraspp, score"),
         ("model.discriminator", "patchgan", "dcgan"),
         ("objective.adversary", "began", "dcgan, hinge, lsgan"),

@@ -22,12 +22,12 @@ def variable_shapes(name, *, width=1.0, **head):
 def head_of(layout):
     """Return the arguments of `make_segmenter` for the head of a file."""
     linen = {row.linen for row in layout.rows}
+    if "params/head/gate/kernel" in linen:
+        return {"head": "lraspp"}
     if "params/head/conv1/kernel" in linen:
         return {"head": "fcn", "auxiliary": True}
     if "params/head/conv_1x1/kernel" in linen:
         return {"head": "aspp", "auxiliary": True, "output_stride": 8}
-    if "params/head/gate/kernel" in linen:
-        return {"head": "lraspp"}
     return {}
 
 
