@@ -55,6 +55,7 @@ class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, squeeze-and-excitation, 1x1 projection."""
 
     shape: BlockShape  # its channels already multiplied by the width
+    expand: bool  # all blocks but the first have the expansion
     dilation: int
     batch_norm_epsilon: float
     dtype: DTypeLike
@@ -72,7 +73,7 @@ class InvertedResidual(nn.Module):
             return _norm(self, name)
 
         activate = jax.nn.hard_swish if shape.hard_swish else relu
-        if shape.expanded != inputs:
+        if self.expand:
             conv = SameConv(shape.expanded, 1, self.dtype, use_bias=False, name="conv1")
             y = activate(normalized_conv(conv, norm("bn1"), y, train=train))
         conv = DepthwiseConv(
@@ -154,6 +155,7 @@ class MobileNetV3(nn.Module):
                     channels=self._channels(shape.channels),
                     stride=1 if dilated else shape.stride,
                 ),
+                i > 1,
                 2 if dilated else 1,
                 self.batch_norm_epsilon,
                 self.dtype,
