@@ -45,7 +45,9 @@ def get_config() -> ConfigDict:
     config.data.on_error = "raise"  # for unreadable files; or skip
 
     config.model = ConfigDict()
-    config.model.name = "fcn8s"  # or resnet50, resnet50_v15, resnet50_c4
+    config.model.name = "fcn8s"  # or resnet50, resnet101, ...: docs/methods.md
+    config.model.head = "score"  # or fcn, aspp, deeplabv3plus, lraspp (not FCN-8s)
+    config.model.output_stride = config_dict.placeholder(int)  # of ResNets: 32, 16, 8
     config.model.width = 1.0  # factor on the segmenter's channels
     config.model.remat = False  # recompute activations: less memory, more time
     config.model.pretrained = "vgg16.tv_in1k"  # ImageNet weights; "": none
@@ -66,6 +68,7 @@ def get_config() -> ConfigDict:
     config.objective.mask_void = True  # void pixels are zero in the input of D
     config.objective.conditional = False  # D sees the image too
     config.objective.real = "one_hot"  # X in L_D; matched: values of p; or teacher
+    config.objective.auxiliary = 0.0  # weight of the loss of a head on stage 4; 0: none
     config.objective.label_smoothing = 0.0  # ε: uniform part of the targets of L_seg
     config.objective.class_weights = "none"  # inverse, median, effective, given
     config.objective.given_class_weights = ()  # one for each class

@@ -1,4 +1,4 @@
-"""Convert a PyTorch checkpoint of VGG-16 or ResNet-50 to safetensors.
+"""Convert a PyTorch checkpoint to safetensors.
 
     python scripts/convert_weights.py vgg16-397923af.pth vgg16.safetensors
 
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 
-def convert(source: Path, target: Path, *, preprocessing: str) -> int:
+def convert(source: Path, target: Path, *, preprocessing: str | None) -> int:
     """Write `target`, and return its number of tensors.
 
     Raises:
@@ -51,7 +51,10 @@ def convert(source: Path, target: Path, *, preprocessing: str) -> int:
     }
     # Not `tempseg_jax.io.atomic`: the package needs JAX, this script must not.
     partial = target.with_name(target.name + ".part")
-    save_file(tensors, partial, {"format": "pt", "preprocessing": preprocessing})
+    metadata = {"format": "pt"}
+    if preprocessing is not None:
+        metadata["preprocessing"] = preprocessing
+    save_file(tensors, partial, metadata)
     os.replace(partial, target)
     return len(tensors)
 
@@ -68,9 +71,9 @@ def main() -> None:
     parser.add_argument(
         "--preprocessing",
         choices=("torchvision", "caffe"),
-        default="torchvision",
         help="input that the weights expect: RGB normalized by torchvision's mean and "
-        "standard deviation (default), or BGR minus Caffe's mean",
+        "standard deviation, or BGR minus Caffe's mean; by default that of the library "
+        "whose tensor names the file has",
     )
     args = parser.parse_args()
     try:
@@ -82,7 +85,8 @@ def main() -> None:
         )
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    print(f"{args.target}: {count} tensors, preprocessing {args.preprocessing}")
+    preprocessing = args.preprocessing or "by the tensor names"
+    print(f"{args.target}: {count} tensors, preprocessing {preprocessing}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
 from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.data.unlabeled import Unlabeled
-from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS, with_field
+from tempseg_jax.models import DISCRIMINATORS, with_field
+from tempseg_jax.models.build import build_segmenter
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
 from tempseg_jax.objective.adversaries import ADVERSARIES
@@ -56,10 +57,15 @@ def build_objective(
             the preprocessing that the config's pretrained weights expect.
 
     Raises:
-        ValueError: If `model.pretrained` is neither a known source nor a weight file.
+        ValueError: If `model.pretrained` is neither a known source nor a weight file,
+            or if the network does not have what a field asks for.
     """
     dtype = precision.COMPUTE_DTYPES[config.precision]
-    segmenter = SEGMENTERS[config.model.name](
+    segmenter = build_segmenter(
+        config.model.name,
+        head=config.model.head,
+        output_stride=config.model.output_stride,
+        auxiliary=config.objective.auxiliary > 0,
         num_classes=num_classes,
         preprocessing=preprocessing or preprocessing_of(config.model.pretrained),
         width=config.model.width,
@@ -93,6 +99,7 @@ def build_objective(
         class_weights=config.objective.class_weights != "none",
         hard_pixels=float(config.objective.hard_pixels),
         l1=config.optimizer.l1 > 0,
+        auxiliary=config.objective.auxiliary > 0,
         scheduled_temperature=config.objective.temperature_schedule != "constant",
         unlabeled_adversarial=config.semi.alpha > 0,
         self_training=config.semi.weight > 0,
@@ -256,6 +263,7 @@ def hyperparameters(
         label_smoothing=objective.label_smoothing,
         class_weights=1.0 if class_weights is None else class_weights,
         l1=optimizer.l1,
+        auxiliary_weight=objective.auxiliary,
         distill_weight=config.distill.weight,
         distill_temperature=config.distill.temperature,
         pairwise_weight=config.distill.pairwise,
@@ -396,6 +404,9 @@ def describe_model(
     return {
         "name": config.model.name,
         "width": config.model.width,
+        "head": config.model.head,
+        "output_stride": config.model.output_stride,
+        "auxiliary": objective.auxiliary,
         "drop_connect": config.model.drop_connect,
         "num_classes": segmenter.num_classes,
         "discriminator": None

@@ -10,6 +10,7 @@ from tempseg_jax.data import catalog, problem_files
 from tempseg_jax.data.class_pixels import CLASS_WEIGHTS
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
 from tempseg_jax.models.frozen_batch_norm import FREEZE_BATCH_NORM
+from tempseg_jax.models.heads import HEADS
 from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.objective.losses import REAL_MAPS
 from tempseg_jax.optim import DISCRIMINATOR_OPTIMIZERS, TEMPERATURE_SCHEDULES
@@ -63,10 +64,12 @@ RANGES = {
     "data.num_workers": Range(at_least=0),
     "data.cache_bytes": Range(at_least=0),
     "model.width": Range(at_least=0.01),
+    "model.output_stride": Range(at_least=8, at_most=32),
     "model.drop_connect": Range(at_least=0, below=1),
     "model.dropout": Range(at_least=0, below=1),
     "objective.critic_steps": Range(at_least=1),
     "objective.alpha": Range(at_least=0),
+    "objective.auxiliary": Range(at_least=0),
     "objective.label_smoothing": Range(at_least=0, below=1),
     "objective.hard_pixels": Range(above=0, at_most=1),
     "objective.temperature_end": Range(above=0),
@@ -102,6 +105,7 @@ MAY_BE_NONE = (
     "steps",
     "evaluate_every_steps",
     "data.unlabeled_batch_size",
+    "model.output_stride",
     "model.dropout",
     "objective.temperature_seg",
     "objective.temperature_adv",
@@ -113,6 +117,7 @@ CHOICES: dict[str, Collection[str]] = {
     "data.name": catalog.DATASETS,
     "data.on_error": problem_files.ON_ERROR,
     "model.name": SEGMENTERS,
+    "model.head": HEADS,
     "model.freeze_batch_norm": FREEZE_BATCH_NORM,
     "model.discriminator": DISCRIMINATORS,
     "objective.adversary": ADVERSARIES,

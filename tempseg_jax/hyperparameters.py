@@ -27,6 +27,7 @@ class Hyperparameters(NamedTuple):
     label_smoothing: Scalar  # ε in L_seg; used only with `Objective.smooth_labels`
     class_weights: PyTree = 1.0  # Float[Array, "k"]: used only with the objective's
     l1: Scalar = 0.0  # weight of Σ |W|; used only with `Objective.l1`
+    auxiliary_weight: Scalar = 0.0  # of the loss of the auxiliary head
     temperature_schedule: PyTree = 1.0  # Float[Array, "n"]: a factor on T_G, by step
     teacher: PyTree = None  # the teacher's variables
     distill_weight: Scalar = 0.0  # of the KL divergence from the teacher

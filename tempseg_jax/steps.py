@@ -180,7 +180,8 @@ def _segmenter_gradients(
 
     `joined` has all images of the batch, those without labels too.
     """
-    collections = ["batch_stats"] + ["intermediates"] * objective.pairwise
+    stored = objective.pairwise or objective.auxiliary
+    collections = ["batch_stats"] + ["intermediates"] * stored
     separate = functools.partial(semi_supervised.separate, labeled=len(batch["image"]))
 
     def loss_g(params):
@@ -204,6 +205,11 @@ def _segmenter_gradients(
             loss_adv = objective.adversary.segmenter(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
+        if objective.auxiliary:
+            logits_aux, _ = separate(updated["intermediates"]["auxiliary_logits"][0])
+            loss_aux = segmentation_loss(logits_aux, batch, hyper, objective)
+            metrics["loss_aux"] = seg_weight * loss_aux
+            loss += hyper.auxiliary_weight * metrics["loss_aux"]
         if objective.uses_unlabeled:
             started = state.step >= hyper.semi_start
             unlabeled, named = _unlabeled_terms(

@@ -20,12 +20,26 @@ def load_config(name: str) -> ConfigDict:
     return module.get_config()
 
 
-def make_segmenter(name, *, num_classes=5, width=0.05, dtype=jnp.float32, remat=False):
-    """Return a network of SEGMENTERS, by default narrow."""
-    from tempseg_jax.models import SEGMENTERS
+def make_segmenter(
+    name,
+    *,
+    num_classes=5,
+    width=0.05,
+    dtype=jnp.float32,
+    remat=False,
+    head="score",
+    output_stride=None,
+    auxiliary=False,
+):
+    """Return a network of SEGMENTERS, by default narrow and with the paper's head."""
+    from tempseg_jax.models.build import build_segmenter
     from tempseg_jax.models.preprocessing import TORCHVISION
 
-    return SEGMENTERS[name](
+    return build_segmenter(
+        name,
+        head=head,
+        output_stride=output_stride,
+        auxiliary=auxiliary,
         num_classes=num_classes,
         preprocessing=TORCHVISION,
         width=width,

@@ -23,7 +23,7 @@ from tempseg_jax.data.transforms import PAD_COLOR
 from tempseg_jax.inference import sliding_window, standalone
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.io import atomic
-from tempseg_jax.models.weights.export import save_torchvision
+from tempseg_jax.models.weights.export import save_torchvision, torchvision_has
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -177,7 +177,7 @@ def _write(
     (folder / "model.json").write_text(json.dumps(model, indent=1) + "\n")
     (folder / "use.py").write_text(standalone_source())
     (folder / "requirements.txt").write_text(REQUIREMENTS)
-    if predictor.name != "resnet50":  # the ResNet-50 of Keras; torchvision lacks it
+    if torchvision_has(predictor.name):
         save_torchvision(
             folder / "torchvision.safetensors",
             predictor.variables,

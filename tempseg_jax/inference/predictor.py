@@ -20,6 +20,7 @@ from tempseg_jax.inference.batches import in_batches
 from tempseg_jax.inference.sliding_window import InferenceSettings
 from tempseg_jax.inference.window_sums import Band
 from tempseg_jax.models import SEGMENTERS, with_field
+from tempseg_jax.models.build import build_segmenter
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.precision import COMPUTE_DTYPES
 from tempseg_jax.workdir.checkpoint import Checkpoints, Step
@@ -265,7 +266,11 @@ def _build_segmenter(
         raise ValueError(
             f"precision: {precision!r} is not one of {', '.join(COMPUTE_DTYPES)}"
         )
-    segmenter = SEGMENTERS[model["name"]](
+    segmenter = build_segmenter(
+        model["name"],
+        head=model["head"],
+        output_stride=model["output_stride"],
+        auxiliary=model["auxiliary"],
         num_classes=model["num_classes"],
         preprocessing=Preprocessing.restored(model["preprocessing"]),
         width=model["width"],

@@ -1,5 +1,8 @@
 """The segmentation networks and the discriminators."""
 
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 from jax.typing import DTypeLike
 
@@ -10,8 +13,10 @@ from tempseg_jax.models.critics import (
 )
 from tempseg_jax.models.discriminator import Discriminator
 from tempseg_jax.models.fcn import FCN8s
+from tempseg_jax.models.mobilenet import MobileNetV3
 from tempseg_jax.models.preprocessing import Preprocessing
-from tempseg_jax.models.resnet import ResNet50
+from tempseg_jax.models.resnet import RESNET50, RESNET101, ResNet
+from tempseg_jax.models.segmenter import Segmenter
 from tempseg_jax.models.vgg import VGG16
 
 __all__ = [
@@ -20,9 +25,8 @@ __all__ = [
     "SEGMENTERS",
     "Discriminator",
     "fcn8s",
-    "resnet50",
-    "resnet50_c4",
-    "resnet50_v15",
+    "mobilenet_v3_large",
+    "resnet",
     "with_field",
 ]
 
@@ -40,43 +44,35 @@ def fcn8s(
     return FCN8s(backbone, num_classes, preprocessing, dtype)
 
 
-def resnet50(
+def resnet(
     *,
     num_classes: int,
     preprocessing: Preprocessing,
     width: float,
     dtype: DTypeLike,
     remat: bool,
-) -> nn.Module:
-    """ResNet-50 as in Keras: 23.6 M parameters at width 1 (paper, table 4)."""
-    return ResNet50(num_classes, preprocessing, False, width, dtype, remat)
+    blocks: tuple[int, ...],
+    v15: bool,
+    **fields: Any,
+) -> Segmenter:
+    """A ResNet with the paper's head; `blocks`, `v15` and `fields` are `ResNet`'s."""
+    backbone = ResNet(
+        blocks, v15, preprocessing.batch_norm_epsilon, width, dtype, remat, **fields
+    )
+    return Segmenter(backbone, num_classes, preprocessing, width, dtype)
 
 
-def resnet50_c4(
+def mobilenet_v3_large(
     *,
     num_classes: int,
     preprocessing: Preprocessing,
     width: float,
     dtype: DTypeLike,
     remat: bool,
-) -> nn.Module:
-    """`resnet50` without stage 5, at stride 16: 8.6 M parameters at width 1.
-
-    Faster R-CNN's backbone C4 (Ren et al. 2015; He et al. 2017, section 3).
-    """
-    return ResNet50(num_classes, preprocessing, False, width, dtype, remat, 4)
-
-
-def resnet50_v15(
-    *,
-    num_classes: int,
-    preprocessing: Preprocessing,
-    width: float,
-    dtype: DTypeLike,
-    remat: bool,
-) -> nn.Module:
-    """ResNet-50 as in torchvision and timm, for weight files in their format."""
-    return ResNet50(num_classes, preprocessing, True, width, dtype, remat)
+) -> Segmenter:
+    """MobileNetV3-Large at output stride 16: made for the head `lraspp`."""
+    backbone = MobileNetV3(preprocessing.batch_norm_epsilon, width, dtype, remat)
+    return Segmenter(backbone, num_classes, preprocessing, width, dtype)
 
 
 def with_field(segmenter: nn.Module, field: str, value: object) -> nn.Module | None:
@@ -94,9 +90,19 @@ def with_field(segmenter: nn.Module, field: str, value: object) -> nn.Module | N
 
 SEGMENTERS = {
     "fcn8s": fcn8s,
-    "resnet50": resnet50,
-    "resnet50_c4": resnet50_c4,
-    "resnet50_v15": resnet50_v15,
+    # As in Keras: 23.6 M parameters at width 1 (paper, table 4).
+    "resnet50": partial(resnet, blocks=RESNET50, v15=False),
+    # Without stage 5: 8.6 M parameters at width 1. Faster R-CNN's backbone C4 (Ren et
+    # al. 2015; He et al. 2017, section 3).
+    "resnet50_c4": partial(
+        resnet, blocks=RESNET50, v15=False, last_stage=4, output_stride=16
+    ),
+    # As in torchvision and timm, for weight files in their format.
+    "resnet50_v15": partial(resnet, blocks=RESNET50, v15=True),
+    "resnet101": partial(resnet, blocks=RESNET101, v15=True),
+    # As in timm (`resnet50d`): He et al. 2019.
+    "resnet50_d": partial(resnet, blocks=RESNET50, v15=True, variant_d=True),
+    "mobilenet_v3_large": mobilenet_v3_large,
 }
 """The values of `model.name`."""
 

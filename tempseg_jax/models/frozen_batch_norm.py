@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.batch_norm import activate
+from tempseg_jax.models.batch_norm import BatchNorm, activate
 
 FREEZE_BATCH_NORM = ("none", "statistics", "all")
 """The values of `model.freeze_batch_norm`."""
@@ -52,3 +52,13 @@ class FrozenBatchNorm(nn.Module):
         constant = bias - mean * factor
         y = x * factor[None, None, None] + constant[None, None, None]
         return activate(y.astype(self.dtype), self.negative_slope)
+
+
+def batch_norm(freeze: str, *, negative_slope: float | None, **options) -> nn.Module:
+    """Return the layer that a value of `model.freeze_batch_norm` stands for."""
+    if freeze == "none":
+        return BatchNorm(negative_slope=negative_slope, **options)
+    train_scale = freeze == "statistics"
+    return FrozenBatchNorm(
+        train_scale=train_scale, negative_slope=negative_slope, **options
+    )

@@ -50,3 +50,6 @@ TORCHVISION = Preprocessing(
     batch_norm_epsilon=1e-5,
 )
 """For torchvision and timm (`tv_in1k`); also for a network trained from scratch."""
+
+TORCHVISION_MOBILENET = TORCHVISION._replace(batch_norm_epsilon=1e-3)
+"""For torchvision's MobileNetV3; timm's has the epsilon of `TORCHVISION`."""

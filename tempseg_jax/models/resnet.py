@@ -1,32 +1,18 @@
-"""ResNet-50 (He et al. 2016) with 1x1 class scores, upsampled by 32 or by 16."""
+"""ResNets (He et al. 2016) as backbones, with any output stride by dilation."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
-from tempseg_jax.models.batch_norm import BatchNorm, normalized_conv
-from tempseg_jax.models.frozen_batch_norm import FrozenBatchNorm
-from tempseg_jax.models.layers import (
-    normalize_and_pad,
-    score_layer,
-    upsample_bilinear,
-)
-from tempseg_jax.models.ops import SameConv, max_pool_3x3, relu
-from tempseg_jax.models.preprocessing import Preprocessing
+from tempseg_jax.models.batch_norm import normalized_conv
+from tempseg_jax.models.frozen_batch_norm import batch_norm
+from tempseg_jax.models.ops import SameConv, average_pool_2x2, max_pool_3x3, relu
 
-STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
-"""Blocks and inner channels of each stage; its output has four times the channels."""
+CHANNELS = (64, 128, 256, 512)
+"""Inner channels of each stage; its output has four times the channels."""
 
-
-def batch_norm(freeze: str, *, negative_slope: float | None, **options) -> nn.Module:
-    """Return the layer that a value of `model.freeze_batch_norm` stands for."""
-    if freeze == "none":
-        return BatchNorm(negative_slope=negative_slope, **options)
-    train_scale = freeze == "statistics"
-    return FrozenBatchNorm(
-        train_scale=train_scale, negative_slope=negative_slope, **options
-    )
+RESNET50, RESNET101 = (3, 4, 6, 3), (3, 4, 23, 3)
+"""Number of blocks in each stage."""
 
 
 class Bottleneck(nn.Module):
@@ -34,12 +20,14 @@ class Bottleneck(nn.Module):
 
     channels: int
     stride: int
+    dilation: int  # of the 3x3
     stride_in_3x3: bool  # True: stride in the 3x3 (v1.5); False: in the first 1x1 (v1)
     project: bool  # whether the shortcut is a 1x1 convolution, as in a first block
     conv_bias: bool
     batch_norm_epsilon: float
     dtype: DTypeLike
     freeze_batch_norm: str = "none"
+    pool_shortcut: int = 0  # stride of an average pooling in the shortcut; 0: none
 
     @nn.compact
     def __call__(
@@ -74,86 +62,118 @@ class Bottleneck(nn.Module):
 
         first, middle = (1, self.stride) if self.stride_in_3x3 else (self.stride, 1)
         y = layer(x, 1, self.channels, 1, stride=first, negative_slope=0.0)
-        y = layer(y, 2, self.channels, 3, stride=middle, negative_slope=0.0)
+        y = layer(
+            y,
+            2,
+            self.channels,
+            3,
+            stride=middle,
+            dilation=self.dilation,
+            negative_slope=0.0,
+        )
         y = layer(y, 3, 4 * self.channels, 1)
-        if self.project:
+        if self.pool_shortcut:
+            x = average_pool_2x2(x, stride=self.pool_shortcut)
+            x = layer(x, 0, 4 * self.channels, 1)
+        elif self.project:
             x = layer(x, 0, 4 * self.channels, 1, stride=self.stride)
         return relu(x + y)
 
 
-class ResNet50(nn.Module):
-    """ResNet-50 v1 as in Keras, or v1.5 as in torchvision and timm.
+class ResNet(nn.Module):
+    """ResNet v1 as in Keras, v1.5 as in torchvision and timm, or D as in timm.
 
     In v1 the convolutions have biases and the stride is in the first 1x1 of a block; in
     v1.5 they have no biases and the stride is in the 3x3. The stage s, counted from 2
-    as in Keras, has features at stride 2^s.
+    as in Keras, has features at stride 2^s. Where this is above the output stride, the
+    stage has stride 1 and its 3x3 convolutions are dilated instead (Chen et al. 2017).
+    ResNet-D is v1.5 with three 3x3 convolutions in place of the first 7x7, and an
+    average pooling before the 1x1 of a shortcut (He et al. 2019, "Bag of tricks").
     """
 
-    num_classes: int  # without the ignore label
-    preprocessing: Preprocessing
+    blocks: tuple[int, ...]  # in each stage: RESNET50 or RESNET101
     v15: bool  # v1.5 (True) or v1 (False)
+    batch_norm_epsilon: float
     width: float  # multiplies every channel count; 1 is the published network
-    dtype: DTypeLike  # of the convolutions; parameters, statistics, logits: float32
+    dtype: DTypeLike  # of the convolutions; parameters and statistics are float32
     remat: bool  # recompute each block's activations in the backward pass
-    last_stage: int = 5  # whose features are scored; 4: without stage 5 (C4)
+    last_stage: int = 5  # 4: without stage 5 (C4)
+    output_stride: int = 32  # input pixels per feature of the last stage
+    variant_d: bool = False  # ResNet-D
     freeze_batch_norm: str = "none"  # one of FREEZE_BATCH_NORM
-    dropout: float = 0.0  # rate of the dropout before the score, in training
-    drop_connect: float = 0.0  # rate of DropConnect in the score layer
 
     @property
-    def output_stride(self) -> int:
-        """Input pixels per score, in each direction."""
-        return 2**self.last_stage
+    def output_strides(self) -> tuple[int, ...]:
+        """The values that `output_stride` may have."""
+        return tuple(x for x in (32, 16, 8) if x <= 2**self.last_stage)
 
     @nn.compact
     def __call__(
-        self, image: UInt8[Array, "b h w 3"], *, train: bool
-    ) -> Float[Array, "b h w {self.num_classes}"]:
-        """Return float32 logits, not divided by a temperature: the losses do that."""
-        h, w = image.shape[1:3]
-        epsilon = self.preprocessing.batch_norm_epsilon
-        x = normalize_and_pad(
-            image, self.preprocessing, multiple=self.output_stride, dtype=self.dtype
-        )
+        self, x: Float[Array, "b h w 3"], *, train: bool
+    ) -> dict[int, Float[Array, "b _ _ _"]]:
+        """Return {stage: features}, from stage 2."""
+        channels = round(64 * self.width)
+        if self.variant_d:
+            half = round(32 * self.width)
+            x = self._stem(x, "1a", half, 3, stride=2, train=train)
+            x = self._stem(x, "1b", half, 3, train=train)
+            x = self._stem(x, "1", channels, 3, train=train)
+        else:
+            x = self._stem(x, "1", channels, 7, stride=2, train=train)
+        x = max_pool_3x3(x)
+        features = {}
+        for stage in range(2, self.last_stage + 1):
+            x = features[stage] = self._stage(x, stage, train)
+        return features
+
+    def _stem(
+        self,
+        x: Array,
+        name: str,
+        channels: int,
+        kernel_size: int,
+        *,
+        train: bool,
+        stride: int = 1,
+    ) -> Array:
         conv = SameConv(
-            round(64 * self.width),
-            7,
+            channels,
+            kernel_size,
             self.dtype,
-            stride=2,
+            stride=stride,
             use_bias=not self.v15,
-            name="conv1",
+            name=f"conv{name}",
         )
         norm = batch_norm(
             self.freeze_batch_norm,
-            epsilon=epsilon,
+            epsilon=self.batch_norm_epsilon,
             dtype=self.dtype,
             negative_slope=0.0,
-            name="bn1",
+            name=f"bn{name}",
         )
-        x = max_pool_3x3(normalized_conv(conv, norm, x, train=train))
+        return normalized_conv(conv, norm, x, train=train)
+
+    def _stage(self, x: Array, stage: int, train: bool) -> Array:
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
-        for i, (blocks, channels) in enumerate(STAGES[: self.last_stage - 1], 2):
-            for j in range(1, blocks + 1):
-                x = block(
-                    round(channels * self.width),
-                    stride=2 if i > 2 and j == 1 else 1,
-                    stride_in_3x3=self.v15,
-                    project=j == 1,
-                    conv_bias=not self.v15,
-                    batch_norm_epsilon=epsilon,
-                    dtype=self.dtype,
-                    freeze_batch_norm=self.freeze_batch_norm,
-                    name=f"stage{i}_block{j}",
-                )(x, train)
-        self.sow("intermediates", "features", x)  # for distillation
-        if self.dropout:
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        logits = score_layer(
-            self.num_classes,
-            dtype=self.dtype,
-            drop_connect=self.drop_connect,
-            train=train,
-            name="score",
-        )(x)
-        logits = upsample_bilinear(logits, factor=self.output_stride)
-        return logits[:, :h, :w].astype(jnp.float32)
+        stride = 2 if 2 < stage and 2**stage <= self.output_stride else 1
+        # In v1.5, the 3x3 that would have a stride still has the dilation before it, as
+        # in torchvision and timm. The features of all output strides are then the same
+        # at the positions that they have in common.
+        before, after = (max(1, 2**s // self.output_stride) for s in (stage - 1, stage))
+        # As in timm, which averages with stride 1 where a stage is dilated.
+        pooled = stride if self.variant_d and (stride, after) != (1, 1) else 0
+        for j in range(1, self.blocks[stage - 2] + 1):
+            x = block(
+                round(CHANNELS[stage - 2] * self.width),
+                stride=stride if j == 1 else 1,
+                dilation=before if self.v15 and j == 1 else after,
+                stride_in_3x3=self.v15,
+                project=j == 1,
+                conv_bias=not self.v15,
+                batch_norm_epsilon=self.batch_norm_epsilon,
+                dtype=self.dtype,
+                freeze_batch_norm=self.freeze_batch_norm,
+                pool_shortcut=pooled * (j == 1),
+                name=f"stage{stage}_block{j}",
+            )(x, train)
+        return x

@@ -189,6 +189,7 @@ class Objective:
     class_weights: bool = False  # L_seg weights the pixels of each class
     hard_pixels: float = 1.0  # the fraction of the pixels that L_seg counts
     l1: bool = False  # the segmenter's kernels have an L1 penalty
+    auxiliary: bool = False  # the scores of an auxiliary head have a loss too
     scheduled_temperature: bool = False  # T_G changes in training
     teacher: nn.Module | None = None  # a trained segmenter, for distillation
     pairwise: bool = False  # distill the affinity of pairs of positions, too

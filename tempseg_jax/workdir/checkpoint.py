@@ -27,7 +27,15 @@ Step = int | str
 
 Result = TypeVar("Result")
 
-_SEGMENTER_FIELDS = ("name", "num_classes", "width", "preprocessing")
+_SEGMENTER_FIELDS = (
+    "name",
+    "head",
+    "output_stride",
+    "auxiliary",
+    "num_classes",
+    "width",
+    "preprocessing",
+)
 """Fields of `model` that must agree before the segmenter's variables are restored."""
 
 _ITEMS = ("segmenter", "discriminator", "training", "model", "digests")

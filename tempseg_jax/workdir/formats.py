@@ -2,13 +2,13 @@
 
 `config.json` and the `model` item of a checkpoint carry the number under the key
 `format`, which is not a field in memory. A file without a number is of format 1, the
-first release's.
+first release's. Format 2 is that of the results in docs/results/data.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-FORMAT = 2
+FORMAT = 3
 """The format that this version writes. It reads this one and all older ones."""
 
 
@@ -27,15 +27,11 @@ CONFIG_UPGRADES = {
             "accumulate": 1,
             "data.cache_bytes": 0,
             "data.cat_max_ratio": 1.0,
-            "data.labeled_fraction": 1.0,
-            "data.labeled_seed": 0,
             "data.on_error": "raise",
             "data.photometric": False,
             "data.subset_seed": 0,
             "data.train_fraction": 1.0,
             "data.tiles": False,
-            "data.unlabeled_batch_size": None,
-            "data.unlabeled_dir": "",
             "evaluate_every_steps": None,
             "evaluate_images": 0,
             "distill.pairwise": 0.0,
@@ -66,13 +62,25 @@ CONFIG_UPGRADES = {
             "optimizer.head_rate": 1.0,
             "optimizer.l1": 0.0,
             "optimizer.weight_decay": 0.0,
+        },
+    ),
+    2: Upgrade(
+        renamed={},
+        defaults={
+            "data.labeled_fraction": 1.0,
+            "data.labeled_seed": 0,
+            "data.unlabeled_batch_size": None,
+            "data.unlabeled_dir": "",
+            "model.head": "score",
+            "model.output_stride": None,
+            "objective.auxiliary": 0.0,
             "semi.alpha": 0.0,
             "semi.start": 0.25,
             "semi.threshold": 0.2,
             "semi.weight": 0.0,
             "writer.wandb": False,
         },
-    )
+    ),
 }
 """For `config.json`, by the format that is upgraded.
 
@@ -86,7 +94,11 @@ MODEL_UPGRADES = {
         defaults={"drop_connect": 0.0},
         # Format 1 has only whether there is a discriminator, of the one architecture.
         values={"discriminator": {True: "dcgan", False: None}},
-    )
+    ),
+    2: Upgrade(
+        renamed={},
+        defaults={"auxiliary": False, "head": "score", "output_stride": None},
+    ),
 }
 """For the `model` item of a checkpoint, by the format that is upgraded."""
 

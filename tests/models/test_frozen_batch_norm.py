@@ -8,6 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tempseg_jax import builders, steps
+from tempseg_jax.models import with_field
 from tempseg_jax.models.frozen_batch_norm import FrozenBatchNorm
 from tests.support import load_config, make_objective, make_segmenter, make_state
 
@@ -29,7 +30,12 @@ HYPER = steps.Hyperparameters(
 
 def make_shallow(**fields):
     """Return a ResNet-50 through stage 2, which compiles quickly."""
-    return make_segmenter("resnet50_c4").clone(last_stage=2, **fields)
+    segmenter = make_segmenter("resnet50_c4")
+    backbone = segmenter.backbone.clone(last_stage=2, output_stride=4)
+    segmenter = segmenter.clone(backbone=backbone)
+    for field, value in fields.items():
+        segmenter = with_field(segmenter, field, value)
+    return segmenter
 
 
 def jittered(variables):

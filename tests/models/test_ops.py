@@ -128,3 +128,28 @@ def assert_same_values_and_gradients(ours, library, variables, x, weights):
         values_and_gradients(ours),
         values_and_gradients(library),
     )
+
+
+@pytest.mark.parametrize("size", [(4, 6), (24, 20)])
+@pytest.mark.parametrize("dilation", [2, 7])
+def test_a_dilated_convolution_is_that_of_linen_in_all_forms(size, dilation):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 32))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 32, 5))
+    weights = jax.random.normal(jax.random.key(2), (2, *size, 5))
+    own = ops.SameConv(5, 3, jnp.float32, use_bias=False, dilation=dilation)
+    linen = nn.Conv(
+        5, (3, 3), padding=dilation, kernel_dilation=dilation, use_bias=False
+    )
+
+    def results(module, platform):
+        def apply(x, kernel):
+            with ops.forms_of(platform):
+                return module.apply({"params": {"kernel": kernel}}, x)
+
+        y, gradient = jax.vjp(apply, x, kernel)
+        return y, *gradient(weights)
+
+    expected = results(linen, "cpu")
+    for platform in ("cpu", "cuda"):
+        for a, b in zip(results(own, platform), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)

@@ -38,7 +38,7 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
             hyper[field] = config.objective[field]
         hyper["d"] = config.model.discriminator
         hyper["optimizer_d"] = config.optimizer.discriminator
-        for field in ("dropout", "drop_connect"):
+        for field in ("name", "head", "output_stride", "dropout", "drop_connect"):
             hyper[field] = config.model[field]
         for field in ("class_weights", "hard_pixels"):
             hyper[field] = config.objective[field]
@@ -92,6 +92,12 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         ("labels_semi", "labels_adv"): {"semi_weight"},
         ("labels_semi", "labels_eighth"): without_labels | {"semi_weight"},
         ("labels_all", "labels_eighth"): {"labeled_fraction"},
+        ("net_score16", "net_score32"): {"output_stride"},
+        ("net_score8", "net_score16"): {"output_stride"},
+        ("net_fcn", "net_score16"): {"head"},
+        ("net_fcn_auxiliary", "net_fcn"): {"auxiliary_weight"},
+        ("net_aspp", "net_fcn"): {"head"},
+        ("net_deeplabv3plus", "net_aspp"): {"head"},
     }
 
 

@@ -12,6 +12,9 @@ from tempseg_jax.workdir import formats
 from tempseg_jax.workdir.checkpoint import Checkpoints
 
 MODEL = {
+    "head": "score",
+    "output_stride": None,
+    "auxiliary": False,
     "name": "fcn8s",
     "width": 1.0,
     "num_classes": 3,

@@ -198,15 +198,26 @@ def test_a_folder_that_is_not_a_workdir_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+MODEL_DEFAULTS = {
+    "auxiliary": False,
+    "drop_connect": 0.0,
+    "head": "score",
+    "output_stride": None,
+}
+
+
 @pytest.mark.parametrize("saved, now", [(True, "dcgan"), (False, None)])
 def test_a_model_of_the_first_release_names_its_discriminator(saved, now):
     model = {"name": "fcn8s", "discriminator": saved}
     completed = formats.complete(model, formats.MODEL_UPGRADES, where="model")
-    expected = {"name": "fcn8s", "discriminator": now, "drop_connect": 0.0}
+    expected = {"name": "fcn8s", "discriminator": now} | MODEL_DEFAULTS
     assert completed.fields == expected
     assert completed.changes == [
         "drop_connect = 0.0",
         f"discriminator: {saved} is now {now!r}",
+        "auxiliary = False",
+        "head = 'score'",
+        "output_stride = None",
     ]
     again = {"format": formats.FORMAT} | completed.fields
     unchanged = formats.complete(again, formats.MODEL_UPGRADES, where="model")
@@ -215,7 +226,7 @@ def test_a_model_of_the_first_release_names_its_discriminator(saved, now):
 
 @pytest.mark.parametrize("value", ["dcgan", None, [1]])
 def test_a_value_that_no_upgrade_foresees_is_kept(value):
-    model = {"discriminator": value, "drop_connect": 0.0}
+    model = {"discriminator": value} | MODEL_DEFAULTS
     completed = formats.complete(model, formats.MODEL_UPGRADES, where="model")
     assert completed.fields == model and not completed.changes
 

@@ -13,7 +13,7 @@ from tempseg_jax.models.ops.platform import by_platform
 
 
 class SameConv(nn.Module):
-    """A convolution with an odd kernel size k and zero padding of k // 2.
+    """A convolution with an odd kernel size k, dilation d and zero padding d (k // 2).
 
     A 1x1 convolution is computed as a matrix product on every platform. On a CPU, a
     larger kernel is computed as a matrix product over extracted patches if the image
@@ -28,6 +28,7 @@ class SameConv(nn.Module):
     stride: int = 1
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    dilation: int = 1  # pixels between neighboring kernel positions
 
     @nn.compact
     def __call__(
@@ -37,7 +38,7 @@ class SameConv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.channels)
         kernel = self.param("kernel", self.kernel_init, shape)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        y = same_conv(x, kernel, stride=self.stride)
+        y = same_conv(x, kernel, stride=self.stride, dilation=self.dilation)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
@@ -45,12 +46,16 @@ class SameConv(nn.Module):
 
 
 def same_conv(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], *, stride: int
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k c d"],
+    *,
+    stride: int,
+    dilation: int = 1,
 ) -> Float[Array, "b h_out w_out d"]:
     """Convolve as `SameConv` does, without a bias; both arrays have one dtype."""
     k, (h, w, c) = kernel.shape[0], x.shape[1:]
-    patches = partial(_conv_of_patches, stride=stride)
-    plain = partial(_conv, stride=stride)
+    patches = partial(_conv_of_patches, stride=stride, dilation=dilation)
+    plain = partial(_conv, stride=stride, dilation=dilation)
     like_fc6 = k > 3 and stride == 1
     if isinstance(h * w, int):
         few_pixels = h * w < max(c, k * k)
@@ -64,23 +69,25 @@ def same_conv(
     )
 
 
-def _conv(x: Array, kernel: Array, *, stride: int) -> Array:
-    border = (kernel.shape[0] // 2, kernel.shape[0] // 2)
+def _conv(x: Array, kernel: Array, *, stride: int, dilation: int) -> Array:
+    border = (dilation * (kernel.shape[0] // 2),) * 2
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
         padding=(border, border),
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def _conv_of_patches(x: Array, kernel: Array, *, stride: int) -> Array:
+def _conv_of_patches(x: Array, kernel: Array, *, stride: int, dilation: int) -> Array:
     """Extract the k x k patch around each output pixel; multiply by the kernel."""
     k, (h, w, c), s = kernel.shape[0], x.shape[1:], stride
-    border = (k // 2, k // 2)
+    border = (dilation * (k // 2),) * 2
     x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
-    taps = [x[:, i : i + h : s, j : j + w : s] for i in range(k) for j in range(k)]
+    starts = range(0, k * dilation, dilation)
+    taps = [x[:, i : i + h : s, j : j + w : s] for i in starts for j in starts]
     return jnp.concatenate(taps, axis=-1) @ kernel.reshape(k * k * c, -1)
 
 

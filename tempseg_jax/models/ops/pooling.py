@@ -1,4 +1,4 @@
-"""Max pooling whose gradient reads the input and contains no scatter."""
+"""Pooling; the gradient of max pooling reads the input and contains no scatter."""
 
 import functools
 
@@ -6,6 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+
+def average_pool_2x2(
+    x: Float[Array, "b h w c"], *, stride: int
+) -> Float[Array, "b h_out w_out c"]:
+    """Average 2x2 windows, for even heights and widths.
+
+    With stride 1, zeros are added at the bottom and at the right, and count (timm's
+    `AvgPool2dSame`).
+    """
+    if stride == 2:
+        return _windows(x).mean(axis=(2, 4))
+    h, w = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    return sum(x[:, i : i + h, j : j + w] for i, j in np.ndindex(2, 2)) / 4
 
 
 @jax.custom_vjp

@@ -10,14 +10,42 @@ from safetensors.numpy import save_file
 from tempseg_jax.io import atomic
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.weights.layouts import (
+    DEEPLABV3_RESNET50,
+    DEEPLABV3_RESNET101,
+    FCN_RESNET50,
+    FCN_RESNET101,
+    LRASPP_MOBILENET_V3,
     PREPROCESSINGS,
+    TORCHVISION_MOBILENET_V3,
     TORCHVISION_RESNET50,
+    TORCHVISION_RESNET101,
     TORCHVISION_VGG16,
+    Layout,
 )
 
-_LAYOUTS = {
-    layout.segmenter: layout for layout in (TORCHVISION_VGG16, TORCHVISION_RESNET50)
+# Those with a head come first: a network has all variables of its backbone's, too.
+_LAYOUTS = (
+    FCN_RESNET50,
+    FCN_RESNET101,
+    DEEPLABV3_RESNET50,
+    DEEPLABV3_RESNET101,
+    LRASPP_MOBILENET_V3,
+    TORCHVISION_RESNET50,
+    TORCHVISION_RESNET101,
+    TORCHVISION_VGG16,
+    TORCHVISION_MOBILENET_V3,
+)
+_TORCH = {
+    "kernel": "weight",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
 }
+
+
+def torchvision_has(segmenter_name: str) -> bool:
+    """Return whether torchvision has the backbone of this key of `SEGMENTERS`."""
+    return any(layout.segmenter == segmenter_name for layout in _LAYOUTS)
 
 
 def to_torchvision(
@@ -25,32 +53,46 @@ def to_torchvision(
 ) -> dict[str, np.ndarray]:
     """Return the weights with torchvision's tensor names and axis orders.
 
-    The score layers and the learned upsampling do not exist in torchvision's
-    classifiers. They keep their own names and take PyTorch's axis orders:
-    `score.weight` as in Conv2d, `upsample8.weight` as in ConvTranspose2d.
+    Layers that torchvision does not have keep their own names and take PyTorch's axis
+    orders: `score.weight` as in Conv2d, `upsample8.weight` as in ConvTranspose2d. So do
+    all layers of a head that torchvision does not have with this backbone.
 
     Raises:
         ValueError: If torchvision does not have this architecture.
     """
-    if segmenter_name not in _LAYOUTS:
+    if not torchvision_has(segmenter_name):
+        known = dict.fromkeys(layout.segmenter for layout in _LAYOUTS)
         raise ValueError(
             f"torchvision does not have the network of model.name={segmenter_name!r}, "
-            f"so its weights cannot be exported; {' and '.join(_LAYOUTS)} can"
+            f"so its weights cannot be exported; {', '.join(known)} can"
         )
     flat = flatten_dict(variables, sep="/")
     tensors = {
         row.file: row.arrangement.to_file(np.asarray(flat.pop(row.linen)))
-        for row in _LAYOUTS[segmenter_name].rows
+        for row in _layout(segmenter_name, frozenset(flat)).rows
+        if row.linen in flat
     }
     for path, value in flat.items():
-        *_, module, parameter = path.split("/")
+        _, *modules, parameter = path.split("/")
+        name = ".".join([*modules, _TORCH.get(parameter, parameter)])
         if parameter == "kernel":
             # ConvTranspose2d stores (in, out, row, column), also without flipping.
-            axes = (2, 3, 0, 1) if module.startswith("upsample") else (3, 2, 0, 1)
-            tensors[f"{module}.weight"] = np.asarray(value).transpose(axes)
-        else:
-            tensors[f"{module}.{parameter}"] = np.asarray(value)
+            axes = (2, 3, 0, 1) if name.startswith("upsample") else (3, 2, 0, 1)
+            value = np.asarray(value).transpose(axes)
+        tensors[name] = np.asarray(value)
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+
+
+def _layout(segmenter_name: str, paths: frozenset[str]) -> Layout:
+    """Return the layout that has the network's head, or else that of its backbone."""
+    return next(
+        layout
+        for layout in _LAYOUTS
+        if layout.segmenter == segmenter_name
+        and all(
+            row.linen in paths for row in layout.rows if "/auxiliary/" not in row.linen
+        )
+    )
 
 
 def save_torchvision(

@@ -15,8 +15,11 @@ from tempseg_jax.models.weights.layouts import (
     KERAS_VGG16,
     LAYOUTS,
     PREPROCESSINGS,
+    TIMM_MOBILENET_V3,
+    TIMM_RESNET50_D,
     TIMM_VGG16,
     TORCHVISION_RESNET50,
+    TORCHVISION_RESNET101,
     Layout,
     Row,
     recognize,
@@ -41,6 +44,15 @@ PRETRAINED: dict[str, Source] = {
     "vgg16.tv_in1k": Source(HubFile("timm/vgg16.tv_in1k"), TIMM_VGG16, TORCHVISION),
     "resnet50.tv_in1k": Source(
         HubFile("timm/resnet50.tv_in1k"), TORCHVISION_RESNET50, TORCHVISION
+    ),
+    "resnet101.tv_in1k": Source(
+        HubFile("timm/resnet101.tv_in1k"), TORCHVISION_RESNET101, TORCHVISION
+    ),
+    "resnet50d.ra2_in1k": Source(
+        HubFile("timm/resnet50d.ra2_in1k"), TIMM_RESNET50_D, TORCHVISION
+    ),
+    "mobilenetv3_large_100.ra_in1k": Source(
+        HubFile("timm/mobilenetv3_large_100.ra_in1k"), TIMM_MOBILENET_V3, TORCHVISION
     ),
     "keras_vgg16": Source(
         KerasFile(
@@ -103,7 +115,7 @@ def load_pretrained(
     _check_prefixes(missing, layout)
     path = location.fetch()
     index = read_index(path)
-    needed = [row for row in layout.rows if row.linen in fresh]
+    needed = _needed_rows(layout, fresh, index)
     _check_file(path, index, layout, needed, missing)
     _check_shapes(path, index, fresh, layout, needed)
     rows = {row.file: row for row in needed if row.file in index.shapes}
@@ -122,6 +134,29 @@ def load_pretrained(
         unused=unused,
     )
     return unflatten_dict(fresh | loaded, sep="/"), report
+
+
+def _needed_rows(layout: Layout, fresh: dict[str, Any], index: Index) -> list[Row]:
+    """Return the rows to load.
+
+    The scores of a file are left out, and start at zero, if they are of another number
+    of classes, or if the network does not have all other layers of the file's head.
+    """
+    rows = [row for row in layout.rows if row.linen in fresh]
+    if not layout.scores:
+        return rows
+    foreign = {_module(row) for row in layout.rows if row.linen not in fresh}
+
+    def fits(row: Row) -> bool:
+        expected = row.arrangement.file_shape(fresh[row.linen].shape)
+        shape = index.shapes.get(row.file, expected)
+        return _module(row) not in foreign and shape[0] == expected[0]
+
+    return [row for row in rows if not row.file.startswith(layout.scores) or fits(row)]
+
+
+def _module(row: Row) -> str:
+    return row.linen.split("/")[1]
 
 
 def _resolve(source: str) -> Source:

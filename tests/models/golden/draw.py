@@ -40,6 +40,16 @@ def draw_image(shape: tuple[int, ...]):
     return np.frombuffer(random.bytes(math.prod(shape)), np.uint8).reshape(shape)
 
 
+def draw_fading(shape: tuple[int, ...]):
+    """Return `draw_image`, each image darker than the one before.
+
+    The means of images of independent values are nearly equal, and a BatchNorm of these
+    means in training mode would make rounding errors large.
+    """
+    divisors = np.arange(1, shape[0] + 1, dtype=np.uint8)
+    return draw_image(shape) // divisors[:, None, None, None]
+
+
 def summarize(name: str, activation):
     """Return 28 sampled values, the mean, the standard deviation and max |x|."""
     values = np.asarray(activation, np.float64).ravel()

@@ -27,7 +27,7 @@ from tempseg_jax.models.weights.pretrained import (
     preprocessing_of,
 )
 from tempseg_jax.models.weights.sources import LocalFile
-from tests.models.weights.shapes import file_shapes, variable_shapes
+from tests.models.weights.shapes import file_shapes, head_of, variable_shapes
 from tests.support import ROOT, TEST_DATA
 
 PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"
@@ -57,7 +57,7 @@ def _load_resnet50(path, *, missing=()):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
 def test_a_layout_has_one_row_for_every_variable_except_the_heads(layout):
-    flat = flatten_dict(variable_shapes(layout.segmenter), sep="/")
+    flat = flatten_dict(variable_shapes(layout.segmenter, **head_of(layout)), sep="/")
     heads = [n for n in flat if n.split("/")[1].startswith(("score", "upsample8"))]
     rows = [row.linen for row in layout.rows]
     assert sorted(rows + heads) == sorted(flat)
@@ -95,7 +95,7 @@ def test_the_two_preprocessings_are_the_published_ones():
 def test_only_the_networks_apply_or_define_a_preprocessing():
     """Training, evaluation, prediction and export therefore cannot differ in it."""
     numbers = {103.939, 116.779, 123.68, 0.485, 0.456, 0.406, 0.229, 0.224, 0.225}
-    constants = ("CAFFE", "TORCHVISION", "PREPROCESSINGS")
+    constants = ("CAFFE", "TORCHVISION", "TORCHVISION_MOBILENET", "PREPROCESSINGS")
     uses = {"numbers": set(), "constants": set(), "calls": set(), "normalizes": set()}
     folders = ("tempseg_jax", "scripts", "configs")
     files = (p for folder in folders for p in (ROOT / folder).rglob("*.py"))
@@ -120,12 +120,16 @@ def test_only_the_networks_apply_or_define_a_preprocessing():
         "numbers": {"preprocessing.py"},
         "constants": {
             "preprocessing.py",
-            "weights/layouts.py",
+            "weights/layouts/__init__.py",
+            "weights/layouts/mobilenet.py",
+            "weights/layouts/resnet.py",
+            "weights/layouts/segmentation.py",
+            "weights/layouts/vgg.py",
             "weights/export.py",
             "weights/pretrained.py",
         },
         "calls": {"layers.py"},
-        "normalizes": {"fcn.py", "resnet.py"},
+        "normalizes": {"fcn.py", "segmenter.py"},
     }
 
 

@@ -1,4 +1,4 @@
-"""What a table of the ablation study consists of."""
+"""What a sweep compares: cells, tables of cells, and contrasts of two cells."""
 
 from typing import NamedTuple
 
@@ -39,3 +39,15 @@ class Table(NamedTuple):
 
     title: str
     cells: tuple[str, ...]
+
+
+T1 = {
+    "objective.temperature_g": 1.0,
+    "objective.temperature_d": 1.0,
+    "objective.temperature_seg": None,
+    "objective.temperature_adv": None,
+}
+SUPERVISED = T1 | {"objective.alpha": 0.0}
+
+# D learns with a thousand times the rate of the paper.
+LEARNING_D = T1 | {"optimizer.learning_rate_d": 1e-4}

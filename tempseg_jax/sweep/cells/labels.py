@@ -4,19 +4,14 @@ L_adv and L_semi have the weights, the threshold and the D of Hung et al. 2018. 
 cells take equally many steps: an epoch counts the images without labels too.
 """
 
-from tempseg_jax.sweep.cell import Cell, Contrast, Table
+from tempseg_jax.sweep.cells.kinds import SUPERVISED, Cell, Contrast, Table
 
-_SUPERVISED = {
+_EIGHTH = SUPERVISED | {
     "data.labeled_fraction": 1 / 8,
-    "objective.alpha": 0.0,
-    "objective.temperature_g": 1.0,
-    "objective.temperature_d": 1.0,
-    "objective.temperature_seg": None,
-    "objective.temperature_adv": None,
     "semi.alpha": 0.0,
     "semi.weight": 0.0,
 }
-_ADVERSARIAL = _SUPERVISED | {
+_ADVERSARIAL = _EIGHTH | {
     "model.discriminator": "fcn",
     "objective.adversary": "dcgan",
     "objective.alpha": 0.01,
@@ -25,14 +20,14 @@ _ADVERSARIAL = _SUPERVISED | {
 }
 
 CELLS = {
-    "labels_eighth": Cell("1/8 of the labels, without D", _SUPERVISED),
+    "labels_eighth": Cell("1/8 of the labels, without D", _EIGHTH),
     "labels_adv": Cell("1/8 of the labels, L_adv on all images", _ADVERSARIAL),
     "labels_semi": Cell(
         "1/8 of the labels, L_adv on all images and L_semi",
         _ADVERSARIAL | {"semi.weight": 0.1, "semi.threshold": 0.2, "semi.start": 0.25},
     ),
     "labels_all": Cell(
-        "All labels, without D", _SUPERVISED | {"data.labeled_fraction": 1.0}
+        "All labels, without D", _EIGHTH | {"data.labeled_fraction": 1.0}
     ),
 }
 
