@@ -126,7 +126,7 @@ def train_batches(
     if unlabeled is not None:
         assemble = _Assemble(
             decode=WithoutLabel(decoder(unlabeled.split, unlabeled.tiles)),
-            crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio=1),
+            crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio=1.0),
             augment=augment,
             size=crop_size,
         )
