@@ -89,6 +89,33 @@ def test_two_processes_train_and_evaluate_as_one(command, alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_train_with_images_without_labels_as_one(command, tmp_path):
+    # The last value of a flag counts: 4 labeled and 2 other images for 2 processes.
+    settings = {
+        "data.labeled_fraction": 1 / 8,
+        "data.unlabeled_batch_size": 2,
+        "model.discriminator": "fcn",
+        "objective.adversary": "dcgan",
+        "semi.alpha": 0.1,
+        "semi.weight": 0.5,
+        "steps": 2,
+        "evaluate_every_epochs": 0,
+    }
+    command = command + [f"--config.{name}={x}" for name, x in settings.items()]
+    finish(start(command, workdir=tmp_path / "alone"))
+    for process in start_two(command, workdir=tmp_path / "two"):
+        finish(process)
+    lines = [read_metrics(tmp_path / name) for name in ("two", "alone")]
+    assert_same_run(*lines)
+    names = ("loss_semi", "loss_adv_unlabeled", "semi_share", "confidence_unlabeled")
+    for two, alone in zip(*lines, strict=True):
+        for name in names:
+            assert two[f"train/{name}"] == pytest.approx(
+                alone[f"train/{name}"], rel=1e-4
+            )
+
+
+@pytest.mark.slow
 def test_a_killed_process_stops_the_other_and_any_number_of_processes_resumes(
     command, alone, tmp_path
 ):
