@@ -9,6 +9,7 @@ import pytest
 
 from tempseg_jax import builders, mesh, semi_supervised, train
 from tempseg_jax.models import critics
+from tempseg_jax.plan import Plan
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -79,6 +80,7 @@ def assert_equal(left, right):
     jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
+@pytest.mark.slow
 def test_the_log_has_the_terms_of_images_without_labels(run):
     lines = read_metrics(run)
     assert [line["step"] for line in lines] == [1, 2, 3]
@@ -91,6 +93,7 @@ def test_the_log_has_the_terms_of_images_without_labels(run):
         np.testing.assert_allclose(m["loss"], total, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_images_with_and_without_labels_are_listed_and_nested(run, config):
     def ids(name):
         return (run / f"{name}_images.txt").read_text().splitlines()
@@ -99,13 +102,12 @@ def test_the_images_with_and_without_labels_are_listed_and_nested(run, config):
     assert len(ids("labeled")) == 64
     assert sorted(ids("labeled") + ids("unlabeled")) == sorted(images)
     assert not (run / "train_images.txt").exists()
-    quarter = builders.load_training_split(changed(config, {SEMI_FRACTION: 1 / 4}))
-    assert set(ids("labeled")) < {x["id"] for x in quarter.examples}
+    quarter = changed(config, {"data.labeled_fraction": 1 / 4})
+    larger = builders.load_training_split(quarter)
+    assert set(ids("labeled")) < {x["id"] for x in larger.examples}
 
 
-SEMI_FRACTION = "data.labeled_fraction"
-
-
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_bitwise(run, config, tmp_path, monkeypatch):
     batches = builders.training_batches
 
@@ -122,33 +124,44 @@ def test_an_interrupted_run_resumes_bitwise(run, config, tmp_path, monkeypatch):
     assert_equal(state_of(config, tmp_path), state_of(config, run))
 
 
-def test_with_all_labels_and_no_weights_it_is_the_adversarial_run_bitwise(
+OFF = {"data.labeled_fraction": 1.0, "semi.alpha": 0.0, "semi.weight": 0.0}
+NO_EFFECT = {"data.labeled_seed": 5, "data.unlabeled_batch_size": 2, "semi.start": 1.0}
+
+
+def test_with_all_labels_and_no_weights_it_is_the_adversarial_run(config):
+    """The step has the same static part and numbers, and the batches are the same."""
+    plain = changed(config, OFF)
+    same = changed(config, OFF | NO_EFFECT | {"semi.threshold": 0.9})
+    plan = Plan.of(config, images=512)
+    objectives, hypers, batches = [], [], []
+    for own in (plain, same):
+        objectives.append(builders.build_objective(own, num_classes=8))
+        hyper = builders.hyperparameters(own, plan)
+        hypers.append(hyper._replace(semi_threshold=0.0, semi_start=0))
+        labeled, others = semi_supervised.divide(own, builders.load_split(own, "train"))
+        assert others is None and len(labeled.examples) == 512
+        batches.append(next(builders.training_batches(own, labeled, first_step=1)))
+    assert objectives[0] == objectives[1] and not objectives[0].uses_unlabeled
+    assert batches[0].keys() == {"image", "label"}
+    assert_equal(*hypers)
+    assert_equal(*batches)
+
+
+@pytest.mark.slow
+def test_with_all_labels_and_no_weights_the_trained_state_is_bitwise_the_same(
     config, tmp_path
 ):
-    off = {"data.labeled_fraction": 1.0, "semi.alpha": 0.0, "semi.weight": 0.0}
-    plain = changed(config, off | {"semi.start": 0.25})
-    # The other fields have no effect then.
-    same = changed(
-        config, off | {"data.labeled_seed": 5, "data.unlabeled_batch_size": 2}
-    )
-    for name, own in (("plain", plain), ("same", same)):
+    configs = {"plain": OFF, "same": OFF | NO_EFFECT}
+    states = []
+    for name, fields in configs.items():
+        own = changed(config, fields)
         train.train(own, tmp_path / name, allow_change=False)
         assert not (tmp_path / name / "unlabeled_images.txt").exists()
-    objectives = [builders.build_objective(x, num_classes=8) for x in (plain, same)]
-    assert objectives[0] == objectives[1] and not objectives[0].uses_unlabeled
-    states = [state_of(plain, tmp_path / name) for name in ("plain", "same")]
+        states.append(state_of(own, tmp_path / name))
     assert_equal(*states)
-    # The batches too are those of a config that never heard of labels.
-    split = builders.load_split(plain, "train")
-    batch = next(builders.training_batches(plain, split, first_step=0))
-    again = next(
-        builders.training_batches(
-            same, builders.load_training_split(same), None, None, first_step=0
-        )
-    )
-    assert_equal(batch, again)
 
 
+@pytest.mark.slow
 def test_images_of_a_folder_are_trained_on_without_labels(config, tmp_path):
     files = {f"{i}.jpg": miniatures.jpeg(i, height=40, width=50) for i in range(5)}
     miniatures.write_folder(tmp_path / "images", files)
