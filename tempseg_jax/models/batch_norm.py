@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 
 def normalized_conv(
@@ -45,7 +45,6 @@ class BatchNorm(nn.Module):
         x: Float[Array, "b h w c"],
         *,
         train: bool,
-        mask: Bool[Array, "b 1 1 1"] | None = None,
         shift: Float[Array, "c"] | None = None,
     ) -> Float[Array, "b h w c"]:
         """Normalize x + shift.
@@ -53,8 +52,6 @@ class BatchNorm(nn.Module):
         Args:
             x: Features.
             train: Whether to use the statistics of the batch, or the running ones.
-            mask: Images where it is False are normalized too, but their pixels are left
-                out of the batch's statistics.
             shift: A bias of the layer before, which the mean of a batch cancels: it has
                 no gradient then, and moves the running mean alone.
         """
@@ -69,7 +66,7 @@ class BatchNorm(nn.Module):
             z = _affine(x, mean, jax.lax.rsqrt(var + self.epsilon), scale, bias)
             return activate(z.astype(self.dtype), self.negative_slope)
         y, mean, var = normalize_by_batch(
-            self.epsilon, self.negative_slope, self.dtype, x, scale, bias, mask
+            self.epsilon, self.negative_slope, self.dtype, x, scale, bias
         )
         if not self.is_initializing():
             mean = mean if shift is None else mean + shift
@@ -98,10 +95,9 @@ def activate(
     return jnp.where(z > 0, z, jnp.asarray(negative_slope, z.dtype) * z)
 
 
-def _pixels(x: Array, mask: Array | None) -> int | Array:
-    """Return the number of pixels that count for the statistics."""
-    size = x.shape[1] * x.shape[2]
-    return size * (x.shape[0] if mask is None else jnp.sum(mask))
+def _pixels(x: Array) -> int:
+    """Return the number of pixels of all images."""
+    return x.shape[0] * x.shape[1] * x.shape[2]
 
 
 def _two_sums(a: Array, b: Array) -> Float[Array, "2 c"]:
@@ -122,29 +118,27 @@ def normalize_by_batch(
     x: Float[Array, "b h w c"],
     scale: Float[Array, "c"],
     bias: Float[Array, "c"],
-    mask: Bool[Array, "b 1 1 1"] | None,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "c"], Float[Array, "c"]]:
     """Return the activated result, and the batch's mean and (biased) variance.
 
     No gradient passes through the mean and the variance that are returned.
     """
-    return _forward(epsilon, negative_slope, dtype, x, scale, bias, mask)[0]
+    return _forward(epsilon, negative_slope, dtype, x, scale, bias)[0]
 
 
-def _forward(epsilon, negative_slope, dtype, x, scale, bias, mask) -> tuple:
+def _forward(epsilon, negative_slope, dtype, x, scale, bias) -> tuple:
     wide = x.astype(scale.dtype)  # sums of 16-bit values are inexact
-    counted = wide if mask is None else jnp.where(mask, wide, 0)
-    sums, pixels = _two_sums(counted, counted**2), _pixels(x, mask)
+    sums, pixels = _two_sums(wide, wide**2), _pixels(x)
     mean = sums[0] / pixels
     var = jnp.maximum(sums[1] / pixels - mean**2, 0)  # rounding could be negative
     inverse_std = jax.lax.rsqrt(var + epsilon)
     z = _affine(wide, mean, inverse_std, scale, bias)
     y = activate(z.astype(dtype), negative_slope)
-    return (y, mean, var), (x, scale, bias, mask, mean, inverse_std)
+    return (y, mean, var), (x, scale, bias, mean, inverse_std)
 
 
 def _backward(epsilon, negative_slope, dtype, residuals, gradients) -> tuple:
-    x, scale, bias, mask, mean, inverse_std = residuals
+    x, scale, bias, mean, inverse_std = residuals
     wide, g = x.astype(scale.dtype), gradients[0].astype(scale.dtype)
     if negative_slope is not None:
         # From x, which is read anyway, and not from y.
@@ -153,11 +147,9 @@ def _backward(epsilon, negative_slope, dtype, residuals, gradients) -> tuple:
     normalized = (wide - _channels(mean)) * _channels(inverse_std)
     g_sum, g_product = _two_sums(g, g * normalized)
     through_statistics = _channels(g_sum) + normalized * _channels(g_product)
-    through_statistics /= _pixels(x, mask)
-    if mask is not None:
-        through_statistics = jnp.where(mask, through_statistics, 0)
+    through_statistics /= _pixels(x)
     x_gradient = (g - through_statistics) * _channels(scale * inverse_std)
-    return x_gradient.astype(x.dtype), g_product, g_sum, None
+    return x_gradient.astype(x.dtype), g_product, g_sum
 
 
 normalize_by_batch.defvjp(_forward, _backward)

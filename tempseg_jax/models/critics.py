@@ -1,13 +1,12 @@
 """Discriminators without BatchNorm, for adversaries that bound the gradient of D.
 
-The score of an image does not depend on the other images of the batch. They take the
-argument `mask` of `Discriminator` and ignore it: they have no batch statistics.
+The score of an image does not depend on the other images of the batch.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from tempseg_jax.models.discriminator import CHANNELS
 from tempseg_jax.models.layers import upsample_bilinear
@@ -33,10 +32,8 @@ class SpectralNormDiscriminator(nn.Module):
         probabilities: Float[Array, "b h w k"],
         *,
         train: bool,
-        mask: Bool[Array, "b"] | None = None,
     ) -> Float[Array, "b h_out w_out 1"]:
         """Return a map of linear scores, high where the input looks real."""
-        del mask
         x = probabilities.astype(self.dtype)
         for i, channels in enumerate((*CHANNELS, 1), start=1):
             conv = HalvingConv(channels, self.dtype, name=f"conv{i}")
@@ -62,10 +59,9 @@ class LayerNormDiscriminator(nn.Module):
         probabilities: Float[Array, "b h w k"],
         *,
         train: bool,
-        mask: Bool[Array, "b"] | None = None,
     ) -> Float[Array, "b h_out w_out 1"]:
         """Return a map of linear scores, high where the input looks real."""
-        del train, mask
+        del train
         x = probabilities.astype(self.dtype)
         for i, channels in enumerate(CHANNELS, start=1):
             x = HalvingConv(channels, self.dtype, name=f"conv{i}")(x)
@@ -92,10 +88,9 @@ class FullyConvolutionalDiscriminator(nn.Module):
         probabilities: Float[Array, "b h w k"],
         *,
         train: bool,
-        mask: Bool[Array, "b"] | None = None,
     ) -> Float[Array, "b h w 1"]:
         """Return a linear score for each pixel, high where the input looks real."""
-        del train, mask
+        del train
         h, w = probabilities.shape[1:3]
         x = probabilities.astype(self.dtype)
         for i, channels in enumerate(CHANNELS, start=1):

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from tempseg_jax.models.batch_norm import BatchNorm, normalized_conv
 from tempseg_jax.models.ops import HalvingConv
@@ -22,17 +22,12 @@ class Discriminator(nn.Module):
         probabilities: Float[Array, "b h w k"],
         *,
         train: bool,
-        mask: Bool[Array, "b"] | None = None,
     ) -> Float[Array, "b h_out w_out 1"]:
-        """Return a map of linear scores, high where the input looks like ground truth.
-
-        Images where `mask` is False are left out of BatchNorm's batch statistics.
-        """
+        """Return a map of linear scores, high where the input looks real."""
         x = probabilities.astype(self.dtype)
-        mask = None if mask is None else mask[:, None, None, None]
         for i, channels in enumerate(CHANNELS, start=1):
             conv = HalvingConv(channels, self.dtype, name=f"conv{i}")
             norm = BatchNorm(1e-5, self.dtype, negative_slope=0.2, name=f"bn{i}")
-            x = normalized_conv(conv, norm, x, train=train, mask=mask)
+            x = normalized_conv(conv, norm, x, train=train)
         score = HalvingConv(1, self.dtype, name="conv5")(x)
         return score.astype(jnp.float32)
