@@ -32,7 +32,7 @@ from tempseg_jax.objective.distillation import Teacher, run_teacher
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.optim import Gradients, differentiate, gradient_metrics
 from tempseg_jax.train_state import TrainState
-from tempseg_jax.types import IGNORE_LABEL, Batch, Metrics, Scalar
+from tempseg_jax.types import Batch, Metrics, Scalar
 
 
 def train_step(
@@ -238,23 +238,16 @@ def _unlabeled_terms(
         metrics["loss_adv_unlabeled"] = loss_adv
     if not objective.self_training:
         return loss, metrics
-    labeled, unlabeled = (
-        objective.adversary.confidence(d)[..., 0] for d in (d_labeled, d_unlabeled)
+    metrics |= semi_supervised.self_training(
+        logits,
+        objective.adversary.confidence(d_labeled)[..., 0],
+        objective.adversary.confidence(d_unlabeled)[..., 0],
+        batch,
+        threshold=hyper.semi_threshold,
+        temperature=hyper.temperature_seg,
     )
-    visible = batch["unlabeled_visible"]
-    chosen = semi_supervised.trusted(
-        unlabeled, visible=visible, threshold=hyper.semi_threshold
-    )
-    loss_semi = semi_supervised.self_training_loss(
-        logits, chosen=chosen, temperature=hyper.temperature_seg
-    )
-    mean_over = semi_supervised.mean_over
-    return loss + jnp.where(started, hyper.semi_weight, 0.0) * loss_semi, metrics | {
-        "loss_semi": loss_semi,
-        "semi_share": mean_over(chosen, visible),
-        "confidence_labeled": mean_over(labeled, batch["label"] != IGNORE_LABEL),
-        "confidence_unlabeled": mean_over(unlabeled, visible),
-    }
+    weight = jnp.where(started, hyper.semi_weight, 0.0)
+    return loss + weight * metrics["loss_semi"], metrics
 
 
 def _distill(

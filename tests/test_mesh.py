@@ -46,6 +46,23 @@ for single, parallel in (states, step_metrics):
         parallel,
     )
 
+# With images without labels: no image moves to another device.
+from tests.objective import test_semi_supervised as semi
+step_metrics = []
+for devices in (one, two):
+    arguments = (
+        mesh.replicate(semi.initial_state(), devices),
+        mesh.split_batch(jax.tree.map(np.asarray, semi.make_batch()), devices),
+        mesh.replicate(semi.HYPER, devices),
+    )
+    program = semi.STEP.lower(*arguments, objective=semi.OBJECTIVE).compile().as_text()
+    for name in ("all-gather", "all-to-all", "collective-permute"):
+        assert name not in program, name
+    assert ("all-reduce" in program) == (devices is two)
+    step_metrics.append(semi.STEP(*arguments, objective=semi.OBJECTIVE)[1])
+for name, value in step_metrics[0].items():
+    np.testing.assert_allclose(step_metrics[1][name], value, rtol=1e-5, err_msg=name)
+
 local = mesh.local_mesh()
 assert local.size == 2
 for settings in ({}, {"settings": WINDOWS}):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 from tempseg_jax.objective.losses import cross_entropy
-from tempseg_jax.types import IGNORE_LABEL, Batch, Scalar
+from tempseg_jax.types import IGNORE_LABEL, Batch, Metrics, Scalar
 
 
 def self_training_loss(
@@ -29,6 +29,35 @@ def self_training_loss(
     return cross_entropy(logits, own, temperature=temperature)
 
 
+def self_training(
+    logits: Float[Array, "u h w k"],
+    labeled: Float[Array, "b h w"],
+    unlabeled: Float[Array, "u h w"],
+    batch: Batch,
+    *,
+    threshold: Scalar,
+    temperature: Scalar,
+) -> Metrics:
+    """Return L_semi, and what it depends on.
+
+    Args:
+        logits: Those of the images without labels.
+        labeled: D's confidence in p of the labeled images.
+        unlabeled: D's confidence in p of the others.
+        batch: Both kinds of images.
+        threshold: Confidence above which a pixel counts.
+        temperature: T_G in L_seg.
+    """
+    visible = batch["unlabeled_visible"]
+    chosen = trusted(unlabeled, visible=visible, threshold=threshold)
+    return {
+        "loss_semi": self_training_loss(logits, chosen=chosen, temperature=temperature),
+        "semi_share": _mean_over(chosen, visible),
+        "confidence_labeled": _mean_over(labeled, batch["label"] != IGNORE_LABEL),
+        "confidence_unlabeled": _mean_over(unlabeled, visible),
+    }
+
+
 def trusted(
     confidence: Float[Array, "u h w"],
     *,
@@ -39,7 +68,7 @@ def trusted(
     return visible & (jax.lax.stop_gradient(confidence) > threshold)
 
 
-def mean_over(
+def _mean_over(
     x: Shaped[Array, "b h w"], mask: Bool[Array, "b h w"]
 ) -> Float[Array, ""]:
     """Return the mean over the marked pixels; 0 if there are none."""

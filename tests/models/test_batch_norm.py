@@ -123,5 +123,5 @@ def test_a_bias_that_is_left_out_of_the_pixels_has_the_same_effect(train):
         mutable=["batch_stats"],
     )
     biased = conv.apply({"params": params}, x)
-    expected, statistics = library(0.0, train=train)(own, biased, None)
+    expected, statistics = library(0.0, train=train)(own, biased)
     assert_close((y, state["batch_stats"]["bn1"]), (expected, statistics))

@@ -66,8 +66,8 @@ LABELED_ONLY = dataclasses.replace(
 )
 
 
-@pytest.fixture(scope="module")
-def batch():
+def make_batch():
+    """Four labeled images, a quarter of them void, and two others with padding."""
     rng = np.random.default_rng(0)
     label = rng.integers(0, CLASSES, (LABELED, 8, 8)).astype(np.uint8)
     label[:, :2] = IGNORE_LABEL
@@ -82,13 +82,22 @@ def batch():
     }
 
 
+@pytest.fixture(scope="module")
+def batch():
+    return make_batch()
+
+
 def labeled_part(batch):
     return {name: batch[name] for name in ("image", "label")}
 
 
+def initial_state():
+    return make_state(Pixelwise(), Score(), size=8, num_classes=CLASSES)
+
+
 @pytest.fixture(scope="module")
 def state():
-    return make_state(Pixelwise(), Score(), size=8, num_classes=CLASSES)
+    return initial_state()
 
 
 def test_l_semi_is_the_mean_nats_of_the_argmax_of_the_chosen_pixels():
