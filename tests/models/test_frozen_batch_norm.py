@@ -164,4 +164,4 @@ def test_a_network_without_the_layers_refuses_their_fields():
         builders.build_objective(config, num_classes=5)
     config.model.name = "resnet50_c4"
     segmenter = builders.build_objective(config, num_classes=5).segmenter
-    assert getattr(segmenter, field) == value
+    assert getattr(segmenter.backbone, field) == value

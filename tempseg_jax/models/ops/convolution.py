@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from tempseg_jax.models.ops.dilated import conv, dilated_conv
 from tempseg_jax.models.ops.elementwise import add_bias
 from tempseg_jax.models.ops.platform import by_platform
 
@@ -55,7 +56,10 @@ def same_conv(
     """Convolve as `SameConv` does, without a bias; both arrays have one dtype."""
     k, (h, w, c) = kernel.shape[0], x.shape[1:]
     patches = partial(_conv_of_patches, stride=stride, dilation=dilation)
-    plain = partial(_conv, stride=stride, dilation=dilation)
+    plain = partial(conv, stride=stride, dilation=dilation)
+    default = plain
+    if dilation > 1 and stride == 1:
+        default = partial(dilated_conv, dilation)
     like_fc6 = k > 3 and stride == 1
     if isinstance(h * w, int):
         few_pixels = h * w < max(c, k * k)
@@ -65,19 +69,7 @@ def same_conv(
         x,
         kernel,
         cpu=patches if k == 1 or few_pixels else plain,
-        default=patches if like_fc6 else plain,
-    )
-
-
-def _conv(x: Array, kernel: Array, *, stride: int, dilation: int) -> Array:
-    border = (dilation * (kernel.shape[0] // 2),) * 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=(border, border),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        default=patches if like_fc6 else default,
     )
 
 
