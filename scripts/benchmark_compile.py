@@ -26,10 +26,11 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from tempseg_jax import builders, config_fields, precision
+from tempseg_jax import builders, precision
 from tempseg_jax.aot import report
 from tempseg_jax.aot.cards import CARDS, Card
 from tempseg_jax.aot.compilation import CompiledStep, compile_step
+from tempseg_jax.builders import config_fields
 from tempseg_jax.cli import command, config_flag
 from tempseg_jax.io import atomic
 from tempseg_jax.models import SEGMENTERS

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, config_fields, steps
+from tempseg_jax import builders, steps
+from tempseg_jax.builders import config_fields
 from tempseg_jax.models.flops import count_flops, count_parameters
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, config_fields, mesh
+from tempseg_jax import builders, mesh
+from tempseg_jax.builders import config_fields
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.subset import evenly_spaced
 from tempseg_jax.evaluation import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax import builders
-from tempseg_jax.builders import Plan
+from tempseg_jax.builders.plan import Plan
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
 from tests.support import load_config

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tempseg_jax import describe, evaluate
-from tempseg_jax.config_fields import (
+from tempseg_jax.builders.config_fields import (
     CHOICES,
     MAY_BE_NONE,
     OTHER_FIELDS,
@@ -14,8 +14,8 @@ from tempseg_jax.config_fields import (
     Range,
     check_fields,
 )
+from tempseg_jax.builders.plan import Plan
 from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
-from tempseg_jax.plan import Plan
 from tempseg_jax.sweep.run import run_sweep
 from tempseg_jax.sweep.scope import Scope
 from tests.support import load_config

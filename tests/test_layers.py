@@ -28,20 +28,18 @@ MAY_IMPORT = {
     "inference": "io data models precision steps workdir",
     "evaluation": "types data objective train_state discriminator_step steps mesh "
     "workdir inference",
-    "config_fields": "data models precision objective optim",
-    "plan": "",
-    "semi_supervised": "data models objective workdir",
     "builders": "types data models precision objective train_state optim "
-    "discriminator_step steps mesh workdir plan semi_supervised",
-    "describe": "models steps config_fields builders",
+    "discriminator_step hyperparameters mesh workdir",
+    "describe": "models steps builders",
     "resume": "data objective train_state mesh workdir builders",
-    "train": "types io data objective train_state steps gradient_accumulation mesh "
-    "loop workdir inference evaluation config_fields plan semi_supervised builders "
-    "resume",
-    "evaluate": "io data mesh workdir inference evaluation config_fields builders",
+    "callbacks": "types data objective train_state hyperparameters loop workdir "
+    "inference evaluation builders",
+    "train": "types io data objective steps gradient_accumulation mesh loop workdir "
+    "inference evaluation builders resume callbacks",
+    "evaluate": "io data mesh workdir inference evaluation builders",
     "sweep": "types io data models objective mesh workdir inference evaluation "
-    "config_fields plan builders train",
-    "aot": "steps mesh plan semi_supervised builders train",
+    "builders callbacks train",
+    "aot": "steps mesh builders train",
     "cli": "inference",
     "main": "workdir inference describe train evaluate cli",
     "__init__": "inference",
@@ -64,9 +62,8 @@ LEAVES = {
 }
 READS_THE_CONFIG = {
     "workdir",
-    "config_fields",
-    "plan",
     "builders",
+    "callbacks",
     "describe",
     "train",
     "evaluate",
@@ -74,7 +71,6 @@ READS_THE_CONFIG = {
     "aot",
     "main",
     "resume",
-    "semi_supervised",
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 import tempseg_jax
 from tempseg_jax import builders, train
-from tempseg_jax.plan import Plan
+from tempseg_jax.builders.plan import Plan
 from tempseg_jax.workdir.metrics_writer import read_metrics
 
 

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from tempseg_jax import builders, mesh, semi_supervised, train
+from tempseg_jax import builders, mesh, train
+from tempseg_jax.builders import semi_supervised
+from tempseg_jax.builders.plan import Plan
 from tempseg_jax.models import critics
-from tempseg_jax.plan import Plan
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from tempseg_jax import builders, evaluate, mesh, train
+from tempseg_jax import builders, callbacks, evaluate, mesh, train
+from tempseg_jax.builders.plan import Plan
 from tempseg_jax.inference import sliding_window
-from tempseg_jax.plan import Plan
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import training_lock
@@ -285,7 +285,7 @@ def test_another_network_is_refused_even_if_changes_are_allowed(
 
 def test_a_run_that_diverges_names_its_step_and_the_last_good_checkpoint(copy, config):
     other = changed(config, optimizer__learning_rate_g=1e38, save_every_steps=1)
-    with pytest.raises(train.Diverged) as caught:
+    with pytest.raises(callbacks.Diverged) as caught:
         train.train(other, copy, allow_change=True)
     pattern = r"step (\d): .*last good checkpoint is step (\d); lower optimizer"
     step, good = map(int, re.search(pattern, str(caught.value)).groups())
@@ -371,8 +371,8 @@ def test_a_workdir_that_is_renamed_while_it_trains_is_an_error(
             copy.rename(tmp_path / "renamed")
         return evaluated(*args)
 
-    evaluated = train._score
-    monkeypatch.setattr(train, "_score", rename)
+    evaluated = callbacks._score
+    monkeypatch.setattr(callbacks, "_score", rename)
     with pytest.raises(OSError, match="the workdir was renamed or deleted"):
         train.train(config, copy, allow_change=False)
     assert Checkpoints(copy).steps() == []  # the save was still running
@@ -390,7 +390,7 @@ def test_the_time_left_counts_evaluations():
         0,
     ]
     assert [step for step in range(11) if plan.evaluates_after(step)] == [4, 8, 10]
-    run = train._Run.__new__(train._Run)
+    run = callbacks.RunCallbacks.__new__(callbacks.RunCallbacks)
     run.plan, run.evaluations = plan, []
     assert run._left(4, steps_per_s=0.1) == "1:00 + 2 evaluations"
     run.evaluations = [50.0, 70.0]

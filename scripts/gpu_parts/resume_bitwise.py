@@ -69,8 +69,8 @@ def train(args: argparse.Namespace) -> int:
 
     from configs import fcn_voc
     from tempseg_jax import builders, mesh
+    from tempseg_jax.builders.plan import Plan
     from tempseg_jax.data.catalog import CLASS_NAMES, Split
-    from tempseg_jax.plan import Plan
     from tempseg_jax.train import TRAIN_STEP
     from tempseg_jax.workdir.checkpoint import Checkpoints
 

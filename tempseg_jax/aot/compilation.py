@@ -12,9 +12,10 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, mesh, semi_supervised, steps, train
+from tempseg_jax import builders, mesh, steps, train
 from tempseg_jax.aot.cards import Card, target_config
-from tempseg_jax.plan import micro_batch_size
+from tempseg_jax.builders import semi_supervised
+from tempseg_jax.builders.plan import micro_batch_size
 
 _OPTIONS = {"xla_gpu_autotune_level": 0}  # autotuning needs the GPU
 _NO_TILE = "Couldn't find output tile sizes"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, config_fields, train
+from tempseg_jax import builders, train
+from tempseg_jax.builders import config_fields
+from tempseg_jax.builders.plan import Plan
+from tempseg_jax.callbacks import Diverged
 from tempseg_jax.io.json_files import write_json
-from tempseg_jax.plan import Plan
 from tempseg_jax.sweep import cells, progress
 from tempseg_jax.sweep.finish import Splits, finish
 from tempseg_jax.sweep.provenance import now, provenance
@@ -144,7 +146,7 @@ def _train(
     first = _last_checkpoint(folder)
     try:
         interrupted = train.train(own, str(folder), allow_change=False)
-    except train.Diverged as error:
+    except Diverged as error:
         # This is a result as well, because a repetition would diverge again.
         final = {"diverged": str(error)}
     else:

@@ -213,7 +213,7 @@ def test_a_run_distills_another_run_and_refuses_other_classes(
         return dataclasses.replace(loaded, class_names=tuple("abcdefgh"))
 
     load_split = builders.load_split
-    monkeypatch.setattr(builders, "load_split", renamed)
+    monkeypatch.setattr(builders.data, "load_split", renamed)
     with pytest.raises(ValueError, match="distill.teacher: .* was trained for the cl"):
         train.train(demo_config, tmp_path / "other", allow_change=False)
 

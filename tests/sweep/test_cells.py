@@ -3,7 +3,7 @@
 import pytest
 
 from tempseg_jax import builders
-from tempseg_jax.plan import Plan
+from tempseg_jax.builders.plan import Plan
 from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.run import run_sweep
 from tempseg_jax.sweep.scope import Scope

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax import builders, train
+from tempseg_jax.callbacks import Diverged
 from tempseg_jax.evaluation import metrics
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, finish, progress, provenance
@@ -82,7 +83,7 @@ def test_shards_train_disjoint_runs_and_together_all_runs(
 
     def record(own, folder, **_):
         trained.append(Run(*Path(folder).parts[-2:]))
-        raise train.Diverged("recorded, not trained")
+        raise Diverged("recorded, not trained")
 
     monkeypatch.setattr(train, "train", record)
     scope = SCOPE._replace(tables=("3",), seeds=2)
@@ -101,7 +102,7 @@ def test_seeds_and_rates_of_a_sweep_are_its_own(config, tmp_path, monkeypatch):
 
     def record(own, folder, **_):
         trained[Run(*Path(folder).parts[-2:])] = own.optimizer.learning_rate_g
-        raise train.Diverged("recorded, not trained")
+        raise Diverged("recorded, not trained")
 
     monkeypatch.setattr(train, "train", record)
     scope = SCOPE._replace(
@@ -222,7 +223,7 @@ def test_scores_that_are_not_finite_are_null_and_the_report_omits_them(copy):
 
 def test_a_diverged_run_is_recorded_and_the_sweep_continues(config, copy, monkeypatch):
     def explode(config, folder, *, allow_change):
-        raise train.Diverged("step 1: the loss is not finite ({'loss': nan})")
+        raise Diverged("step 1: the loss is not finite ({'loss': nan})")
 
     monkeypatch.setattr(train, "train", explode)
     assert run(config, copy, scope=SCOPE._replace(seeds=2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax import builders
-from tempseg_jax.config_fields import check_fields
+from tempseg_jax.builders.config_fields import check_fields
 from tempseg_jax.data import codec
 from tempseg_jax.data.sources import folder_config, folder_survey
 from tests import miniatures

@@ -1,0 +1,146 @@
+"""The networks and the terms of their losses, from a config."""
+
+import dataclasses
+
+import flax.linen as nn
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from tempseg_jax import precision
+from tempseg_jax.builders import semi_supervised
+from tempseg_jax.hyperparameters import Hyperparameters
+from tempseg_jax.models import DISCRIMINATORS, with_field
+from tempseg_jax.models.build import build_segmenter
+from tempseg_jax.models.preprocessing import Preprocessing
+from tempseg_jax.models.weights.pretrained import preprocessing_of
+from tempseg_jax.objective.adversaries import ADVERSARIES
+from tempseg_jax.objective.losses import Objective
+
+
+def build_objective(
+    config: ConfigDict, *, num_classes: int, preprocessing: Preprocessing | None = None
+) -> Objective:
+    """Return the networks and the terms of their losses.
+
+    Args:
+        config: The config of the run, checked by `config_fields`.
+        num_classes: Number of classes of the dataset.
+        preprocessing: The preprocessing that a checkpoint was trained with. None means
+            the preprocessing that the config's pretrained weights expect.
+
+    Raises:
+        ValueError: If `model.pretrained` is neither a known source nor a weight file,
+            or if the network does not have what a field asks for.
+    """
+    dtype = precision.COMPUTE_DTYPES[config.precision]
+    segmenter = build_segmenter(
+        config.model.name,
+        head=config.model.head,
+        output_stride=config.model.output_stride,
+        auxiliary=config.objective.auxiliary > 0,
+        num_classes=num_classes,
+        preprocessing=preprocessing or preprocessing_of(config.model.pretrained),
+        width=config.model.width,
+        dtype=dtype,
+        remat=config.model.remat,
+    )
+    segmenter = _with_training_options(
+        segmenter,
+        config,
+        freeze_batch_norm="none",
+        dropout=None,
+        drop_connect=0.0,
+    )
+    _check_accumulation(config)
+    _check_teacher(config)
+    semi_supervised.check(config)
+    discriminator = None
+    if config.objective.alpha:
+        _check_penalty(config)
+        discriminator = DISCRIMINATORS[config.model.discriminator](dtype)
+    return Objective(
+        segmenter=segmenter,
+        discriminator=discriminator,
+        adversary=ADVERSARIES[config.objective.adversary],
+        critic_steps=config.objective.critic_steps,
+        mask_void=config.objective.mask_void,
+        real=config.objective.real,
+        smooth_labels=config.objective.label_smoothing > 0,
+        conditional=config.objective.conditional,
+        discriminator_optimizer=config.optimizer.discriminator,
+        class_weights=config.objective.class_weights != "none",
+        hard_pixels=float(config.objective.hard_pixels),
+        l1=config.optimizer.l1 > 0,
+        auxiliary=config.objective.auxiliary > 0,
+        scheduled_temperature=config.objective.temperature_schedule != "constant",
+        unlabeled_adversarial=config.semi.alpha > 0,
+        self_training=config.semi.weight > 0,
+    )
+
+
+def with_teacher(
+    config: ConfigDict,
+    objective: Objective,
+    hyper: Hyperparameters,
+    *,
+    teacher: nn.Module,
+    variables: PyTree,
+) -> tuple[Objective, Hyperparameters]:
+    """Return both with a trained segmenter to distill."""
+    pairwise = config.distill.pairwise > 0
+    objective = dataclasses.replace(objective, teacher=teacher, pairwise=pairwise)
+    return objective, hyper._replace(teacher=variables)
+
+
+def _with_training_options(
+    segmenter: nn.Module, config: ConfigDict, **defaults: str | float | None
+) -> nn.Module:
+    """Set fields that not all networks have, in the network and in its backbone.
+
+    Raises:
+        ValueError: If the config sets a field that the network does not have.
+    """
+    for field, default in defaults.items():
+        value = config.model[field]
+        if value == default:
+            continue
+        changed = with_field(segmenter, field, value)
+        if changed is None:
+            raise ValueError(
+                f"model.{field}: {value!r} is not supported by model.name="
+                f"{config.model.name!r}, which has no such field; set it to {default!r}"
+            )
+        segmenter = changed
+    return segmenter
+
+
+def _check_penalty(config: ConfigDict) -> None:
+    adversary, network = config.objective.adversary, config.model.discriminator
+    if ADVERSARIES[adversary].penalty is not None and network == "dcgan":
+        raise ValueError(
+            f"model.discriminator: {network!r} has BatchNorm, through which the score "
+            "of an image depends on the other images; the penalty of "
+            f"objective.adversary={adversary!r} needs a discriminator without it, such "
+            "as dcgan_ln or fcn"
+        )
+
+
+def _check_teacher(config: ConfigDict) -> None:
+    if config.distill.teacher:
+        return
+    if config.objective.real == "teacher" or config.distill.pairwise:
+        field = "distill.pairwise" if config.distill.pairwise else "objective.real"
+        raise ValueError(
+            f"distill.teacher: empty, but {field} needs a teacher; give the workdir of "
+            "a trained run"
+        )
+
+
+def _check_accumulation(config: ConfigDict) -> None:
+    objective = config.objective
+    for field, off in (("class_weights", "none"), ("hard_pixels", 1.0)):
+        if config.accumulate > 1 and objective[field] != off:
+            raise ValueError(
+                f"objective.{field}: {objective[field]!r} needs the whole batch at "
+                f"once; set it to {off!r}, or accumulate to 1"
+            )

@@ -1,0 +1,75 @@
+"""The state before training, from a config."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Num, PRNGKeyArray, PyTree
+from ml_collections import ConfigDict
+
+from tempseg_jax import discriminator_step, optim, precision, train_state
+from tempseg_jax.models.weights.pretrained import load_pretrained
+from tempseg_jax.objective.losses import Objective
+from tempseg_jax.train_state import TrainState
+
+
+def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
+    """Return the state before training: seeded, with the pretrained weights loaded."""
+    key_g, key_d = jax.random.split(jax.random.key(config.seed))
+    image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
+    variables = _init(key_g, image, network=objective.segmenter)
+    if config.model.pretrained:
+        variables, report = load_pretrained(
+            variables,
+            config.model.pretrained,
+            segmenter_name=config.model.name,
+            missing=tuple(config.model.pretrained_missing),
+        )
+        if jax.process_index() == 0:
+            print(report, flush=True)
+    _check_head_rate(config, variables["params"])
+    scale = precision.loss_scale(config.precision)
+    # The optimizers' initial states do not depend on these values.
+    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    segmenter = train_state.init_player(variables, sgd, loss_scale=scale)
+    discriminator = None
+    if objective.discriminator is not None:
+        p = jnp.zeros((1, 64, 64, objective.segmenter.num_classes))
+        discriminator = train_state.init_player(
+            _init(
+                key_d,
+                discriminator_step.discriminator_input(p, image, objective),
+                network=objective.discriminator,
+            ),
+            optim.DISCRIMINATOR_OPTIMIZERS[objective.discriminator_optimizer](
+                learning_rate=0.0
+            ),
+            loss_scale=scale,
+        )
+    return TrainState(jnp.int32(0), segmenter, discriminator)
+
+
+def abstract_state(config: ConfigDict, objective: Objective) -> TrainState:
+    """Return the shapes of `initial_state`, without computing or reading anything."""
+    scratch = config.copy_and_resolve_references()
+    with scratch.unlocked():
+        scratch.model.pretrained = ""
+    return jax.eval_shape(lambda: initial_state(scratch, objective))
+
+
+def _check_head_rate(config: ConfigDict, params: PyTree) -> None:
+    if config.optimizer.head_rate != 1 and not any(
+        jax.tree.leaves(optim.head_mask(params))
+    ):
+        raise ValueError(
+            f"optimizer.head_rate: {config.optimizer.head_rate} has no effect on "
+            f"model.name={config.model.name!r}, which has no layer whose name starts "
+            "with 'score'; name its last layers so, or set it to 1"
+        )
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def _init(key: PRNGKeyArray, x: Num[Array, "..."], *, network: nn.Module) -> PyTree:
+    """Initialize a network's variables; compiled once for all runs of a process."""
+    return network.init(key, x, train=False)

@@ -1,0 +1,160 @@
+"""What a training run does between steps: log, save and evaluate."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from tempseg_jax import builders, loop
+from tempseg_jax.builders.plan import Plan, micro_batch_size
+from tempseg_jax.data.catalog import Split
+from tempseg_jax.evaluation import tensorboard
+from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
+from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
+from tempseg_jax.hyperparameters import Hyperparameters
+from tempseg_jax.inference import sliding_window
+from tempseg_jax.objective.losses import Objective
+from tempseg_jax.train_state import TrainState
+from tempseg_jax.types import Batch, Metrics
+from tempseg_jax.workdir.checkpoint import Checkpoints
+from tempseg_jax.workdir.lock import NoLock, WorkdirLock
+from tempseg_jax.workdir.metrics_writer import Silent, Writer
+
+ADVERSARIAL_GRADIENT = jax.jit(
+    adversarial_gradient, static_argnames=("images", "objective")
+)
+"""Computed at evaluations only, so that it costs the training step nothing."""
+
+
+class Diverged(ValueError):
+    """Training stopped, because a loss or a parameter is not finite."""
+
+
+@dataclasses.dataclass
+class RunCallbacks:
+    """The callbacks of one run."""
+
+    config: ConfigDict
+    plan: Plan
+    _: dataclasses.KW_ONLY
+    step: Callable[[TrainState, Batch, Hyperparameters], tuple[TrainState, Metrics]]
+    hyper: Hyperparameters
+    objective: Objective
+    model: dict[str, Any]  # by `builders.describe_model`
+    val_split: Split
+    shares: tensorboard.ClassShares
+    folder: str | Path
+    writer: Writer | Silent
+    checkpoints: Checkpoints
+    lock: WorkdirLock | NoLock
+    last_batch: Batch = dataclasses.field(default_factory=dict)
+    evaluations: list[float] = dataclasses.field(default_factory=list)  # seconds
+
+    def callbacks(self) -> loop.Callbacks:
+        """Return the callbacks of the training loop."""
+        return loop.Callbacks(
+            log=self.log,
+            log_every=self.config.log_every_steps,
+            evaluate=self.evaluate,
+            evaluate_every=self.plan.evaluate_every,
+            save=self.save,
+            save_every=self.config.save_every_steps,
+            diverged=functools.partial(_diverged, self.checkpoints),
+        )
+
+    def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Take one step, and remember its batch for the next evaluation."""
+        self.last_batch = batch
+        return self.step(state, batch, self.hyper)
+
+    def log(self, number: int, means: dict[str, float]) -> None:
+        """Write the metrics, after a check that earlier files could be written."""
+        self.lock.check()
+        self.checkpoints.check()
+        named = {f"train/{name}": value for name, value in means.items()}
+        self.writer.write(number, named)
+        left = self._left(number, named["train/steps_per_s"])
+        self.writer.progress(number, named, left=left)
+
+    def save(self, state: TrainState) -> None:
+        """Save the state; the metrics up to it are on disk before it is."""
+        self.lock.check()
+        self.writer.sync()
+        self.checkpoints.save(state, self.model)
+
+    def evaluate(self, state: TrainState) -> None:
+        """Evaluate a saved state; one line of the log has all results."""
+        start = time.perf_counter()
+        named: dict[str, float] = {}
+        if state.discriminator is not None:
+            gradient = ADVERSARIAL_GRADIENT(
+                state,
+                self.last_batch,
+                self.hyper,
+                images=micro_batch_size(self.config),
+                objective=self.objective,
+            )
+            named = {f"train/{name}": float(x) for name, x in gradient.items()}
+        result = _score(self.config, self.objective, state, self.val_split)
+        self.writer.message(table(result, self.val_split))
+        self.lock.check()
+        step, last = int(state.step), int(state.step) == self.plan.steps
+        self.writer.write(step, named | result.named(prefix="val/"))
+        self.writer.show(
+            step,
+            self.shares.scalars() | tensorboard.scalars(result, self.val_split),
+            tensorboard.pictures(result, self.val_split, with_confusion=last),
+        )
+        self.writer.sync()
+        self.checkpoints.score(step, {"miou": result.scores["miou"]})
+        if not jax.process_index():
+            save_pictures(result, self.val_split, self.folder)
+        self.evaluations.append(time.perf_counter() - start)
+
+    def _left(self, number: int, steps_per_s: float) -> str | None:
+        """Return the time left in words, with that of evaluations if one was timed."""
+        steps_left = self.plan.steps - number
+        if not steps_left:
+            return None
+        seconds, evaluations = steps_left / steps_per_s, ""
+        if count := self.plan.evaluations_after(number):
+            if self.evaluations:
+                seconds += count * sum(self.evaluations) / len(self.evaluations)
+            else:
+                evaluations = f" + {count} evaluation{'s' if count > 1 else ''}"
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}{evaluations}"
+
+
+def _score(
+    config: ConfigDict, objective: Objective, state: TrainState, split: Split
+) -> Result:
+    """Score the segmenter on a split."""
+    return score(
+        state.segmenter.variables,
+        split,
+        segmenter=objective.segmenter,
+        batch_size=config.eval_batch_size,
+        num_workers=config.data.num_workers,
+        settings=sliding_window.WHOLE_IMAGE,
+        temperatures={"one": 1.0, "t_g": builders.training_temperature(config)},
+        num_examples=PANELS,
+        visit=lambda example: None,
+        progress=f"evaluating {split.name}",
+    )
+
+
+def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:
+    """Return the error for a step that is not finite; it names the last checkpoint."""
+    checkpoints.wait()
+    good = checkpoints.steps()
+    return Diverged(
+        f"step {number}: {reason}; the last good checkpoint is "
+        f"{'step ' + str(good[-1]) if good else 'none'}; lower "
+        "optimizer.learning_rate_g, or use precision=float32, and resume with "
+        "--allow_config_change"
+    )
