@@ -48,7 +48,8 @@ def build(sweep: SweepResults) -> Report:
     """Build the report from the runs that have finished."""
     own = [x for x in TABLES if x not in (*PAPER, COST) and x in sweep.scope.tables]
     compared = [*(x for x in PAPER if x in sweep.scope.tables), *own]
-    sections = [_results(sweep, x, contrasts=x in own[:1]) for x in compared]
+    sections = _answers(sweep) if "controls" in own else []
+    sections += [_results(sweep, x, contrasts=x in own[:1]) for x in compared]
     compared = compared or [COST]
     cells = _cells(sweep, compared)
     if sweep.finals:
@@ -101,6 +102,13 @@ def _cells(sweep: SweepResults, compared: Sequence[str]) -> list[str]:
     first = {sweep.cell(x): x for x in reversed(names)}
     order = dict.fromkeys(sweep.cell(x) for x in names)
     return [x if x in names else first[x] for x in order]
+
+
+def _answers(sweep: SweepResults) -> list[Section]:
+    """Show what the discriminator and the temperature add, if any of it is known."""
+    drawn = [figures.answers(sweep, split) for split in sweep.splits()]
+    shown = [figure for figure in drawn if figure]
+    return [Section("Does it help?", [], [], shown)] if shown else []
 
 
 def _results(sweep: SweepResults, table: str, *, contrasts: bool) -> Section:

@@ -19,6 +19,41 @@ LEAST_PIXELS = 1 / 10_000
 """Fraction of the pixels that a bin needs to be drawn: the others are noise."""
 
 
+ANSWERS = (
+    ("D and T_G = 0.5", "tg0.5", "baseline"),
+    ("T_G = 0.5 on L_seg, without D", "seg_only", "baseline"),
+    ("D, at T_G = 0.5", "tg0.5", "seg_only"),
+    ("D, at T = 1", "adversarial", "baseline"),
+)
+"""What is added, and the cells with and without it."""
+
+
+def answers(sweep: SweepResults, split: str) -> Figure | None:
+    """Draw what D, the temperature and both add to the mIoU, over seeds."""
+    shown = {cell for table in sweep.scope.tables for cell in TABLES[table].cells}
+    rows = [
+        (added, paired_difference(sweep, with_it, without, split, "miou"))
+        for added, with_it, without in ANSWERS
+        if {with_it, without} <= shown
+    ]
+    rows = [(added, difference) for added, difference in rows if difference is not None]
+    if not rows:
+        return None
+    axes = drawing.new_axes(height=0.9 + 0.35 * len(rows))
+    for y, (_, difference) in enumerate(rows):
+        drawing.error_bar(
+            axes, difference, float(y), color=COLORS[1], marker="o", label="", size=5.0
+        )
+    drawing.zero_line(axes)
+    drawing.row_labels(axes, [drawing.subscripts(added) for added, _ in rows])
+    axes.set_xlabel(f"Δ mIoU on {split} (points), 95 % intervals")
+    return drawing.to_figure(
+        axes,
+        f"What D, the temperature and both add to the mIoU on {split}: paired "
+        "differences over seeds with 95 % confidence intervals.",
+    )
+
+
 def forest(sweep: SweepResults, table: str, split: str) -> Figure | None:
     """Draw differences in mIoU from the table's first cell, with both intervals."""
     reference, *others = TABLES[table].cells

@@ -5,7 +5,7 @@ import pytest
 
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells
-from tempseg_jax.sweep.report import build, examples, figures, html, tables
+from tempseg_jax.sweep.report import build, drawing, examples, figures, html, tables
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
 from tests.sweep.report.fake_sweep import row, write_run, write_sweep
@@ -144,3 +144,32 @@ def test_a_sweep_without_finished_runs_has_a_report(tmp_path):
 def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="not the folder of a sweep"):
         SweepResults(tmp_path)
+
+
+def test_the_first_section_shows_what_d_and_the_temperature_add(full, monkeypatch):
+    drawn, new_axes = [], drawing.new_axes
+
+    def new_axes_recorded(*, height):
+        drawn.append(new_axes(height=height))
+        return drawn[-1]
+
+    monkeypatch.setattr(drawing, "new_axes", new_axes_recorded)
+    figures.answers(full, "test")
+    rows = [text.get_text() for text in drawn[0].get_yticklabels()]
+    assert len(rows) == 4 and rows[3] == "D, at T = 1"
+    middles = [x.get_xdata()[0] for x in drawn[0].lines if x.get_marker() == "o"]
+    expected = [
+        tables.paired_difference(full, cell, against, "test", "miou").difference
+        for cell, against in (
+            ("tg0.5", "baseline"),
+            ("seg_only", "baseline"),
+            ("tg0.5", "seg_only"),
+            ("adversarial", "baseline"),
+        )
+    ]
+    assert middles == expected
+
+
+def test_the_answers_come_first(full, full_report):
+    assert full_report.sections[0].title == "Does it help?"
+    assert len(full_report.sections[0].figures) == 2  # val and test
