@@ -25,7 +25,13 @@ def describe(config: ConfigDict) -> str:
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
     forward = functools.partial(steps.predict, segmenter=objective.segmenter)
     flops = count_flops(forward, state.segmenter.variables, image)
-    lines = [f"segmenter: {config.model.name}, {num_classes} classes"]
+    model = config.model
+    stride = f", output stride {model.output_stride}" if model.output_stride else ""
+    critic = model.discriminator if state.discriminator else "none"
+    lines = [
+        f"segmenter: {model.name}, {num_classes} classes, head {model.head}{stride}",
+        f"discriminator: {critic}",
+    ]
     for name in ("segmenter", "discriminator"):
         player = getattr(state, name)
         count = count_parameters(player.params) if player else 0

@@ -123,6 +123,10 @@ def test_describe_prints_the_parameters_of_table_4_and_debug_shows_a_traceback(
     )
     assert code == 0, described
     lines = described.splitlines()
+    assert lines[:2] == [
+        "segmenter: fcn8s, 21 classes, head score",
+        "discriminator: dcgan",
+    ]
     assert "segmenter parameters: 134475647" in lines
     assert "discriminator parameters: 2785089" in lines
     assert any(line.strip() == "name: fcn8s" for line in lines)
