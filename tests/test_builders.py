@@ -40,7 +40,7 @@ def test_every_number_of_steps_has_a_schedule(config, steps):
     config.steps = steps
     plan = Plan.of(config, images=512)
     schedule = builders.hyperparameters(config, plan).schedule
-    assert len(schedule) == builders.SCHEDULE_BLOCK
+    assert len(schedule) == builders.numbers.SCHEDULE_BLOCK
     assert np.all(schedule[:steps] > 0)
 
 

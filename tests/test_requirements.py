@@ -22,7 +22,7 @@ def declared():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    lines += [*extras["demo"], *extras["onnx"]]
+    lines += [*extras["demo"], *extras["onnx"], *extras["wandb"]]
     return {normalized(line) for line in lines if line and not line.startswith("#")}
 
 

@@ -316,7 +316,7 @@ def test_the_state_is_saved_before_it_is_evaluated(copy, config, monkeypatch):
     def fail(*_, **__):
         raise ValueError("the evaluation failed")
 
-    monkeypatch.setattr(train, "score", fail)
+    monkeypatch.setattr(callbacks, "score", fail)
     with pytest.raises(ValueError, match="the evaluation failed"):
         train.train(config, copy, allow_change=False)
     assert Checkpoints(copy).steps() == [2, 3]

@@ -122,7 +122,7 @@ def _lower(config: ConfigDict, *, num_classes: int, devices: Mesh) -> Any:
     objective = builders.build_objective(config, num_classes=num_classes)
     state = builders.abstract_state(config, objective)
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    by_step = jax.ShapeDtypeStruct((builders.SCHEDULE_BLOCK,), jnp.float32)
+    by_step = jax.ShapeDtypeStruct((builders.numbers.SCHEDULE_BLOCK,), jnp.float32)
     hyper = steps.Hyperparameters(
         **dict.fromkeys(steps.Hyperparameters._fields, number)
         | {

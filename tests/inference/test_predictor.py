@@ -106,7 +106,7 @@ def test_missing_checkpoints_and_precisions_are_named(saved_run, tmp_path):
 
 def test_a_checkpoint_of_an_unknown_architecture_is_named(saved_run, monkeypatch):
     monkeypatch.delitem(SEGMENTERS, "fcn8s")
-    message = f"^{saved_run}/checkpoints/7: model.name 'fcn8s' is not one of resnet50, "
+    message = f"^{saved_run}/checkpoints/7: model.name 'fcn8s' is not one of mobilenet"
     with pytest.raises(ValueError, match=message):
         tempseg_jax.load(saved_run)
 

@@ -374,6 +374,9 @@ def test_the_vectors_of_spectral_normalization_are_saved_and_resume_bitwise(
     two, _ = STEP(one, batch, HYPER, objective=objective)
     model = {
         "name": "pixelwise",
+        "head": "score",
+        "output_stride": None,
+        "auxiliary": False,
         "num_classes": CLASSES,
         "width": 1.0,
         "preprocessing": {},
