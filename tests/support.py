@@ -48,6 +48,29 @@ def make_segmenter(
     )
 
 
+def make_hyper(**changes):
+    """Return the numbers of a step: constant rates and T = 1, unless changed."""
+    from tempseg_jax.hyperparameters import Hyperparameters
+
+    return Hyperparameters(
+        **{
+            "seed": 0,
+            "schedule": jnp.ones(16),
+            "learning_rate_g": 0.1,
+            "learning_rate_d": 0.01,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "head_rate": 1.0,
+            "temperature_seg": 1.0,
+            "temperature_adv": 1.0,
+            "temperature_d": 1.0,
+            "alpha": 0.3,
+            "label_smoothing": 0.0,
+        }
+        | changes
+    )
+
+
 def make_state(segmenter, discriminator, *, size, num_classes, loss_scale=None):
     """Return an initial TrainState; without a discriminator, for supervised training.
 

@@ -9,7 +9,7 @@ import pytest
 from tempseg_jax import steps
 from tempseg_jax.gradient_accumulation import accumulated_step
 from tempseg_jax.types import IGNORE_LABEL
-from tests.support import make_objective, make_state
+from tests.support import make_hyper, make_objective, make_state
 
 CLASSES = 3
 
@@ -43,19 +43,10 @@ class BatchNormDiscriminator(nn.Module):
 
 
 def hyper():
-    return steps.Hyperparameters(
-        seed=0,
-        schedule=jnp.ones(9),
-        learning_rate_g=0.1,
-        learning_rate_d=0.01,
-        momentum=0.9,
+    return make_hyper(
         weight_decay=0.01,
-        head_rate=1.0,
         temperature_seg=0.5,
         temperature_adv=0.5,
-        temperature_d=1.0,
-        alpha=0.3,
-        label_smoothing=0.0,
     )
 
 

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from tempseg_jax import optim, steps
 from tempseg_jax.types import IGNORE_LABEL
-from tests.support import make_objective, make_segmenter, make_state
+from tests.support import make_hyper, make_objective, make_segmenter, make_state
 
 CLASSES = 3
 STEPS = 4
@@ -38,19 +38,10 @@ class Discriminator(nn.Module):
         return nn.Conv(1, (4, 4), strides=2)(probabilities)
 
 
-HYPER = steps.Hyperparameters(
+HYPER = make_hyper(
     seed=7,
     schedule=np.array([0.5, 1.0, 0.75, 0.25], np.float32),
-    learning_rate_g=0.1,
-    learning_rate_d=0.01,
-    momentum=0.9,
     weight_decay=0.02,
-    head_rate=1.0,
-    temperature_seg=1.0,
-    temperature_adv=1.0,
-    temperature_d=1.0,
-    alpha=0.3,
-    label_smoothing=0.0,
 )
 STEP = jax.jit(steps.train_step, static_argnames="objective")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tempseg_jax import precision, steps
 from tempseg_jax.models import Discriminator
-from tests.support import make_objective, make_segmenter, make_state
+from tests.support import make_hyper, make_objective, make_segmenter, make_state
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -38,19 +38,11 @@ def step_and_arguments(name, compute_precision):
         "image": jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((2, 32, 32), jnp.uint8),
     }
-    hyper = steps.Hyperparameters(
-        seed=0,
-        schedule=jnp.ones(3),
-        learning_rate_g=0.1,
-        learning_rate_d=1e-7,
-        momentum=0.9,
-        weight_decay=0.0,
-        head_rate=1.0,
+    hyper = make_hyper(
+        learning_rate_d=1e-07,
         temperature_seg=0.5,
         temperature_adv=0.5,
-        temperature_d=1.0,
         alpha=0.05,
-        label_smoothing=0.0,
     )
     return step, (jax.eval_shape(initial_state), batch, hyper)
 

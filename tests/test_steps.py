@@ -13,7 +13,7 @@ import pytest
 from tempseg_jax import steps
 from tempseg_jax.objective import adversaries
 from tempseg_jax.types import IGNORE_LABEL
-from tests.support import make_objective, make_state
+from tests.support import make_hyper, make_objective, make_state
 
 CLASSES = 3
 SCHEDULE = np.array([0.5, 1.0, 0.75, 0.25] + 196 * [1.0], np.float32)
@@ -60,19 +60,13 @@ class Discriminator(nn.Module):
 
 
 SEGMENTER = Segmenter()
-HYPER = steps.Hyperparameters(
+HYPER = make_hyper(
     seed=7,
     schedule=SCHEDULE,
-    learning_rate_g=0.1,
-    learning_rate_d=0.01,
-    momentum=0.9,
     weight_decay=0.02,
-    head_rate=1.0,
     temperature_seg=0.5,
     temperature_adv=0.7,
     temperature_d=2.0,
-    alpha=0.3,
-    label_smoothing=0.0,
 )
 STEP = jax.jit(steps.train_step, static_argnames="objective")
 ADVERSARIAL = make_objective(SEGMENTER, Discriminator())

@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 
@@ -7,6 +5,7 @@ from tempseg_jax.data import codec, pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.sources import scenes
 from tempseg_jax.types import IGNORE_LABEL
+from tests.data.training_batches import training_batches
 
 
 def make_split(records):
@@ -30,27 +29,6 @@ def split():
     return make_split([make_record(i) for i in range(10)])
 
 
-def batches(split, count, **changes):
-    arguments = dict(
-        tiles=None,
-        batch_size=4,
-        crop_size=16,
-        min_scale=0.5,
-        max_scale=2.0,
-        cat_max_ratio=0.75,
-        photometric=True,
-        seed=3,
-        start_step=0,
-        num_workers=0,
-        cache_bytes=0,
-        on_error="raise",
-        process_index=0,
-        process_count=1,
-    )
-    iterator = pipeline.train_batches(split, **arguments | changes)
-    return list(itertools.islice(iterator, count))
-
-
 def assert_equal(left, right):
     assert len(left) == len(right)
     for a, b in zip(left, right, strict=True):
@@ -59,7 +37,7 @@ def assert_equal(left, right):
 
 
 def test_a_batch_is_uint8_images_and_labels(split):
-    (batch,) = batches(split, 1)
+    (batch,) = training_batches(split, 1)
     assert batch["image"].shape == (4, 16, 16, 3)
     assert batch["label"].shape == (4, 16, 16)
     assert batch["image"].dtype == batch["label"].dtype == np.uint8
@@ -67,19 +45,23 @@ def test_a_batch_is_uint8_images_and_labels(split):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_do_not_depend_on_the_number_of_workers(split, workers):
-    assert_equal(batches(split, 8), batches(split, 8, num_workers=workers))
+    assert_equal(
+        training_batches(split, 8), training_batches(split, 8, num_workers=workers)
+    )
 
 
 def test_batches_do_not_depend_on_the_cache(split):
     nbytes = 24 * 40 * 4
-    expected = batches(split, 12)
-    assert_equal(expected, batches(split, 12, cache_bytes=1 << 30))
-    assert_equal(expected, batches(split, 12, cache_bytes=3 * nbytes, num_workers=2))
+    expected = training_batches(split, 12)
+    assert_equal(expected, training_batches(split, 12, cache_bytes=1 << 30))
+    assert_equal(
+        expected, training_batches(split, 12, cache_bytes=3 * nbytes, num_workers=2)
+    )
 
 
 def test_batches_of_one_image_follow_the_order_of_larger_ones(split):
-    ones = batches(split, 8, batch_size=1)
-    for step, batch in enumerate(batches(split, 2)):
+    ones = training_batches(split, 8, batch_size=1)
+    for step, batch in enumerate(training_batches(split, 2)):
         four = ones[4 * step : 4 * step + 4]
         for key in ("image", "label"):
             joined = np.concatenate([one[key] for one in four])
@@ -88,16 +70,16 @@ def test_batches_of_one_image_follow_the_order_of_larger_ones(split):
 
 def test_batches_after_starting_at_a_step_equal_those_of_one_run(split):
     # Ten images in batches of four: epochs end within batches 2 and 7.
-    whole = batches(split, 10)
+    whole = training_batches(split, 10)
     for start in (1, 2, 3, 7, 9):
-        rest = batches(split, 10 - start, start_step=start, num_workers=2)
+        rest = training_batches(split, 10 - start, start_step=start, num_workers=2)
         assert_equal(whole[start:], rest)
 
 
 def test_the_shares_of_two_processes_are_the_batches_of_one(split):
-    whole = batches(split, 6)
+    whole = training_batches(split, 6)
     parts = [
-        batches(split, 6, process_index=i, process_count=2, num_workers=i)
+        training_batches(split, 6, process_index=i, process_count=2, num_workers=i)
         for i in range(2)
     ]
     for key in ("image", "label"):
@@ -109,7 +91,7 @@ def test_the_shares_of_two_processes_are_the_batches_of_one(split):
 def test_every_epoch_has_each_image_once_in_a_new_order():
     # Without scaling, the color of the lower half identifies the record.
     split = make_split([make_record(i, height=16, width=16) for i in range(10)])
-    stream = batches(
+    stream = training_batches(
         split, 10, batch_size=2, min_scale=1.0, max_scale=1.0, photometric=False
     )
     order = np.concatenate([batch["image"][:, -1, 0, 0] for batch in stream])
@@ -118,13 +100,13 @@ def test_every_epoch_has_each_image_once_in_a_new_order():
 
 
 def test_another_seed_yields_other_batches(split):
-    (a,), (b,) = batches(split, 1), batches(split, 1, seed=4)
+    (a,), (b,) = training_batches(split, 1), training_batches(split, 1, seed=4)
     assert not np.array_equal(a["image"], b["image"])
 
 
 def test_a_batch_size_that_is_no_multiple_of_the_processes_is_refused(split):
     with pytest.raises(ValueError, match="batch_size=3"):
-        batches(split, 1, batch_size=3, process_count=2)
+        training_batches(split, 1, batch_size=3, process_count=2)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +116,7 @@ def test_invalid_scales_are_refused(split, scales):
     low, high = scales
     message = f"data.min_scale={low}, data.max_scale={high}: must be finite"
     with pytest.raises(ValueError, match=message):
-        batches(split, 1, min_scale=low, max_scale=high)
+        training_batches(split, 1, min_scale=low, max_scale=high)
 
 
 @pytest.fixture
@@ -147,7 +129,7 @@ def broken():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_undecodable_image_is_named_and_stops_the_run(broken, workers):
     with pytest.raises(ValueError, match=r"r2.*truncated.*on_error=skip"):
-        batches(broken, 3, num_workers=workers)
+        training_batches(broken, 3, num_workers=workers)
 
 
 def test_an_image_with_another_size_than_its_label_is_named():
@@ -155,15 +137,19 @@ def test_an_image_with_another_size_than_its_label_is_named():
     record["label"] = make_record(0, height=40, width=24)["label"]
     split = make_split([record])
     with pytest.raises(ValueError, match=r"r0: .* to 40x24 .* label has 24x40; store"):
-        batches(split, 1)
+        training_batches(split, 1)
     with pytest.raises(ValueError, match="no image can be decoded"):
-        batches(split, 1, on_error="skip")
+        training_batches(split, 1, on_error="skip")
 
 
 def test_with_skip_the_next_image_replaces_an_undecodable_one(broken):
-    stream = batches(broken, 4, on_error="skip", min_scale=1.0, photometric=False)
+    stream = training_batches(
+        broken, 4, on_error="skip", min_scale=1.0, photometric=False
+    )
     assert len(stream) == 4
-    again = batches(broken, 4, on_error="skip", min_scale=1.0, photometric=False)
+    again = training_batches(
+        broken, 4, on_error="skip", min_scale=1.0, photometric=False
+    )
     assert_equal(stream, again)
     assert not any((batch["image"][:, -1, 0, 0] == 2).any() for batch in stream)
 
@@ -171,7 +157,7 @@ def test_with_skip_the_next_image_replaces_an_undecodable_one(broken):
 def test_skipping_is_an_error_if_no_image_can_be_decoded():
     record = make_record(0) | {"image": b"no image"}
     with pytest.raises(ValueError, match="no image can be decoded"):
-        batches(make_split([record, record]), 1, on_error="skip")
+        training_batches(make_split([record, record]), 1, on_error="skip")
 
 
 def evaluate(split, **changes):

@@ -5,10 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tempseg_jax.data import pipeline, tile_preparation, tiles
+from tempseg_jax.data import tile_preparation, tiles
 from tempseg_jax.data.catalog import load_split
 from tempseg_jax.data.tiles import GROUP, TILE
 from tests import miniatures
+from tests.data.training_batches import training_batches
 
 SIZES = [(300, 420), (2 * TILE, 3 * TILE), (131, 129), (20, 30), (TILE, 500)]
 
@@ -39,23 +40,9 @@ def load(root, data_dir, **options):
 
 
 def batches(split, stored, count=12, **changes):
-    arguments = dict(
-        batch_size=4,
-        crop_size=96,
-        min_scale=0.5,
-        max_scale=2.0,
-        cat_max_ratio=0.75,
-        photometric=True,
-        seed=3,
-        start_step=0,
-        num_workers=0,
-        cache_bytes=0,
-        on_error="raise",
-        process_index=0,
-        process_count=1,
+    return training_batches(
+        split, count, **{"tiles": stored, "crop_size": 96} | changes
     )
-    iterator = pipeline.train_batches(split, tiles=stored, **arguments | changes)
-    return [next(iterator) for _ in range(count)]
 
 
 def assert_equal(left, right):

@@ -1,7 +1,5 @@
 """Batches with images without labels, and folders of such images."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -11,6 +9,7 @@ from tempseg_jax.data.subset import divide
 from tempseg_jax.data.unlabeled import Unlabeled
 from tempseg_jax.types import IGNORE_LABEL
 from tests import miniatures
+from tests.data.training_batches import training_batches
 
 
 def make_record(index, *, label=None):
@@ -33,25 +32,9 @@ OTHERS = make_split([make_record(i) for i in range(100, 107)])
 
 
 def batches(count, *, others=OTHERS, **changes):
-    arguments = dict(
-        tiles=None,
-        unlabeled=None if others is None else Unlabeled(others, None, 2),
-        batch_size=4,
-        crop_size=16,
-        min_scale=0.5,
-        max_scale=2.0,
-        cat_max_ratio=0.75,
-        photometric=False,
-        seed=3,
-        start_step=0,
-        num_workers=0,
-        cache_bytes=0,
-        on_error="raise",
-        process_index=0,
-        process_count=1,
-    )
-    iterator = pipeline.train_batches(LABELED, **arguments | changes)
-    return list(itertools.islice(iterator, count))
+    unlabeled = None if others is None else Unlabeled(others, None, 2)
+    changes = {"unlabeled": unlabeled, "photometric": False} | changes
+    return training_batches(LABELED, count, **changes)
 
 
 def assert_equal(left, right, *, of=slice(None)):

@@ -10,21 +10,18 @@ from flax.traverse_util import flatten_dict
 from tempseg_jax import builders, steps
 from tempseg_jax.models import with_field
 from tempseg_jax.models.frozen_batch_norm import FrozenBatchNorm
-from tests.support import load_config, make_objective, make_segmenter, make_state
+from tests.support import (
+    load_config,
+    make_hyper,
+    make_objective,
+    make_segmenter,
+    make_state,
+)
 
-HYPER = steps.Hyperparameters(
-    seed=0,
-    schedule=np.ones(4, np.float32),
-    learning_rate_g=0.1,
+HYPER = make_hyper(
     learning_rate_d=0.0,
-    momentum=0.9,
     weight_decay=0.01,
-    head_rate=1.0,
-    temperature_seg=1.0,
-    temperature_adv=1.0,
-    temperature_d=1.0,
     alpha=0.0,
-    label_smoothing=0.0,
 )
 
 

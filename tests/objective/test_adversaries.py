@@ -17,7 +17,7 @@ from tempseg_jax.objective import adversaries, losses
 from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.types import IGNORE_LABEL
 from tempseg_jax.workdir.checkpoint import Checkpoints
-from tests.support import make_objective, make_state
+from tests.support import make_hyper, make_objective, make_state
 
 LOG2 = np.log(2)
 CLASSES = 3
@@ -176,19 +176,10 @@ def batch():
     return {"image": jnp.array(image), "label": jnp.array(label)}
 
 
-HYPER = steps.Hyperparameters(
+HYPER = make_hyper(
     seed=7,
-    schedule=np.ones(8, np.float32),
     learning_rate_g=0.01,
-    learning_rate_d=0.01,
-    momentum=0.9,
-    weight_decay=0.0,
-    head_rate=1.0,
-    temperature_seg=1.0,
-    temperature_adv=1.0,
-    temperature_d=1.0,
     alpha=0.1,
-    label_smoothing=0.0,
 )
 STEP = jax.jit(steps.train_step, static_argnames="objective")
 

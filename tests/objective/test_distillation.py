@@ -12,7 +12,7 @@ from tempseg_jax import builders, steps, train
 from tempseg_jax.objective import distillation
 from tempseg_jax.types import IGNORE_LABEL
 from tempseg_jax.workdir.metrics_writer import read_metrics
-from tests.support import make_objective, make_state, save_teacher
+from tests.support import make_hyper, make_objective, make_state, save_teacher
 
 CLASSES = 3
 
@@ -110,19 +110,12 @@ class Scores(nn.Module):
         return self.param("gain", nn.initializers.ones, ()) * x[..., :1]
 
 
-HYPER = steps.Hyperparameters(
+HYPER = make_hyper(
     seed=7,
-    schedule=np.ones(8, np.float32),
     learning_rate_g=0.5,
-    learning_rate_d=0.01,
     momentum=0.0,
-    weight_decay=0.0,
-    head_rate=1.0,
-    temperature_seg=1.0,
-    temperature_adv=1.0,
     temperature_d=2.0,
     alpha=0.1,
-    label_smoothing=0.0,
     distill_weight=2.0,
     distill_temperature=3.0,
     pairwise_weight=4.0,

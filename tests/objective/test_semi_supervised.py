@@ -12,24 +12,16 @@ from tempseg_jax import steps
 from tempseg_jax.objective import semi_supervised
 from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.types import IGNORE_LABEL
-from tests.support import make_objective, make_state
+from tests.support import make_hyper, make_objective, make_state
 
 CLASSES = 3
 LABELED, UNLABELED = 4, 2
 STEP = jax.jit(steps.train_step, static_argnames="objective")
-HYPER = steps.Hyperparameters(
+HYPER = make_hyper(
     seed=7,
-    schedule=np.ones(10, np.float32),
-    learning_rate_g=0.1,
-    learning_rate_d=0.01,
-    momentum=0.9,
-    weight_decay=0.0,
-    head_rate=1.0,
     temperature_seg=0.5,
     temperature_adv=0.7,
     temperature_d=2.0,
-    alpha=0.3,
-    label_smoothing=0.0,
     unlabeled_alpha=0.2,
     semi_weight=0.4,
     semi_threshold=0.5,

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from tempseg_jax import optim, steps, train_state
 from tempseg_jax.models import Discriminator
-from tests.support import ROOT, make_objective, make_segmenter
+from tests.support import ROOT, make_hyper, make_objective, make_segmenter
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: no peer to test")
 sys.path.insert(0, str(ROOT / "scripts/peers"))
@@ -118,13 +118,9 @@ def our_losses(segmenter, discriminator, variables_g, variables_d, batch):
         train_state.init_player(variables_g, sgd, loss_scale=None),
         train_state.init_player(variables_d, adam, loss_scale=None),
     )
-    hyper = steps.Hyperparameters(
-        seed=0,
-        schedule=jnp.ones(2),
+    hyper = make_hyper(
         learning_rate_g=torch_step.LEARNING_RATE_G,
         learning_rate_d=torch_step.LEARNING_RATE_D,
-        momentum=0.9,
-        weight_decay=0.0,
         temperature_seg=torch_step.TEMPERATURE_G,
         temperature_adv=torch_step.TEMPERATURE_G,
         temperature_d=torch_step.TEMPERATURE_D,

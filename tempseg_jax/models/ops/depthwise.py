@@ -3,11 +3,11 @@
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from tempseg_jax.models.ops.dilated import conv
 from tempseg_jax.models.ops.platform import by_platform
 
 
@@ -38,21 +38,8 @@ class DepthwiseConv(nn.Module):
             x,
             kernel,
             cpu=partial(_sum_of_products, **strides),
-            default=partial(_grouped_conv, **strides),
+            default=partial(conv, groups=x.shape[-1], **strides),
         )
-
-
-def _grouped_conv(x: Array, kernel: Array, *, stride: int, dilation: int) -> Array:
-    border = (dilation * (kernel.shape[0] // 2),) * 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=(border, border),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
 
 
 def _sum_of_products(x: Array, kernel: Array, *, stride: int, dilation: int) -> Array:

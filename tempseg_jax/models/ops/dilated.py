@@ -9,12 +9,13 @@ from jaxtyping import Array, Float
 
 def conv(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "k k c d"],
+    kernel: Float[Array, "k k c_of_group d"],
     *,
     stride: int,
     dilation: int,
+    groups: int = 1,
 ) -> Float[Array, "b h_out w_out d"]:
-    """Convolve with zero padding of dilation * (k // 2)."""
+    """Convolve by XLA's operation, with zero padding of dilation * (k // 2)."""
     border = (dilation * (kernel.shape[0] // 2),) * 2
     return jax.lax.conv_general_dilated(
         x,
@@ -23,6 +24,7 @@ def conv(
         padding=(border, border),
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
 
 
@@ -33,9 +35,10 @@ def dilated_conv(
     """Convolve with stride 1, with a gradient of the kernel that is fast on a GPU.
 
     XLA writes that gradient as a strided convolution whose kernel is as large as the
-    image, which jax #32231 reports to be slow. The pixels whose rows and
-    columns leave one remainder by the dilation are a map of an ordinary convolution;
-    the gradient is that of all these maps as one batch.
+    image, which jax #32231 reports to be slow. The pixels whose rows, and whose
+    columns, have the same remainder when divided by the dilation form a map on which
+    the convolution is an ordinary one; the gradient is that of all these maps as one
+    batch.
     """
     return conv(x, kernel, stride=1, dilation=dilation)
 
