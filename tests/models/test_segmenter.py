@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from flax.traverse_util import flatten_dict
 import tempseg_jax
 from tempseg_jax import builders, models, optim, steps, train
 from tempseg_jax.models.heads import HEADS
+from tempseg_jax.models.ops import SameConv
 from tempseg_jax.models.resnet import ResNet
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests.support import make_segmenter
@@ -201,3 +203,21 @@ def test_what_does_not_fit_is_refused_in_one_line(demo_config, changes, message)
     with pytest.raises(ValueError, match=f"^{message}") as error:
         builders.build_objective(demo_config, num_classes=3)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("output_stride, rates", [(8, [12, 24, 36]), (16, [6, 12, 18])])
+def test_the_pyramid_has_the_dilations_of_deeplabv3(output_stride, rates):
+    """The images of the golden files are too small to show them."""
+    segmenter = make_segmenter("tiny", head="aspp", output_stride=output_stride)
+    dilations = {}
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, SameConv):
+            dilations[context.module.name] = context.module.dilation
+        return call(*args, **kwargs)
+
+    image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda: segmenter.init(jax.random.key(0), image, train=False))
+    assert [dilations[f"conv_dilated{i}"] for i in (1, 2, 3)] == rates
+    assert dilations["conv_1x1"] == dilations["conv_projection"] == 1
