@@ -94,32 +94,40 @@ def test_a_config_file_can_register_an_entry(tmp_path):
     assert "segmenter: fcn8s_strided, 8 classes" in described.stdout, described.stderr
 
 
-@pytest.mark.slow
-def test_the_change_of_the_package_applies_and_trains(data_dir, tmp_path):
-    """The diff and the command of the last section, on a copy of the package."""
-    (heading,) = diffs = blocks("diff")
+@pytest.fixture
+def changed(tmp_path):
+    """A copy of the package with the diff of the last section."""
+    (diff,) = blocks("diff").values()
     for folder in ("tempseg_jax", "configs"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
     applied = subprocess.run(
-        ["git", "apply", "-"],
-        cwd=tmp_path,
-        input=diffs[heading],
-        text=True,
-        capture_output=True,
+        ["git", "apply", "-"], cwd=tmp_path, input=diff, text=True, capture_output=True
     )
     assert not applied.returncode, (
         f"the diff in docs/extending.md does not fit the code: {applied.stderr}"
     )
+    return tmp_path
+
+
+def test_the_change_of_the_package_applies(changed):
+    field = "config.objective.confidence_penalty"
+    assert field in (changed / "configs/fcn_voc.py").read_text()
+
+
+@pytest.mark.slow
+def test_the_changed_package_trains(data_dir, changed):
+    """The command of the last section, on the changed copy."""
+    (heading,) = blocks("diff")
     trained = subprocess.run(
         blocks("bash")[heading],
         shell=True,
         executable="/bin/bash",
-        cwd=tmp_path,
+        cwd=changed,
         env=os.environ
         | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(tmp_path),
+            "PYTHONPATH": str(changed),
             "TFDS_DATA_DIR": data_dir,
             "GLIBC_TUNABLES": "",  # no restart with huge pages
         },
@@ -127,7 +135,7 @@ def test_the_change_of_the_package_applies_and_trains(data_dir, tmp_path):
         capture_output=True,
     )
     assert not trained.returncode, trained.stderr
-    (line,) = read_metrics(tmp_path / "runs/penalty")
+    (line,) = read_metrics(changed / "runs/penalty")
     # Both networks' score layers start at zero: every class has the same probability.
     assert 0 < line["train/entropy"] <= 2.0795, "the entropy of eight classes in nats"
     assert line["train/loss"] < line["train/loss_seg"] + 0.05 * line["train/loss_adv"]
