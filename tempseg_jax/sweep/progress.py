@@ -33,7 +33,7 @@ def claimed(folder: Path) -> Iterator[bool]:
 def view(
     sweep: Path, runs: Sequence[Run], *, mine: Sequence[Run], steps: int | None
 ) -> str:
-    """Return the table of all runs, their counts, and the time left.
+    """Return the table of all runs, their counts, and the time left for `mine`.
 
     Args:
         sweep: Folder of the sweep.
@@ -56,10 +56,10 @@ def view(
     left = len(runs) - sum(count.values())
     shown = [f"{number} {name}" for name, number in count.items() if number]
     seconds = seconds_left(sweep, mine, steps=steps)
-    when = (
-        "time left not known yet" if seconds is None else f"about {hours(seconds)} left"
-    )
-    rows.append(f"{len(runs)} runs: {', '.join([*shown, f'{left} to do'])}; {when}")
+    when = "; time left not known yet"
+    if seconds is not None:
+        when = f"; about {hours(seconds)} left" if seconds else ""  # "": all of `mine`
+    rows.append(f"{len(runs)} runs: {', '.join([*shown, f'{left} to do'])}{when}")
     return "\n".join(rows)
 
 
