@@ -12,7 +12,11 @@ from configs import resnet50_voc
 
 def get_config() -> ConfigDict:
     """Return `resnet50_voc` with a decoder and an auxiliary loss."""
-    config = resnet50_voc.get_config()
+    return with_decoder(resnet50_voc.get_config())
+
+
+def with_decoder(config: ConfigDict) -> ConfigDict:
+    """Set the network, its weights, and the weight of the auxiliary loss."""
     config.model.name = "resnet50_v15"
     config.model.head = "deeplabv3plus"
     config.model.output_stride = 16

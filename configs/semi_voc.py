@@ -15,10 +15,15 @@ from configs import fcn_voc
 
 def get_config() -> ConfigDict:
     """Return `fcn_voc` with a D that scores every pixel, and images without labels."""
-    config = fcn_voc.get_config()
+    config = without_labels(fcn_voc.get_config())
     config.steps = 20_000
-    config.data.labeled_fraction = 1 / 8
     config.data.batch_size = 10  # and 10 without labels
+    return config
+
+
+def without_labels(config: ConfigDict) -> ConfigDict:
+    """Set the labels, D, and the terms for images without labels of Hung et al."""
+    config.data.labeled_fraction = 1 / 8
     config.model.discriminator = "fcn"
     config.objective.adversary = "dcgan"
     config.objective.alpha = 0.01

@@ -11,10 +11,15 @@ from tempseg_jax.io.atomic import replacing
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep.scope import read_scope
 from tempseg_jax.sweep.store import Run
-from tempseg_jax.workdir import saved_config
+from tempseg_jax.workdir import saved_config, train_images
 
 _OF_SWEEP = ("sweep.json", "examples.npz")
-_OF_RUN = ("metrics.jsonl", "train_images.txt")
+_OF_RUN = (
+    "metrics.jsonl",
+    train_images.TRAIN,
+    train_images.LABELED,
+    train_images.UNLABELED,
+)
 _PREDICTIONS = "predictions.npz"
 _LAST = "final.json"
 

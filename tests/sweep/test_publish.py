@@ -4,7 +4,7 @@ from tempseg_jax.sweep import publish
 from tempseg_jax.sweep.report import build
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
-from tempseg_jax.workdir import saved_config
+from tempseg_jax.workdir import saved_config, train_images
 from tests.support import load_config
 from tests.sweep.report.fake_sweep import write_run, write_sweep
 
@@ -28,6 +28,7 @@ def test_the_report_of_a_copy_is_that_of_the_sweep(tmp_path):
 
 def test_a_copy_has_no_checkpoint_and_no_folder_of_the_machine(tmp_path):
     sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
+    train_images.write(sweep / "baseline" / "seed0", train_images.LABELED, ["a"])
     (sweep / "baseline" / "seed0" / "checkpoints").mkdir()
     (sweep / "baseline" / "seed0" / "checkpoints" / "array").write_text("large")
     publish.publish(sweep, copy)
@@ -36,6 +37,7 @@ def test_a_copy_has_no_checkpoint_and_no_folder_of_the_machine(tmp_path):
         "config.json",
         "examples.npz",
         "final.json",
+        "labeled_images.txt",
         "metrics.jsonl",
         "predictions.npz",
         "sweep.json",
