@@ -92,12 +92,10 @@ def main(argv: list[str]) -> int:
     """Prepare the dataset, print a report, and write the preview if requested."""
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}; flags start with --")
+    config = _CONFIG.value
     if _WRITE_CONFIG.value is not None:
-        arguments, names = _write_config(Path(_WRITE_CONFIG.value))
-    elif _CONFIG.value is None:
-        arguments, names = _from_flags()
-    else:
-        arguments, names = _from_config(_CONFIG.value)
+        config = _write_config(Path(_WRITE_CONFIG.value))
+    arguments, names = _from_flags() if config is None else _from_config(config)
     splits = [load_split(split=name, **arguments) for name in names]
     reports = [inspection.inspect(split) for split in splits]
     for report in reports:
@@ -108,18 +106,18 @@ def main(argv: list[str]) -> int:
     if left_out:
         print("\n".join([f"skipped in all splits: {len(left_out)}", *left_out]))
     tiles = None
-    if _stores_tiles():
+    if _stores_tiles(config):
         tiles = tile_preparation.prepare(splits[0], on_error=arguments["on_error"])
         size = stored_bytes(tiles.folder)[1] / 1e9
         print(f"tiles of {names[0]}: {size:.2f} GB in {tiles.folder}")
-    if name := _class_weights():
+    if name := _class_weights(config):
         counts = class_pixels.count(splits[0])
         weights = class_pixels.CLASS_WEIGHTS[name](counts)
         print(f"class weights of {names[0]}, {name}:")
         for class_name, weight in zip(splits[0].class_names, weights, strict=True):
             print(f"  {class_name}: {weight:.4g}")
     if _PREVIEW.value:
-        batch = _batch(splits[0], tiles)
+        batch = _batch(splits[0], tiles, config)
         picture = inspection.grid(batch, palette=splits[0].palette, columns=2)
         picture = inspection.with_legend(
             picture, names=splits[0].class_names, palette=splits[0].palette
@@ -129,8 +127,8 @@ def main(argv: list[str]) -> int:
     return int(any(report.problems for report in reports) or bool(left_out))
 
 
-def _write_config(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Survey the folder and write its config; return what the config says."""
+def _write_config(path: Path) -> ConfigDict:
+    """Survey the folder, and write its config and return it."""
     if _DATASET.value != "folder" or not _MANUAL_DIR.value or _OPTION.value:
         raise ValueError(
             "--write_config needs --dataset=folder and --manual_dir, and no --option"
@@ -148,7 +146,7 @@ def _write_config(path: Path) -> tuple[dict[str, Any], list[str]]:
     config = namespace["get_config"]()
     config.data.data_dir = _DATA_DIR.value
     config.data.on_error = _ON_ERROR.value
-    return _from_config(config)
+    return config
 
 
 def _from_config(config: ConfigDict) -> tuple[dict[str, Any], list[str]]:
@@ -168,18 +166,18 @@ def _from_config(config: ConfigDict) -> tuple[dict[str, Any], list[str]]:
     return arguments, _SPLIT.value or [data.train_split, data.val_split]
 
 
-def _stores_tiles() -> bool:
+def _stores_tiles(config: ConfigDict | None) -> bool:
     if _CONFIG.value is None:
         return _TILES.value  # also with --write_config
-    data = _CONFIG.value.data  # tiles are for training only
+    data = config.data  # tiles are for training only
     return data.tiles and (_SPLIT.value or [data.train_split])[0] == data.train_split
 
 
-def _class_weights() -> str | None:
+def _class_weights(config: ConfigDict | None) -> str | None:
     """Return the name of the weights to count the training split for, if any."""
-    if _CONFIG.value is None:
+    if config is None:
         return None
-    data, name = _CONFIG.value.data, _CONFIG.value.objective.class_weights
+    data, name = config.data, config.objective.class_weights
     trains = (_SPLIT.value or [data.train_split])[0] == data.train_split
     return name if trains and class_pixels.CLASS_WEIGHTS[name] is not None else None
 
@@ -212,8 +210,8 @@ def _option(option: str) -> tuple[str, Any]:
         ) from error
 
 
-def _batch(split: Split, tiles: Tiles | None) -> dict:
-    data = None if _CONFIG.value is None else _CONFIG.value.data
+def _batch(split: Split, tiles: Tiles | None, config: ConfigDict | None) -> dict:
+    data = None if config is None else config.data
     batches = pipeline.train_batches(
         split,
         tiles=tiles,

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from tests import miniatures
 from tests.support import ROOT
@@ -66,8 +67,11 @@ def test_a_refusal_names_the_flags_and_leaves_nothing_and_a_config_is_written(tm
     assert """--option='mask_values={"0": 0, "255": 1}'""" in done.stderr
     assert not list(data_dir.rglob("*"))
     path = tmp_path / "mine.py"
-    done = run(*common, f"--write_config={path}", "--base=demo")
+    grid = tmp_path / "grid.png"
+    flags = [f"--write_config={path}", "--base=demo", f"--preview={grid}"]
+    done = run(*common, *flags)
     assert not done.returncode, done.stderr
+    assert 4 * 32 < Image.open(grid).width < 4 * 32 + 40  # the config's crops, of 32
     assert "2 classes; the values are not the class indices" in done.stdout
     assert "folder val: 2 images of 1 size" in done.stdout
     done = run(*common, f"--write_config={path}")

@@ -3,16 +3,29 @@
 import math
 import statistics
 from pathlib import Path
+from typing import NamedTuple
 
 from tempseg_jax.data.sources.folder_survey import Survey
 
-BASES = ("resnet50_camvid", "fcn_camvid", "demo")
+
+class _Length(NamedTuple):
+    steps: int  # at least; a small dataset needs many epochs
+    epochs: int  # at least
+    crop_size: int  # pixels; at most
+    evaluations: int
+
+
+_GPU = _Length(steps=1000, epochs=50, crop_size=352, evaluations=20)
+_BASES = {
+    "resnet50_camvid": _GPU,
+    "fcn_camvid": _GPU,
+    # Minutes on a CPU, to see that the data is read as it should be.
+    "demo": _Length(steps=400, epochs=1, crop_size=128, evaluations=4),
+}
+BASES = tuple(_BASES)
 """Configs that a written config may derive from."""
 
-_STEPS = 1000  # at least; a small dataset needs many epochs
 _BATCH = 8
-_CROP = 352  # pixels; at most
-_EVALUATIONS = 20
 
 
 def config_source(survey: Survey, *, base: str, path: Path) -> str:
@@ -26,9 +39,10 @@ def config_source(survey: Survey, *, base: str, path: Path) -> str:
     train = survey.images["train"]
     batch = min(_BATCH, train)
     per_epoch = train // batch
-    epochs = max(50, math.ceil(_STEPS / per_epoch))
+    length = _BASES[base]
+    epochs = max(length.epochs, math.ceil(length.steps / per_epoch))
     short = statistics.median(min(size) for size in survey.sizes.elements())
-    crop = max(32, min(_CROP, int(short) // 32 * 32))
+    crop = max(32, min(length.crop_size, int(short) // 32 * 32))
     lines = "\n".join(f"    {line}" for line in survey.lines())
     val = "val" if "val" in survey.images else "test"
     no_val = "" if val in survey.images else "  # no other split was found"
@@ -66,11 +80,16 @@ def get_config() -> ConfigDict:
     # {epochs * per_epoch} steps, of which a tenth is warm-up
     config.epochs = {epochs}
     config.optimizer.warmup_epochs = {epochs / 10:g}
-    config.evaluate_every_epochs = {epochs / _EVALUATIONS:g}
+    config.evaluate_every_epochs = {epochs / length.evaluations:g}
     config.eval_batch_size = {batch}
-    # config.model.pretrained = ""  # random initial weights, without a download
-    return config
+{_pretrained(base)}    return config
 '''
+
+
+def _pretrained(base: str) -> str:
+    if base == "demo":
+        return ""  # it has no weights to load
+    return '    # config.model.pretrained = ""  # random initial weights, no download\n'
 
 
 def _classes(survey: Survey) -> str:

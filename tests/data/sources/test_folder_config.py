@@ -70,12 +70,22 @@ def test_rgb_masks(tmp_path):
     np.testing.assert_array_equal(painted, RGB[index])
 
 
-def test_lengths_fit_the_number_and_the_size_of_the_images(tmp_path):
+@pytest.mark.parametrize(("base", "steps"), [("demo", 400), ("fcn_camvid", 1000)])
+def test_lengths_fit_the_number_and_the_size_of_the_images(base, steps, tmp_path):
     write(tmp_path / "own", miniatures.png(miniatures.mask()), splits=("train",))
-    config = written_config(tmp_path / "own", tmp_path)
-    assert config.data.batch_size == 3 and config.epochs == 1000  # of one step
+    config = written_config(tmp_path / "own", tmp_path, base=base)
+    assert config.data.batch_size == 3 and config.epochs == steps  # of one step
     assert config.data.crop_size == 32 and config.data.val_split == "train"
-    assert config.optimizer.warmup_epochs == 100
+    assert config.optimizer.warmup_epochs == steps / 10
+
+
+def test_only_a_base_with_weights_says_how_to_go_without_them(tmp_path):
+    write(tmp_path, miniatures.png(miniatures.mask()))
+    for base, count in (("demo", 0), ("resnet50_camvid", 1)):
+        source = folder_config.config_source(
+            folder_survey.survey(tmp_path), base=base, path=Path("mine.py")
+        )
+        assert source.count("pretrained") == count
 
 
 def test_what_was_found_is_said_in_words(tmp_path):
