@@ -26,9 +26,15 @@ def overlay(
     *,
     palette: UInt8[np.ndarray, "k 3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the mean of the image and the colors of its labels."""
-    mixed = image.astype(np.uint16) + color_labels(labels, palette)
-    return (mixed // 2).astype(np.uint8)
+    """Return the mean of the image and the colors of its labels.
+
+    Pixels of a black class, as the background is in most palettes, stay as they are:
+    with black, most of the image would only become dark.
+    """
+    colors = color_labels(labels, palette)
+    mixed = (image.astype(np.uint16) + colors) // 2
+    painted = colors.any(axis=-1, keepdims=True)
+    return np.where(painted, mixed, image).astype(np.uint8)
 
 
 def areas(

@@ -109,6 +109,13 @@ def test_an_overlay_is_the_mean_of_image_and_colors():
     np.testing.assert_array_equal(overlay[0], (100 + PALETTE.astype(int)) // 2)
 
 
+def test_an_overlay_does_not_paint_a_black_class():
+    image = np.full((1, 2, 3), 100, np.uint8)
+    palette = np.array([(0, 0, 0), (200, 0, 0)], np.uint8)
+    overlay = overlays.overlay(image, np.array([[0, 1]], np.uint8), palette=palette)
+    assert overlay[0].tolist() == [[100, 100, 100], [150, 50, 50]]
+
+
 def test_areas_are_of_the_classes_present_largest_first():
     labels = np.array([[2, 2, 2, 0]], np.uint8)
     assert overlays.areas(labels, NAMES) == [(2, "brick", 0.75), (0, "ground", 0.25)]
