@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
     sums: Sums
     temperatures: Temperatures
-    examples: list[Example]  # the first ones of this process
+    examples: list[Example]  # a few of this process's
     seconds: float  # wall-clock time
 
     @property
@@ -88,7 +88,8 @@ def score(
         num_workers: Threads that decode images; 0 decodes in the calling thread.
         settings: Sliding-window inference and test-time augmentation.
         temperatures: Temperatures at which the calibration is measured, by name.
-        num_examples: Number of images that this process keeps in `Result.examples`.
+        num_examples: Number of images that this process keeps in `Result.examples`,
+            evenly spaced, because neighbors may be frames of one video.
         visit: Function that is called with every image of this process's share.
         progress: Title of a progress bar with the mIoU so far of this process's share,
             shown on a terminal by the first process; "" shows none.
@@ -113,10 +114,12 @@ def score(
         settings=settings,
         temperatures=tuple(temperatures.values()),
     )
-    with _progress_bar(progress, images=len(split.examples)) as bar:
-        for scored in images:
+    share = range(jax.process_index(), len(split.examples), jax.process_count())
+    kept = {i * len(share) // num_examples for i in range(num_examples)}
+    with _progress_bar(progress, images=len(share)) as bar:
+        for i, scored in enumerate(images):
             sums = sums.add(scored)
-            if len(examples) < num_examples:
+            if i in kept:
                 examples.append(scored.example)
             visit(scored.example)
             if bar.update():  # it is drawn again
@@ -128,10 +131,9 @@ def score(
 
 def _progress_bar(title: str, *, images: int) -> tqdm:
     """Return a bar over the images of this process's share."""
-    share = range(jax.process_index(), images, jax.process_count())
     hidden = not title or jax.process_index() > 0
     return tqdm(
-        total=len(share),
+        total=images,
         desc=title,
         unit="image",
         leave=False,

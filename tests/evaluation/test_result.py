@@ -38,6 +38,34 @@ def make_result(*, confusion=CONFUSION, examples=()):
     return result.Result(sums, {"one": 1.0, "t_g": 0.5}, list(examples), 0.5)
 
 
+def score_images(monkeypatch, *, ids, num_examples=0, progress=""):
+    """Call `score` with images of one pixel pair each, instead of a network."""
+    label = np.zeros((1, 2), np.uint8)
+    sums = make_result().sums
+    scored = [
+        ScoredImage(
+            Example(name, np.zeros((1, 2, 3), np.uint8), label, label),
+            sums.confusion,
+            sums.tally,
+        )
+        for name in ids
+    ]
+    monkeypatch.setattr(result, "evaluate_split", lambda *a, **k: iter(scored))
+    records = [{"id": name, "image": b"", "label": b""} for name in ids]
+    return result.score(
+        {},
+        dataclasses.replace(SPLIT, examples=records),
+        segmenter=make_segmenter("fcn8s"),
+        batch_size=1,
+        num_workers=0,
+        settings=WHOLE_IMAGE,
+        temperatures={"one": 1.0, "t_g": 0.5},
+        num_examples=num_examples,
+        visit=lambda example: None,
+        progress=progress,
+    )
+
+
 def test_scores_have_the_names_of_metrics_jsonl():
     named = make_result().named(prefix="val/")
     assert set(named) == {
@@ -83,25 +111,23 @@ def test_the_bar_counts_images_and_shows_the_miou_so_far(monkeypatch):
     terminal = Terminal()
     shown = functools.partial(result.tqdm, file=terminal, mininterval=0)
     monkeypatch.setattr(result, "tqdm", shown)
-    label = np.zeros((1, 2), np.uint8)
-    example = Example("a", np.zeros((1, 2, 3), np.uint8), label, label)
-    sums = make_result().sums
-    scored = ScoredImage(example, sums.confusion, sums.tally)
-    monkeypatch.setattr(result, "evaluate_split", lambda *a, **k: iter([scored] * 3))
-    arguments = {"segmenter": make_segmenter("fcn8s"), "batch_size": 1}
-    arguments |= {"num_workers": 0, "settings": WHOLE_IMAGE}
-    arguments |= {"temperatures": {"one": 1.0, "t_g": 0.5}, "num_examples": 0}
-    arguments |= {"visit": lambda example: None}
-    split = dataclasses.replace(
-        SPLIT, examples=[{"id": "a", "image": b"", "label": b""}] * 3
-    )
-    done = result.score({}, split, **arguments, progress="evaluating val")
+    done = score_images(monkeypatch, ids="abc", progress="evaluating val")
     text = terminal.getvalue()
     assert done.sums.images == 3 and "mIoU so far 58.33" in text
     assert "evaluating val" in text and "3/3" in text
     terminal.truncate(0)
-    result.score({}, split, **arguments)
+    score_images(monkeypatch, ids="abc")
     assert "val" not in terminal.getvalue()
+
+
+def test_the_examples_are_evenly_spaced(monkeypatch):
+    for ids, count, kept in (
+        ("abcdefghij", 4, "acfh"),
+        ("abc", 4, "abc"),
+        ("abc", 0, ""),
+    ):
+        done = score_images(monkeypatch, ids=ids, num_examples=count)
+        assert "".join(example.id for example in done.examples) == kept
 
 
 @pytest.mark.parametrize("trained", [True, False])
