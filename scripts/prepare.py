@@ -26,6 +26,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from tempseg_jax import builders
 from tempseg_jax.cli import config_flag
 from tempseg_jax.data import class_pixels, inspection, pipeline, tile_preparation
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
@@ -110,12 +111,8 @@ def main(argv: list[str]) -> int:
         tiles = tile_preparation.prepare(splits[0], on_error=arguments["on_error"])
         size = stored_bytes(tiles.folder)[1] / 1e9
         print(f"tiles of {names[0]}: {size:.2f} GB in {tiles.folder}")
-    if name := _class_weights(config):
-        counts = class_pixels.count(splits[0])
-        weights = class_pixels.CLASS_WEIGHTS[name](counts)
-        print(f"class weights of {names[0]}, {name}:")
-        for class_name, weight in zip(splits[0].class_names, weights, strict=True):
-            print(f"  {class_name}: {weight:.4g}")
+    if config is not None and _trains_on_first_split(config):
+        _print_class_weights(config)
     if _PREVIEW.value:
         batch = _batch(splits[0], tiles, config)
         picture = inspection.grid(batch, palette=splits[0].palette, columns=2)
@@ -169,17 +166,24 @@ def _from_config(config: ConfigDict) -> tuple[dict[str, Any], list[str]]:
 def _stores_tiles(config: ConfigDict | None) -> bool:
     if _CONFIG.value is None:
         return _TILES.value  # also with --write_config
-    data = config.data  # tiles are for training only
-    return data.tiles and (_SPLIT.value or [data.train_split])[0] == data.train_split
+    return config.data.tiles and _trains_on_first_split(config)
 
 
-def _class_weights(config: ConfigDict | None) -> str | None:
-    """Return the name of the weights to count the training split for, if any."""
-    if config is None:
-        return None
-    data, name = config.data, config.objective.class_weights
-    trains = (_SPLIT.value or [data.train_split])[0] == data.train_split
-    return name if trains and class_pixels.CLASS_WEIGHTS[name] is not None else None
+def _trains_on_first_split(config: ConfigDict) -> bool:
+    train_split = config.data.train_split
+    return (_SPLIT.value or [train_split])[0] == train_split
+
+
+def _print_class_weights(config: ConfigDict) -> None:
+    """Count the images that training uses the labels of, if the config has weights."""
+    name = config.objective.class_weights
+    if class_pixels.CLASS_WEIGHTS[name] is None:
+        return
+    images = builders.load_training_split(config)
+    weights = builders.load_class_weights(config, images)
+    print(f"class weights of {len(images.examples)} training images, {name}:")
+    for class_name, weight in zip(images.class_names, weights, strict=True):
+        print(f"  {class_name}: {weight:.4g}")
 
 
 def _from_flags() -> tuple[dict[str, Any], list[str]]:

@@ -76,3 +76,31 @@ def test_a_refusal_names_the_flags_and_leaves_nothing_and_a_config_is_written(tm
     assert "folder val: 2 images of 1 size" in done.stdout
     done = run(*common, f"--write_config={path}")
     assert done.returncode == 1 and "the file exists; name another" in done.stderr
+
+
+def test_class_weights_are_those_of_the_labels_that_training_uses(tmp_path):
+    for split in ("train", "val"):
+        for i in range(8):  # only one image has class 1
+            mask = miniatures.png(miniatures.mask(values=(0, 1) if i == 3 else (0,)))
+            files = {
+                f"{split}/{i}.jpg": miniatures.jpeg(),
+                f"{split}annot/{i}.png": mask,
+            }
+            miniatures.write_folder(tmp_path / "own", files)
+    config = tmp_path / "mine.py"
+    data = ["--dataset=folder", f"--manual_dir={tmp_path / 'own'}"]
+    done = run(*data, f"--data_dir={tmp_path / 'tfds'}", f"--write_config={config}")
+    assert not done.returncode, done.stderr
+    weights = set()
+    for seed in (3, 4):
+        done = run(
+            f"--config={config}",
+            f"--config.data.data_dir={tmp_path / 'tfds'}",
+            "--config.data.labeled_fraction=0.5",
+            f"--config.data.labeled_seed={seed}",
+            "--config.objective.class_weights=inverse",
+        )
+        assert not done.returncode, done.stderr
+        assert "class weights of 4 training images, inverse:" in done.stdout
+        weights.add(done.stdout.split("inverse:")[1])
+    assert len(weights) == 2

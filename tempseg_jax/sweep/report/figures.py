@@ -118,24 +118,25 @@ def learning_curves(sweep: SweepResults, table: str) -> list[Figure]:
 
 
 def discriminator(sweep: SweepResults, cells: Sequence[str]) -> list[Figure]:
-    """Draw D(X) - D(p), D(X), D(p) and L_D over the steps."""
+    """Draw D(X), D(p), their difference, L_D and the share in L_semi over the steps."""
     cells = [x for x in cells if sweep.curves(x, "train/loss_d")]
-    real, fake, loss = (
+    real, fake, loss, selected = (
         {x: sweep.curves(x, f"train/{name}") for x in cells}
-        for name in ("d_real", "d_fake", "loss_d")
+        for name in ("d_real", "d_fake", "loss_d", "semi_share")
     )
     quantities = (
         ({x: margins(sweep, x) for x in cells}, "mean D(X) − D(p)", 0.0),
         (real, "mean D(X)", None),
         (fake, "mean D(p)", None),
         (loss, "L_D", 0.25),
+        (selected, "share of the pixels in L_semi", None),
     )
     drawn = [
         drawing.curves_with_bands(
             {x: curves[x] for x in panel}, label, scale=1.0, line=line
         )
         for curves, label, line in quantities
-        for panel in panels(cells)
+        for panel in panels([x for x in cells if curves[x]])
     ]
     return [figure for figure in drawn if figure]
 

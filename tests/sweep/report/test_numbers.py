@@ -64,6 +64,8 @@ def write(folder, cell, seed):
             line["train/d_real"] = D_REAL[seed] if line["step"] == 40 else 9.0
             line["train/d_fake"] = D_FAKE[seed]
             line["train/loss_d"] = 0.3 + 0.1 * seed
+            if cell == "tg2":
+                line["train/semi_share"] = 0.2 + 0.1 * seed
     correct = CORRECT.get(cell, (50, 50, 50))[seed]
     confusion = np.array([[[correct, 100 - correct], [0, 100]]] * 2)
     bins = np.zeros((2, 15, 3))
@@ -261,6 +263,13 @@ def test_each_curve_of_d_has_its_own_caption(sweep, axes):
     assert labels == ["mean D(X) − D(p)", "mean D(X)", "mean D(p)", "L_D"]
     last = [points(x, "n = 3")[1][-1] for x in axes]
     assert last == pytest.approx([0.8 / 3, 0.4, 0.4 / 3, 0.4])
+
+
+def test_what_d_selects_is_drawn_for_the_cells_that_have_l_semi(sweep, axes):
+    drawn = figures.discriminator(sweep, CELLS[2:])
+    assert drawn[-1].caption.startswith("share of the pixels in L_semi:")
+    assert len(axes[-1].lines) == 1
+    assert points(axes[-1], "n = 3")[1][-1] == pytest.approx(0.3)
 
 
 def test_a_band_is_mean_and_sample_standard_deviation_at_the_common_steps():
