@@ -3,11 +3,13 @@
 import math
 
 import numpy as np
+import pytest
 
 import tempseg_jax
 from tempseg_jax import builders, train
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.workdir.metrics_writer import read_metrics
+from tests.support import save_teacher
 
 
 def test_they_train_together_and_the_checkpoint_predicts(demo_config, tmp_path):
@@ -37,6 +39,38 @@ def test_they_train_together_and_the_checkpoint_predicts(demo_config, tmp_path):
     assert predictor.temperature_g == 1.0  # at the end of the schedule
     split = builders.load_split(demo_config, "val")
     assert predictor(np.zeros((32, 32, 3), np.uint8)).max() < len(split.class_names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "head"),
+    [("resnet50_v15", "deeplabv3plus"), ("mobilenet_v3_large", "lraspp")],
+)
+def test_they_train_a_network_with_a_head_that_another_network_teaches(
+    demo_config, tmp_path, network, head
+):
+    save_teacher(demo_config, tmp_path / "teacher")  # an FCN-8s
+    demo_config.update_from_flattened_dict(
+        {
+            "steps": 2,
+            "evaluate_every_epochs": 0.0,
+            "log_every_steps": 1,
+            "model.name": network,
+            "model.head": head,
+            "model.output_stride": 16,
+            "model.drop_connect": 0.5,
+            "distill.teacher": str(tmp_path / "teacher"),
+            "distill.pairwise": 1.0,
+            "objective.auxiliary": 0.4 if network == "resnet50_v15" else 0.0,
+        }
+    )
+    train.train(demo_config, tmp_path / "student", allow_change=False)
+    first, last = read_metrics(tmp_path / "student")
+    for name in ("loss", "loss_seg", "loss_adv", "loss_distill", "loss_pairwise"):
+        assert math.isfinite(last[f"train/{name}"]) and last[f"train/{name}"] > 0
+    assert last["train/loss_distill"] != first["train/loss_distill"]
+    predictor = tempseg_jax.load(tmp_path / "student")
+    assert predictor(np.zeros((32, 32, 3), np.uint8)).shape == (32, 32)
 
 
 def test_the_temperature_of_a_step_is_that_of_the_schedule(demo_config):
