@@ -52,13 +52,13 @@ def main() -> int:
 
 def publish(options: argparse.Namespace) -> None:
     """Write the folder, and upload it if a repository is given."""
-    from tempseg_jax.inference import predictor, published
+    from tempseg_jax.inference import published, restore
     from tempseg_jax.inference.model_card import model_card
     from tempseg_jax.workdir import saved_config
 
     if not options.out and not options.repo:
         raise ValueError("neither --out nor --repo is given; give one of them, or both")
-    segmenter = predictor.load(options.workdir, options.checkpoint)
+    segmenter = restore.load(options.workdir, options.checkpoint)
     address = f"{published.HUB}{options.repo}" if options.repo else str(options.out)
     card = model_card(
         segmenter, options.workdir, address=address, license_name=options.license

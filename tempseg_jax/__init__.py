@@ -7,7 +7,7 @@ labels = predictor("photograph.jpg")
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tempseg_jax.inference.predictor import load
+    from tempseg_jax.inference.restore import load
 
 __all__ = ["load"]
 
@@ -17,7 +17,7 @@ __version__ = "0.2.0"
 def __getattr__(name: str) -> Any:
     """Import `load` when it is first used, so that `import tempseg_jax` stays fast."""
     if name == "load":
-        from tempseg_jax.inference.predictor import load
+        from tempseg_jax.inference.restore import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

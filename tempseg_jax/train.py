@@ -15,7 +15,7 @@ from tempseg_jax.callbacks import RunCallbacks
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.subset import evenly_spaced
 from tempseg_jax.evaluation import tensorboard
-from tempseg_jax.inference import predictor
+from tempseg_jax.inference import restore
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.io import atomic
 from tempseg_jax.objective.losses import Objective
@@ -181,7 +181,7 @@ def _load_teacher(config: ConfigDict, split: Split) -> Predictor | None:
     """
     if not config.distill.teacher:
         return None
-    teacher = predictor.load(config.distill.teacher)
+    teacher = restore.load(config.distill.teacher)
     if teacher.class_names != tuple(split.class_names):
         raise ValueError(
             f"distill.teacher: {config.distill.teacher} was trained for the classes "

@@ -122,9 +122,9 @@ def load_segmenter(options: argparse.Namespace) -> "Predictor":
         ValueError: If an argument is out of range.
     """
     # Imported here because it is slow, and --help does not need it.
-    from tempseg_jax.inference import predictor, sliding_window
+    from tempseg_jax.inference import restore, sliding_window
 
-    return predictor.load(
+    return restore.load(
         options.workdir,
         options.checkpoint,
         window=options.window,
