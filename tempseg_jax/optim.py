@@ -177,17 +177,10 @@ def update_discriminator(
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:
-    """Return the Euclidean norm of all leaves together."""
-    return jax.lax.platform_dependent(
-        tree, cpu=optax.tree.norm, default=_norm_in_one_sum
-    )
+    """Return the Euclidean norm of all leaves together.
 
-
-def _norm_in_one_sum(tree: PyTree) -> Float[Array, ""]:
-    """Sum kernels over their last axis first, and all that remains in one sum.
-
-    On a GPU, a sum of its own for each leaf costs one more kernel for each. On a CPU,
-    what is stored between the two costs more.
+    Kernels are summed over their last axis first, and all that remains in one sum: on a
+    GPU, a sum of its own for each leaf would cost one more kernel for each.
     """
     squares = [jnp.square(x) for x in jax.tree.leaves(tree)]
     rows = [(jnp.sum(x, axis=-1) if x.ndim > 1 else x).ravel() for x in squares]

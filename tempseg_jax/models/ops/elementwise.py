@@ -22,24 +22,18 @@ def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
     return y, jnp.where(y != 0, tangents[0], 0)
 
 
+@jax.custom_vjp
 def add_bias(x: Float[Array, "*b c"], bias: Float[Array, "c"]) -> Float[Array, "*b c"]:
     """Add a float32 bias in the dtype of x; sum its gradient in float32.
 
     XLA would otherwise sum the gradient over all pixels of a batch in bfloat16 or
     float16.
     """
-    return _add(x, bias) if x.dtype == bias.dtype else _add_and_sum_in_float32(x, bias)
-
-
-def _add(x: Array, bias: Array) -> Array:
     return x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-_add_and_sum_in_float32 = jax.custom_vjp(_add)
-
-
 def _add_bias_forward(x: Array, bias: Array) -> tuple[Array, Array]:
-    return _add(x, bias), bias
+    return add_bias(x, bias), bias
 
 
 def _add_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
@@ -47,4 +41,4 @@ def _add_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
     return g, jnp.sum(g, axes, dtype=bias.dtype)
 
 
-_add_and_sum_in_float32.defvjp(_add_bias_forward, _add_bias_backward)
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
