@@ -34,6 +34,12 @@ class Outcome(NamedTuple):
         return [x for x in self.err.splitlines() if x and not x.startswith(left_out)]
 
     @property
+    def was_stopped(self) -> bool:
+        """Whether a signal reached it before its end, and not after it."""
+        stopped = "Stopping after this step" in self.err
+        return stopped or self.code in (-signal.SIGKILL, -signal.SIGTERM)
+
+    @property
     def refused(self) -> bool:
         """Whether it ended with exit code 1 and one line that says why."""
         return (
@@ -59,6 +65,7 @@ class Child:
         code = 1
         try:
             os.setpgid(0, 0)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the campaign's own handler
             os.dup2(self._files[0].fileno(), 1)
             os.dup2(self._files[1].fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -32,18 +32,23 @@ class Runs:
         """
         self._arguments, self._scratch, self._images = arguments, scratch, images
         self.reference = scratch / "reference"
-        self._must(self.train(self.reference))  # also fills the compilation cache
+        self.must(self.train(self.reference))  # also fills the compilation cache
         shutil.rmtree(self.reference)
         start = time.monotonic()
-        self._must(self.train(self.reference))
+        self.must(self.train(self.reference))
         self.seconds = time.monotonic() - start
         self.expected = end_state(self.reference)
-        self._must(self.evaluate(self.reference))
-        self._must(self.predict(self.reference, scratch / "predicted"))
+        self.must(self.evaluate(self.reference))
+        self.must(self.predict(self.reference, scratch / "predicted"))
         self._outputs = contents(scratch / "predicted")
 
     @staticmethod
-    def _must(child: Child) -> None:
+    def must(child: Child) -> None:
+        """Wait for a process without a fault.
+
+        Raises:
+            RuntimeError: If it fails.
+        """
         done = child.wait(600)
         if done.code:
             raise RuntimeError(f"a run without a fault failed: {done.err}")
@@ -72,7 +77,7 @@ class Runs:
             time.sleep(random_.uniform(0.2, 1.1) * self.seconds)
             child.signal(random_.choice((signal.SIGKILL, signal.SIGTERM)))
             done = child.wait()
-            injected += 1
+            injected += done.was_stopped
             if done.code not in (0, -signal.SIGKILL, -signal.SIGTERM):
                 campaign.judge(name, seed, done, "a signal")
                 break
@@ -160,6 +165,23 @@ class Runs:
         ]
         if wrong:
             campaign.finding(name, seed, f"not whole: {', '.join(wrong)}")
+        else:
+            campaign.add(name, "survived")
+        shutil.rmtree(out, ignore_errors=True)
+
+    def two_outputs(self, campaign: Campaign, name: str, seed: int) -> None:
+        """Predict twice into one folder at once; every file is there and whole."""
+        random_, out = random.Random(seed), self._scratch / f"{name}-{seed}"
+        first = self.predict(self.reference, out)
+        time.sleep(random_.choice((0, random_.uniform(0, 0.3) * self.seconds)))
+        second = self.predict(self.reference, out)
+        ended = [child.wait() for child in (first, second)]
+        if not all(campaign.judge(name, seed, x, "two at once") for x in ended):
+            pass  # recorded by `judge`
+        elif contents(out) != self._outputs:
+            campaign.finding(
+                name, seed, "the files of two at once are not those of one"
+            )
         else:
             campaign.add(name, "survived")
         shutil.rmtree(out, ignore_errors=True)

@@ -13,6 +13,9 @@ from tempseg_jax.cli.command import OUT_OF_MEMORY
 HEARTBEAT_TIMEOUT = 30
 """Seconds without a heartbeat after which a process counts as dead."""
 
+INITIALIZATION_TIMEOUT = 300
+"""Seconds that a process waits at its start for the other processes."""
+
 
 def join(
     *,
@@ -50,6 +53,7 @@ def join(
         coordinator_address=coordinator_address,
         num_processes=num_processes,
         process_id=process_id,
+        initialization_timeout=INITIALIZATION_TIMEOUT,
         heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
     )
 
