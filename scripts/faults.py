@@ -7,7 +7,8 @@ run at once. An injection is survived if what is left or read is equal to that o
 undisturbed run; it is refused if the program ends with exit code 1 and one line. Any
 other outcome is a finding: another result without a word, a traceback, a hang. The
 command prints a table, with the seed that repeats each finding, and ends with exit
-code 1 if there is any; SIGTERM ends it early, with the table so far. docs/reliability.md says what is promised.
+code 1 if there is any. SIGTERM ends it early, with the table so far.
+docs/reliability.md says what is promised.
 """
 
 import argparse

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 MEMORY = 24 << 30  # bytes of address space
-LIMIT = 120.0  # seconds; a run that takes longer counts as hanging
+LIMIT = 120.0  # seconds; a process that takes longer counts as hanging
+PATIENCE = 10  # or, on a busy machine, this many times what an undisturbed run takes
 _NOISE = ("WARNING", "W1", "W0", "preparing ", "\x1b", "Stopping after")
 # The decoders of OpenCV write these from C, and no option silences them.
 _DECODERS = ("libpng ", "Corrupt JPEG data", "Premature end of JPEG", "Invalid JPEG")

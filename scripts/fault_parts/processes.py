@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from fault_parts.campaign import Campaign
-from fault_parts.child import Child, Outcome, command
+from fault_parts.child import LIMIT, PATIENCE, Child, Outcome, command
 from fault_parts.runs import Runs, difference, end_state
 
 INITIALIZATION_TIMEOUT = 20  # seconds to wait for the other process, instead of minutes
@@ -34,6 +34,7 @@ class Processes:
             for child in self.train(reference):
                 Runs.must(child)
             self.seconds = time.monotonic() - start
+        self._limit = max(LIMIT, PATIENCE * self.seconds)
         self.expected = end_state(reference)
 
     def train(self, workdir: Path) -> list[Child]:
@@ -61,7 +62,7 @@ class Processes:
             for victim in victims:
                 children[victim].signal(number)
                 time.sleep(random_.choice((0, random_.uniform(0, 1))))
-            ended = [child.wait() for child in children]
+            ended = [child.wait(self._limit) for child in children]
             injected += sum(ended[i].was_stopped for i in victims)
             wrong = [_wrong(x) for x in ended if _wrong(x)]
             campaign.peak = max(campaign.peak, *(x.peak for x in ended))
@@ -77,7 +78,7 @@ class Processes:
         time.sleep(random_.choice((0, random_.uniform(0, 1) * self.seconds)))
         trainings.append(self.train(workdir))
         for children in trainings:
-            ended = [child.wait() for child in children]
+            ended = [child.wait(self._limit) for child in children]
             if len({x.code for x in ended}) > 1:
                 codes = [x.code for x in ended]
                 campaign.finding(name, seed, f"exit codes {codes} of one training")
@@ -90,7 +91,7 @@ class Processes:
         self, campaign: Campaign, name: str, seed: int, workdir: Path, injected: int
     ) -> None:
         """Train to the end without a fault; compare with the undisturbed run."""
-        for done in [child.wait() for child in self.train(workdir)]:
+        for done in [child.wait(self._limit) for child in self.train(workdir)]:
             if done.code:
                 campaign.judge(name, seed, done, "resumed")
                 return

@@ -14,7 +14,7 @@ from typing import Any
 
 from fault_parts import mutate
 from fault_parts.campaign import Campaign
-from fault_parts.child import Child, Outcome, command
+from fault_parts.child import LIMIT, PATIENCE, Child, Outcome, command
 
 TIMINGS = ("images_per_s", "steps_per_s", "data_wait")
 
@@ -37,6 +37,7 @@ class Runs:
         start = time.monotonic()
         self.must(self.train(self.reference))
         self.seconds = time.monotonic() - start
+        self._limit = max(LIMIT, PATIENCE * self.seconds)
         self.expected = end_state(self.reference)
         self.must(self.evaluate(self.reference))
         self.must(self.predict(self.reference, scratch / "predicted"))
@@ -76,7 +77,7 @@ class Runs:
             child = self.train(workdir)
             time.sleep(random_.uniform(0.2, 1.1) * self.seconds)
             child.signal(random_.choice((signal.SIGKILL, signal.SIGTERM)))
-            done = child.wait()
+            done = child.wait(self._limit)
             injected += done.was_stopped
             if done.code not in (0, -signal.SIGKILL, -signal.SIGTERM):
                 campaign.judge(name, seed, done, "a signal")
@@ -104,7 +105,7 @@ class Runs:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         try:
-            done = self.train(workdir / "run", before=lower).wait()
+            done = self.train(workdir / "run", before=lower).wait(self._limit)
             if campaign.judge(name, seed, done, "a full disk"):
                 campaign.add(name, "survived")
             elif done.refused and mounted:
@@ -126,7 +127,7 @@ class Runs:
             before = end_state(workdir / "run")
             _run("mount", "-o", "remount,ro", str(workdir))
             start = self.train if seed % 2 else self.evaluate
-            done = start(workdir / "run").wait()
+            done = start(workdir / "run").wait(self._limit)
             if campaign.judge(name, seed, done, "a read-only disk"):
                 campaign.add(name, "survived")
             if end_state(workdir / "run") != before:
@@ -144,8 +145,8 @@ class Runs:
         first = self.train(workdir)
         time.sleep(random_.uniform(0, 1) * self.seconds * (seed % 3 > 0))
         start = self.evaluate if seed % 2 else self.train
-        second = start(workdir).wait()
-        done = first.wait()
+        second = start(workdir).wait(self._limit)
+        done = first.wait(self._limit)
         for one in (second, done):
             if campaign.judge(name, seed, one, "two at once"):
                 campaign.add(name, "survived")
@@ -157,7 +158,7 @@ class Runs:
         child = self.predict(self.reference, out)
         time.sleep(random_.uniform(0.3, 1.5) * self.seconds / 2)
         child.signal(signal.SIGKILL)
-        child.wait()
+        child.wait(self._limit)
         wrong = [
             name
             for name, data in contents(out).items()
@@ -175,7 +176,7 @@ class Runs:
         first = self.predict(self.reference, out)
         time.sleep(random_.choice((0, random_.uniform(0, 0.3) * self.seconds)))
         second = self.predict(self.reference, out)
-        ended = [child.wait() for child in (first, second)]
+        ended = [child.wait(self._limit) for child in (first, second)]
         if not all(campaign.judge(name, seed, x, "two at once") for x in ended):
             pass  # recorded by `judge`
         elif contents(out) != self._outputs:
@@ -201,7 +202,7 @@ class Runs:
         what: str,
     ) -> None:
         """Train to the end without a fault; compare with the undisturbed run."""
-        done: Outcome = self.train(workdir).wait()
+        done: Outcome = self.train(workdir).wait(self._limit)
         if not injected and done.code:
             campaign.judge(name, seed, done, f"{what}, then resumed")
         elif not injected or campaign.judge(name, seed, done, what):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from fault_parts.campaign import Campaign
-from fault_parts.child import Child, Outcome, command
+from fault_parts.child import LIMIT, PATIENCE, Child, Outcome, command
 from fault_parts.runs import TIMINGS, Runs
 
 # Other at each repetition, or where the sweep was trained.
@@ -36,6 +36,7 @@ class Sweeps:
             start = time.monotonic()
             Runs.must(self.sweep(reference))
             self.seconds = time.monotonic() - start
+        self._limit = max(LIMIT, PATIENCE * self.seconds)
         self.expected = published(reference)
 
     def sweep(self, folder: Path) -> Child:
@@ -50,7 +51,7 @@ class Sweeps:
             child = self.sweep(folder)
             time.sleep(random_.uniform(0.1, 1.0) * self.seconds)
             child.signal(random_.choice((signal.SIGKILL, signal.SIGTERM)))
-            done = child.wait()
+            done = child.wait(self._limit)
             stopped = done.was_stopped or done.code == 128 + signal.SIGINT
             injected += stopped
             if not stopped and not _stopped_in_words(done):
@@ -66,7 +67,7 @@ class Sweeps:
         time.sleep(random_.uniform(0.1, 1.0) * self.seconds)
         victim = random_.randrange(2)
         children[victim].signal(signal.SIGKILL)
-        ended = [child.wait() for child in children]
+        ended = [child.wait(self._limit) for child in children]
         other = ended[1 - victim]
         if not _stopped_in_words(other):
             campaign.judge(name, seed, other, "the other of two was killed")
@@ -76,7 +77,7 @@ class Sweeps:
         self, campaign: Campaign, name: str, seed: int, folder: Path, injected: int
     ) -> None:
         """Sweep to the end without a fault; compare with the undisturbed sweep."""
-        done = self.sweep(folder).wait()
+        done = self.sweep(folder).wait(self._limit)
         if not campaign.judge(name, seed, done, "resumed"):
             return
         found = differences(published(folder), self.expected)
