@@ -58,7 +58,7 @@ class Processes:
             number = random_.choice((signal.SIGKILL,) * 4 + (signal.SIGTERM,))
             victims = random_.choice(([0], [1], [0, 1], [1, 0]))
             children = self.train(workdir)
-            time.sleep(random_.uniform(0.2, 1.1) * self.seconds)
+            time.sleep(random_.uniform(0.05, 1) * self.seconds)
             for victim in victims:
                 children[victim].signal(number)
                 time.sleep(random_.choice((0, random_.uniform(0, 1))))

@@ -75,7 +75,7 @@ class Runs:
         injected = 0
         for _ in range(3):
             child = self.train(workdir)
-            time.sleep(random_.uniform(0.2, 1.1) * self.seconds)
+            time.sleep(random_.uniform(0.05, 1) * self.seconds)
             child.signal(random_.choice((signal.SIGKILL, signal.SIGTERM)))
             done = child.wait(self._limit)
             injected += done.was_stopped
