@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,12 @@ HEARTBEAT_TIMEOUT = 30
 
 INITIALIZATION_TIMEOUT = 300
 """Seconds that a process waits at its start for the other processes."""
+
+GRACE = 1
+"""Seconds between an error and the exit, so that others can report the same error.
+
+JAX aborts all other processes as soon as the first one has ended.
+"""
 
 
 def join(
@@ -79,6 +86,7 @@ def exit_without_waiting() -> Iterator[None]:
             print(error.code, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(GRACE)
         os._exit(code)
 
 
