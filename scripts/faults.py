@@ -7,14 +7,18 @@ run at once. An injection is survived if what is left or read is equal to that o
 undisturbed run; it is refused if the program ends with exit code 1 and one line. Any
 other outcome is a finding: another result without a word, a traceback, a hang. The
 command prints a table, with the seed that repeats each finding, and ends with exit
-code 1 if there is any. docs/reliability.md says what is promised.
+code 1 if there is any. SIGTERM ends it early, with the table so far.
+docs/reliability.md says what is promised.
 """
 
 import argparse
+import importlib
 import os
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["GLIBC_TUNABLES"] = ""  # no restart to get huge pages
@@ -22,9 +26,29 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-from fault_parts import readers, samples
+from fault_parts import readers, samples, tiny
 from fault_parts.campaign import Campaign
+from fault_parts.processes import Processes
 from fault_parts.runs import Runs
+from fault_parts.sweeps import Sweeps
+
+# Imported once, before processes are forked; `main` and `sweep` define flags of the
+# same names, so that each process imports only one of them.
+_MODULES = (
+    "describe",
+    "evaluate",
+    "train",
+    "cli.config_flag",
+    "cli.distributed",
+    "cli.huge_pages",
+    "cli.side_by_side",
+    "inference.predict_files",
+    "sweep.run",
+)
+_OF_RUNS = ("text", "checkpoint", "dataset", "kill", "damage", "full_disk")
+_OF_RUNS += ("read_only", "two", "outputs", "two_outputs")
+_OF_SWEEPS = ("sweep", "two_sweeps")
+_OF_PROCESSES = ("processes", "two_processes")
 
 
 def main() -> int:
@@ -45,13 +69,15 @@ def main() -> int:
 
 def run(args: argparse.Namespace, scratch: Path) -> int:
     """Inject faults until the time is over; each scenario gets its share of it."""
-    import tempseg_jax.main  # noqa: F401  # once, before processes are forked
-
+    for name in _MODULES:
+        importlib.import_module(f"tempseg_jax.{name}")
+    tiny.register()
     only = args.only.split(",") if args.only else None
     scenarios = build(scratch, only)
     campaign, used = Campaign(), dict.fromkeys(scenarios, 0.0)
     number = dict.fromkeys(scenarios, 0)
     first = args.seed * 1_000_000 if args.first is None else args.first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(campaign.table()))
     end = time.monotonic() + args.minutes * 60
     while time.monotonic() < end:
         left = [x for x in scenarios if args.count is None or number[x] < args.count]
@@ -68,30 +94,42 @@ def run(args: argparse.Namespace, scratch: Path) -> int:
 
 def build(scratch: Path, only: list[str] | None) -> dict:
     """Return the scenarios by name; what they share is made once."""
-    scenarios = {}
     folders = samples.write(scratch / "samples")
     copies = scratch / "copies"
+    scenarios = {}
+
+    def reader(name: str, folder: Path, what: Callable, *, same: bool) -> None:
+        read = readers.Reader(folder, what, same=same)
+        scenarios[name] = lambda c, n, s: read(c, n, s, copies)
+
     for name in ("images", "masks", "weights", "archives", "mat"):
-        scenarios[name] = folders[name], getattr(readers, name), False
+        reader(name, folders[name], getattr(readers, name), same=False)
     arguments = samples.training(folders["dataset"], scratch / "prepared")
-    needed = {"text", "checkpoint", "dataset", "kill", "damage", "full_disk"}
-    needed |= {"read_only", "two", "outputs"}
-    runs = None
-    if only is None or needed & set(only):
+    if _any(_OF_RUNS, only):
         runs = Runs(arguments, scratch=scratch / "runs", images=folders["images"])
         (prepared,) = (x.parent for x in scratch.rglob("dataset_info.json"))
-        scenarios["text"] = samples.texts(runs.reference), readers.text_files, False
-        scenarios["checkpoint"] = runs.reference, readers.checkpoint, True
-        scenarios["dataset"] = prepared, readers.dataset, True
-    chosen = {}
-    for name, (folder, what, same) in scenarios.items():
-        if only is None or name in only:
-            reader = readers.Reader(folder, what, same=same)
-            chosen[name] = lambda c, n, s, r=reader: r(c, n, s, copies)
-    for name in ("kill", "damage", "full_disk", "read_only", "two", "outputs"):
-        if runs is not None and (only is None or name in only):
-            chosen[name] = getattr(runs, name)
-    return chosen
+        reader("text", samples.texts(runs.reference), readers.text_files, same=False)
+        reader("checkpoint", runs.reference, readers.checkpoint, same=True)
+        reader("dataset", prepared, readers.dataset, same=True)
+        for name in ("kill", "damage", "full_disk", "read_only", "two"):
+            scenarios[name] = getattr(runs, name)
+        scenarios |= {"outputs": runs.outputs, "two_outputs": runs.two_outputs}
+    if _any(_OF_SWEEPS, only):
+        sweeps = Sweeps(arguments, scratch=scratch / "sweeps")
+        scenarios |= {"sweep": sweeps.kill, "two_sweeps": sweeps.two}
+    if _any(_OF_PROCESSES, only):
+        processes = Processes(arguments, scratch=scratch / "processes")
+        scenarios |= {"processes": processes.kill, "two_processes": processes.two}
+    if only is None:
+        return scenarios
+    unknown = sorted(set(only) - scenarios.keys())
+    if unknown:
+        sys.exit(f"error: --only: unknown scenarios: {', '.join(unknown)}")
+    return {name: scenarios[name] for name in only}
+
+
+def _any(names: tuple[str, ...], only: list[str] | None) -> bool:
+    return only is None or not set(names).isdisjoint(only)
 
 
 if __name__ == "__main__":

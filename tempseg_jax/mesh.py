@@ -13,6 +13,8 @@ from jaxtyping import PyTree
 
 from tempseg_jax.types import Batch
 
+_TEXT_BYTES = 500
+
 
 def data_mesh(*, batch_size: int, unlabeled_batch_size: int = 0) -> Mesh:
     """Return the mesh of all devices of all processes, for batches of this size.
@@ -103,3 +105,14 @@ def over_processes(tree: PyTree) -> PyTree:
         return every.reshape(jax.process_count(), *x.shape).sum(axis=0)
 
     return jax.tree.map(total, tree)
+
+
+def from_first_process(text: str) -> str:
+    """Return the text of the first process in every process, cut to 500 bytes."""
+    if jax.process_count() == 1:
+        return text
+    content = text.encode()[:_TEXT_BYTES]
+    array = np.zeros(_TEXT_BYTES, np.uint8)
+    array[: len(content)] = np.frombuffer(content, np.uint8)
+    array = np.asarray(multihost_utils.broadcast_one_to_all(array))
+    return array.tobytes().rstrip(b"\0").decode(errors="ignore")

@@ -193,14 +193,25 @@ def _load_teacher(config: ConfigDict, split: Split) -> Predictor | None:
 
 @contextlib.contextmanager
 def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
-    """Hold the workdir's lock in the first process, and delete what a kill left."""
-    if jax.process_index():
-        yield NoLock()
-        return
-    with training_lock(folder) as lock:
-        checkpoint_folder.clean(Path(folder).absolute() / "checkpoints")
-        for name in ("config.json", "metrics.jsonl"):  # written by training only
-            atomic.delete_leftovers(Path(folder) / name)
+    """Hold the workdir's lock in the first process, and delete what a kill left.
+
+    The other processes wait for it, and all of them raise its error.
+    """
+    with contextlib.ExitStack() as stack:
+        lock: WorkdirLock | NoLock = NoLock()
+        refusal: OSError | None = None
+        if not jax.process_index():
+            try:
+                lock = stack.enter_context(training_lock(folder))
+            except OSError as error:
+                refusal = error
+            else:
+                checkpoint_folder.clean(Path(folder).absolute() / "checkpoints")
+                for name in ("config.json", "metrics.jsonl"):  # training's own files
+                    atomic.delete_leftovers(Path(folder) / name)
+        message = mesh.from_first_process(str(refusal or ""))
+        if message:
+            raise refusal or OSError(message)
         yield lock
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 MEMORY = 24 << 30  # bytes of address space
-LIMIT = 120.0  # seconds; a run that takes longer counts as hanging
+LIMIT = 120.0  # seconds; a process that takes longer counts as hanging
+PATIENCE = 10  # or, on a busy machine, this many times what an undisturbed run takes
 _NOISE = ("WARNING", "W1", "W0", "preparing ", "\x1b", "Stopping after")
 # The decoders of OpenCV write these from C, and no option silences them.
 _DECODERS = ("libpng ", "Corrupt JPEG data", "Premature end of JPEG", "Invalid JPEG")
@@ -32,6 +33,12 @@ class Outcome(NamedTuple):
         """Lines on stderr, without warnings, progress, and those of image decoders."""
         left_out = _NOISE + _DECODERS
         return [x for x in self.err.splitlines() if x and not x.startswith(left_out)]
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether a signal reached it before its end, and not after it."""
+        stopped = "Stopping after this step" in self.err
+        return stopped or self.code in (-signal.SIGKILL, -signal.SIGTERM)
 
     @property
     def refused(self) -> bool:
@@ -59,6 +66,7 @@ class Child:
         code = 1
         try:
             os.setpgid(0, 0)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the campaign's own handler
             os.dup2(self._files[0].fileno(), 1)
             os.dup2(self._files[1].fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

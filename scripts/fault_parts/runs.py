@@ -14,7 +14,7 @@ from typing import Any
 
 from fault_parts import mutate
 from fault_parts.campaign import Campaign
-from fault_parts.child import Child, Outcome, command
+from fault_parts.child import LIMIT, PATIENCE, Child, Outcome, command
 
 TIMINGS = ("images_per_s", "steps_per_s", "data_wait")
 
@@ -32,18 +32,24 @@ class Runs:
         """
         self._arguments, self._scratch, self._images = arguments, scratch, images
         self.reference = scratch / "reference"
-        self._must(self.train(self.reference))  # also fills the compilation cache
+        self.must(self.train(self.reference))  # also fills the compilation cache
         shutil.rmtree(self.reference)
         start = time.monotonic()
-        self._must(self.train(self.reference))
+        self.must(self.train(self.reference))
         self.seconds = time.monotonic() - start
+        self._limit = max(LIMIT, PATIENCE * self.seconds)
         self.expected = end_state(self.reference)
-        self._must(self.evaluate(self.reference))
-        self._must(self.predict(self.reference, scratch / "predicted"))
+        self.must(self.evaluate(self.reference))
+        self.must(self.predict(self.reference, scratch / "predicted"))
         self._outputs = contents(scratch / "predicted")
 
     @staticmethod
-    def _must(child: Child) -> None:
+    def must(child: Child) -> None:
+        """Wait for a process without a fault.
+
+        Raises:
+            RuntimeError: If it fails.
+        """
         done = child.wait(600)
         if done.code:
             raise RuntimeError(f"a run without a fault failed: {done.err}")
@@ -69,10 +75,10 @@ class Runs:
         injected = 0
         for _ in range(3):
             child = self.train(workdir)
-            time.sleep(random_.uniform(0.2, 1.1) * self.seconds)
+            time.sleep(random_.uniform(0.05, 1) * self.seconds)
             child.signal(random_.choice((signal.SIGKILL, signal.SIGTERM)))
-            done = child.wait()
-            injected += 1
+            done = child.wait(self._limit)
+            injected += done.was_stopped
             if done.code not in (0, -signal.SIGKILL, -signal.SIGTERM):
                 campaign.judge(name, seed, done, "a signal")
                 break
@@ -99,7 +105,7 @@ class Runs:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
         try:
-            done = self.train(workdir / "run", before=lower).wait()
+            done = self.train(workdir / "run", before=lower).wait(self._limit)
             if campaign.judge(name, seed, done, "a full disk"):
                 campaign.add(name, "survived")
             elif done.refused and mounted:
@@ -121,7 +127,7 @@ class Runs:
             before = end_state(workdir / "run")
             _run("mount", "-o", "remount,ro", str(workdir))
             start = self.train if seed % 2 else self.evaluate
-            done = start(workdir / "run").wait()
+            done = start(workdir / "run").wait(self._limit)
             if campaign.judge(name, seed, done, "a read-only disk"):
                 campaign.add(name, "survived")
             if end_state(workdir / "run") != before:
@@ -139,8 +145,8 @@ class Runs:
         first = self.train(workdir)
         time.sleep(random_.uniform(0, 1) * self.seconds * (seed % 3 > 0))
         start = self.evaluate if seed % 2 else self.train
-        second = start(workdir).wait()
-        done = first.wait()
+        second = start(workdir).wait(self._limit)
+        done = first.wait(self._limit)
         for one in (second, done):
             if campaign.judge(name, seed, one, "two at once"):
                 campaign.add(name, "survived")
@@ -152,7 +158,7 @@ class Runs:
         child = self.predict(self.reference, out)
         time.sleep(random_.uniform(0.3, 1.5) * self.seconds / 2)
         child.signal(signal.SIGKILL)
-        child.wait()
+        child.wait(self._limit)
         wrong = [
             name
             for name, data in contents(out).items()
@@ -160,6 +166,23 @@ class Runs:
         ]
         if wrong:
             campaign.finding(name, seed, f"not whole: {', '.join(wrong)}")
+        else:
+            campaign.add(name, "survived")
+        shutil.rmtree(out, ignore_errors=True)
+
+    def two_outputs(self, campaign: Campaign, name: str, seed: int) -> None:
+        """Predict twice into one folder at once; every file is there and whole."""
+        random_, out = random.Random(seed), self._scratch / f"{name}-{seed}"
+        first = self.predict(self.reference, out)
+        time.sleep(random_.choice((0, random_.uniform(0, 0.3) * self.seconds)))
+        second = self.predict(self.reference, out)
+        ended = [child.wait(self._limit) for child in (first, second)]
+        if not all(campaign.judge(name, seed, x, "two at once") for x in ended):
+            pass  # recorded by `judge`
+        elif contents(out) != self._outputs:
+            campaign.finding(
+                name, seed, "the files of two at once are not those of one"
+            )
         else:
             campaign.add(name, "survived")
         shutil.rmtree(out, ignore_errors=True)
@@ -179,7 +202,7 @@ class Runs:
         what: str,
     ) -> None:
         """Train to the end without a fault; compare with the undisturbed run."""
-        done: Outcome = self.train(workdir).wait()
+        done: Outcome = self.train(workdir).wait(self._limit)
         if not injected and done.code:
             campaign.judge(name, seed, done, f"{what}, then resumed")
         elif not injected or campaign.judge(name, seed, done, what):

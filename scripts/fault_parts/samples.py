@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import scipy.io
+from fault_parts import tiny
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -54,7 +55,8 @@ def training(dataset: Path, data_dir: Path) -> list[str]:
         "data.batch_size": 4,
         "data.crop_size": SIZE,
         "data.num_workers": 0,
-        "model.width": 0.05,
+        "model.name": tiny.NAME,
+        "model.discriminator": tiny.NAME,
         "steps": 8,
         "log_every_steps": 1,
         "save_every_steps": 2,

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,15 @@ from tempseg_jax.cli.command import OUT_OF_MEMORY
 
 HEARTBEAT_TIMEOUT = 30
 """Seconds without a heartbeat after which a process counts as dead."""
+
+INITIALIZATION_TIMEOUT = 300
+"""Seconds that a process waits at its start for the other processes."""
+
+GRACE = 1
+"""Seconds between an error and the exit, so that others can report the same error.
+
+JAX aborts all other processes as soon as the first one has ended.
+"""
 
 
 def join(
@@ -50,6 +60,7 @@ def join(
         coordinator_address=coordinator_address,
         num_processes=num_processes,
         process_id=process_id,
+        initialization_timeout=INITIALIZATION_TIMEOUT,
         heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
     )
 
@@ -75,6 +86,7 @@ def exit_without_waiting() -> Iterator[None]:
             print(error.code, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
+        time.sleep(GRACE)
         os._exit(code)
 
 

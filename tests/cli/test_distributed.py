@@ -12,6 +12,7 @@ import pytest
 
 from tempseg_jax.cli import distributed
 from tempseg_jax.workdir.checkpoint import Checkpoints
+from tempseg_jax.workdir.lock import training_lock
 from tempseg_jax.workdir.metrics_writer import read_metrics
 
 STEPS = 5
@@ -143,6 +144,17 @@ def test_an_error_of_one_process_ends_all_of_them(command, tmp_path):
     assert second.returncode == 1 and "error: data.crop_size: 0" in output, output
     first.communicate(timeout=2 * distributed.HEARTBEAT_TIMEOUT + 30)
     assert first.returncode != 0
+
+
+@pytest.mark.slow
+def test_a_workdir_in_use_is_refused_by_all_processes_of_a_second_start(
+    command, tmp_path
+):
+    with training_lock(tmp_path):
+        for process in start_two(command, workdir=tmp_path):
+            output, _ = process.communicate(timeout=120)
+            assert process.returncode == 1, output
+            assert f"error: {tmp_path}: another training runs in this" in output
 
 
 @pytest.mark.parametrize(
