@@ -18,7 +18,7 @@ print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), *sys.argv[1:])
 @pytest.mark.parametrize(
     ("environment", "tunables"),
     [
-        ({"JAX_PLATFORMS": "cpu"}, "glibc.malloc.hugetlb=1"),
+        ({"JAX_PLATFORMS": "cpu"}, "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=2"),
         ({"JAX_PLATFORMS": "cpu", "GLIBC_TUNABLES": ""}, ""),
         ({"JAX_PLATFORMS": "cuda"}, "None"),
     ],
