@@ -14,6 +14,7 @@ from tests.scripts import slurm_cluster
 
 pytestmark = [
     pytest.mark.slurm,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(
         slurm_cluster.missing() is not None, reason=str(slurm_cluster.missing())
     ),
@@ -73,9 +74,9 @@ class Training:
 
     def wait_for_steps(self, count):
         start = self.steps()
-        slurm_cluster.wait_for(lambda: self.steps() >= start + count, seconds=90)
+        slurm_cluster.wait_for(lambda: self.steps() >= start + count, seconds=240)
 
-    def wait_for(self, name, value, seconds=60):
+    def wait_for(self, name, value, seconds=180):
         slurm_cluster.wait_for(lambda: self.field(name) == value, seconds=seconds)
 
     def tasks(self):
@@ -103,7 +104,7 @@ def test_a_job_resumes_by_itself_after_sigterm_and_preemption_but_not_a_killed_t
 
     other = ["--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap=true"]
     slurm_cluster.submit(other, environment)
-    training.wait_for("Restarts", "2", seconds=100)
+    training.wait_for("Restarts", "2", seconds=240)
     training.wait_for_steps(3)
 
     victim = next(x for x in training.tasks() if _is_python(x))
@@ -115,7 +116,7 @@ def test_a_job_resumes_by_itself_after_sigterm_and_preemption_but_not_a_killed_t
 
     last = training.steps() + 3
     training.submit("--allow_config_change", f"--config.steps={last}")
-    training.wait_for("JobState", "COMPLETED", seconds=90)
+    training.wait_for("JobState", "COMPLETED", seconds=240)
     logged = [line["step"] for line in read_metrics(training.workdir)]
     assert logged == list(range(1, last + 1))
 
