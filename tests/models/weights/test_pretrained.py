@@ -129,7 +129,7 @@ def test_only_the_networks_apply_or_define_a_preprocessing():
             "weights/pretrained.py",
         },
         "calls": {"layers.py"},
-        "normalizes": {"fcn.py", "segmenter.py"},
+        "normalizes": {"fcn.py", "segmenter.py", "scripts/fault_parts/tiny.py"},
     }
 
 
