@@ -146,3 +146,12 @@ def make_demo_config(data_dir: str) -> ConfigDict:
     config.model.width = 0.05
     config.steps = 4
     return config
+
+
+def stderr_lines(done) -> list[str]:
+    """Return what a command printed on stderr, without Grain's warning at its import.
+
+    Grain prints that it cannot profile its workers with jaxlib before 0.11.
+    """
+    lines = done.stderr.splitlines()
+    return [x for x in lines if not x.startswith("WARNING:absl:Grain multiprocess")]

@@ -97,8 +97,8 @@ def test_millions_of_pixels_do_not_drift():
     log_p = jnp.full((1, 2048, 2048, 2), jnp.log(jnp.array([0.95, 0.05])))
     (result,) = measured(log_p, np.zeros((1, 2048, 2048), np.uint8))
     assert result.count.sum() == 2048**2
-    assert result.confidence[-1] == pytest.approx(0.95, rel=1e-5)
-    assert result.nll == pytest.approx(-np.log(0.95), rel=1e-5)
+    assert result.confidence[-1] == pytest.approx(0.95, rel=2e-5)
+    assert result.nll == pytest.approx(-np.log(0.95), rel=2e-5)
 
 
 def test_the_slope_is_the_derivative_with_respect_to_one_over_t():

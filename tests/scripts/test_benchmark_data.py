@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import miniatures
-from tests.support import ROOT
+from tests.support import ROOT, stderr_lines
 
 
 def run(*arguments):
@@ -74,7 +74,7 @@ def test_scenes_are_measured_in_the_main_thread(data_dir):
 def test_an_invalid_argument_is_reported_in_one_line(data_dir, argument, message):
     scenes = ("--dataset=scenes", f"--data_dir={data_dir}")
     done = run(*scenes, *SMALL, argument)
-    (line,) = done.stderr.splitlines()
+    (line,) = stderr_lines(done)
     assert done.returncode == 1 and re.search(f"^error: .*{message}", line), line
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tests import miniatures
-from tests.support import ROOT
+from tests.support import ROOT, stderr_lines
 
 
 def run(*arguments):
@@ -46,7 +46,7 @@ def test_every_problem_file_is_printed_and_the_exit_status_is_one(tmp_path):
 )
 def test_a_flag_that_would_be_ignored_is_refused_in_one_line(argument, message):
     done = run("--config=configs/demo.py", argument)
-    (line,) = done.stderr.splitlines()
+    (line,) = stderr_lines(done)
     assert done.returncode == 1 and re.search(f"^error: .*{message}", line), line
 
 
