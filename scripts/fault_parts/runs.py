@@ -177,14 +177,13 @@ class Runs:
         time.sleep(random_.choice((0, random_.uniform(0, 0.3) * self.seconds)))
         second = self.predict(self.reference, out)
         ended = [child.wait(self._limit) for child in (first, second)]
-        if not all(campaign.judge(name, seed, x, "two at once") for x in ended):
-            pass  # recorded by `judge`
-        elif contents(out) != self._outputs:
+        judged = [campaign.judge(name, seed, x, "two at once") for x in ended]
+        if all(judged) and contents(out) == self._outputs:
+            campaign.add(name, "survived")
+        elif all(judged):
             campaign.finding(
                 name, seed, "the files of two at once are not those of one"
             )
-        else:
-            campaign.add(name, "survived")
         shutil.rmtree(out, ignore_errors=True)
 
     @property

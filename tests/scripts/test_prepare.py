@@ -14,6 +14,18 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+def write_pairs(folder, values):
+    """Write train and val, each with one image and mask for each tuple of values."""
+    for split in ("train", "val"):
+        for i, of_mask in enumerate(values):
+            mask = miniatures.png(miniatures.mask(values=of_mask))
+            files = {
+                f"{split}/{i}.jpg": miniatures.jpeg(),
+                f"{split}annot/{i}.png": mask,
+            }
+            miniatures.write_folder(folder, files)
+
+
 @pytest.mark.timeout(120)
 def test_every_problem_file_is_printed_and_the_exit_status_is_one(tmp_path):
     mask = miniatures.png(miniatures.mask(values=(0, 1)))
@@ -51,14 +63,7 @@ def test_a_flag_that_would_be_ignored_is_refused_in_one_line(argument, message):
 
 
 def test_a_refusal_names_the_flags_and_leaves_nothing_and_a_config_is_written(tmp_path):
-    mask = miniatures.png(miniatures.mask(values=(0, 255)))
-    for split in ("train", "val"):
-        for i in range(2):
-            files = {
-                f"{split}/{i}.jpg": miniatures.jpeg(),
-                f"{split}annot/{i}.png": mask,
-            }
-            miniatures.write_folder(tmp_path / "own", files)
+    write_pairs(tmp_path / "own", [(0, 255)] * 2)
     data_dir = tmp_path / "tfds"
     common = ["--dataset=folder", f"--manual_dir={tmp_path / 'own'}"]
     common += [f"--data_dir={data_dir}"]
@@ -79,14 +84,9 @@ def test_a_refusal_names_the_flags_and_leaves_nothing_and_a_config_is_written(tm
 
 
 def test_class_weights_are_those_of_the_labels_that_training_uses(tmp_path):
-    for split in ("train", "val"):
-        for i in range(8):  # only one image has class 1
-            mask = miniatures.png(miniatures.mask(values=(0, 1) if i == 3 else (0,)))
-            files = {
-                f"{split}/{i}.jpg": miniatures.jpeg(),
-                f"{split}annot/{i}.png": mask,
-            }
-            miniatures.write_folder(tmp_path / "own", files)
+    values = [(0,)] * 8
+    values[3] = (0, 1)  # the only image with class 1
+    write_pairs(tmp_path / "own", values)
     config = tmp_path / "mine.py"
     data = ["--dataset=folder", f"--manual_dir={tmp_path / 'own'}"]
     done = run(*data, f"--data_dir={tmp_path / 'tfds'}", f"--write_config={config}")
