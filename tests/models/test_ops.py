@@ -130,6 +130,36 @@ def assert_same_values_and_gradients(ours, library, variables, x, weights):
     )
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+@pytest.mark.parametrize("inner", [0, 1])
+def test_a_gradient_of_a_gradient_of_halving_conv_is_the_librarys(inner, platform):
+    """The penalty of `wgan_gp` needs it for x; here for x and for the kernel."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, 8, 6, 3))
+    kernel = 0.1 * jax.random.normal(keys[1], (4, 4, 3, 5))
+    weights = jax.random.normal(keys[2], (2, 4, 3, 5))
+    bias = jnp.arange(5.0)
+
+    def results(module):
+        def loss(x, kernel):
+            parameters = {"kernel": kernel, "bias": bias}
+            with ops.forms_of(platform):
+                return jnp.sum(weights * module.apply({"params": parameters}, x) ** 2)
+
+        def penalty(x, kernel):
+            return jnp.sum(jnp.sin(jax.grad(loss, inner)(x, kernel)))
+
+        return jax.jit(jax.value_and_grad(penalty, (0, 1)))(x, kernel)
+
+    ours = results(ops.HalvingConv(5, jnp.float32))
+    library = results(nn.Conv(5, (4, 4), strides=2))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4),
+        ours,
+        library,
+    )
+
+
 @pytest.mark.parametrize("size", [(4, 6), (24, 20)])
 @pytest.mark.parametrize("dilation", [2, 7])
 def test_a_dilated_convolution_is_that_of_linen_in_all_forms(size, dilation):

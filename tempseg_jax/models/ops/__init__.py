@@ -4,9 +4,10 @@ Some have one form for CPUs and another for all other platforms, see `platform`.
 gradients are written so that a GPU reads and writes few arrays.
 """
 
-from tempseg_jax.models.ops.convolution import HalvingConv, SameConv, transposed_conv
+from tempseg_jax.models.ops.convolution import SameConv, transposed_conv
 from tempseg_jax.models.ops.depthwise import DepthwiseConv
 from tempseg_jax.models.ops.elementwise import add_bias, relu
+from tempseg_jax.models.ops.halving import HalvingConv
 from tempseg_jax.models.ops.platform import PLATFORMS, by_platform, forms_of
 from tempseg_jax.models.ops.pooling import (
     average_pool_2x2,
