@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tempseg_jax.sweep.cells import CELLS
 from tempseg_jax.sweep.report.collect import SweepResults
 
 MISSING = "Missing runs"
@@ -54,7 +55,14 @@ def title(sweep: SweepResults) -> str:
     data = sweep.config.data
     folder = Path(data.manual_dir or "").name
     dataset = folder if data.name == "folder" else sweep.dataset
-    return f"Temperature sweep: {sweep.config.model.name} on {dataset}"
+    return f"Temperature sweep: {_networks(sweep)} on {dataset}"
+
+
+def _networks(sweep: SweepResults) -> str:
+    """Return the names of the networks that the runs train."""
+    own = sweep.config.model.name
+    names = (CELLS[x.cell].overrides.get("model.name", own) for x in sweep.runs)
+    return ", ".join(dict.fromkeys(names))
 
 
 def state(sweep: SweepResults) -> str:
@@ -80,7 +88,7 @@ def facts(sweep: SweepResults) -> list[tuple[str, str]]:
     }
     evaluated = ", ".join(f"{count} {name}" for name, count in images.items())
     entries = [
-        ("network", f"{config.model.name}, width {config.model.width:g}"),
+        ("network", f"{_networks(sweep)}, width {config.model.width:g}"),
         # Only the file's name: the report may be published.
         ("pretrained weights", Path(config.model.pretrained).name or "none"),
         (

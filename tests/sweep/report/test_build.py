@@ -28,6 +28,12 @@ def test_the_facts_have_commit_dates_and_total_time(full_report):
     assert facts["total run time"] == "1 h 15 min"  # 45 runs of 100 s
 
 
+def test_the_network_is_that_of_the_runs_and_not_of_the_config(tmp_path):
+    report = build.build(write_sweep(tmp_path, tables=("networks",), runs=[]))
+    assert report.title == "Temperature sweep: resnet50_v15 on scenes"
+    assert dict(report.facts)["network"] == "resnet50_v15, width 0.25"
+
+
 def test_the_facts_have_the_block_size_of_the_bootstrap(tmp_path):
     write_sweep(tmp_path, runs=[])
     facts = dict(build.build(SweepResults(tmp_path, block=3)).facts)
