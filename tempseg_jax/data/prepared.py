@@ -7,11 +7,14 @@ Examples are streamed to disk in their official order; TFDS's own generator keep
 import collections
 import contextlib
 import functools
+import hashlib
 import itertools
+import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -24,6 +27,7 @@ from tempseg_jax.io.prepare_once import prepare_once
 
 VERSION = "1.3.0"  # of the records; increase it when their content changes
 _METADATA = {"class_names", "palette", "left_out", "notes", "sizes"}
+_DIGEST = "sha256"  # key of the metadata's own digest, which older datasets lack
 _EXAMPLES_PER_SHARD = 2048
 _EXAMPLES_PER_WRITE = 64
 _SPARE_BYTES = 8 << 20
@@ -87,10 +91,19 @@ def read_metadata(folder: Path) -> dict:
     """Return what `prepare` wrote: class names, palette, sizes, and messages."""
     with _damage(folder):
         metadata = dict(tfds.builder_from_directory(folder).info.metadata)
-        missing = _METADATA - metadata.keys()
-        if missing:
-            raise KeyError(f"metadata.json lacks {', '.join(sorted(missing))}")
+        stored = metadata.pop(_DIGEST, None)
+        if wrong := _METADATA ^ metadata.keys():
+            wrong = ", ".join(sorted(wrong))
+            raise KeyError(f"metadata.json has other fields than expected: {wrong}")
+        if stored is not None and stored != _digest_of(metadata):
+            raise ValueError("metadata.json has changed since it was written")
         return metadata
+
+
+def _digest_of(metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the metadata as JSON, which has lists for tuples."""
+    text = json.dumps({name: metadata[name] for name in sorted(_METADATA)})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -171,6 +184,7 @@ def _write(
             split: [[*size, count] for size, count in counts.items()]
             for split, counts in sizes.items()
         }
+        info.metadata[_DIGEST] = _digest_of(info.metadata)
         writer.close_all()
     except RuntimeError as error:  # from array_record, with the file and the reason
         raise OSError(f"{folder}: cannot be written ({error}); {_REMEDY}") from error

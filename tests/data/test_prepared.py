@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,27 @@ def test_with_skip_problem_files_are_skipped_and_recorded(tmp_path):
     assert len(metadata["left_out"]) == 4
     assert metadata["class_names"] == ["a", "b"]
     assert metadata["sizes"]["val"] == [[4, 6, 3]]
+
+
+@pytest.mark.parametrize("old, new", [('"a"', '"q"'), ("sha256", "sha257")])
+def test_changed_metadata_is_refused(tmp_path, old, new):
+    folder = prepare(FakeSource(), tmp_path)
+    path = folder / "metadata.json"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    with pytest.raises(OSError, match=r"is damaged .*; delete this folder"):
+        prepared.read_metadata(folder)
+
+
+def test_metadata_of_older_datasets_has_no_digest(tmp_path):
+    folder = prepare(FakeSource(), tmp_path)
+    expected = prepared.read_metadata(folder)
+    path = folder / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["sha256"]
+    path.write_text(json.dumps(metadata))
+    assert prepared.read_metadata(folder) == expected
 
 
 def test_a_split_without_any_usable_image_is_refused(tmp_path):
