@@ -38,6 +38,8 @@ _ORIENTATION = 0x0112  # the EXIF tag
 
 # Pillow warns above 89 megapixels, and raises above twice that.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# It also warns of damaged EXIF data, of which only the orientation is used here.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BadFile(ValueError):

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,3 +133,15 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
     for name, reason in reasons.items():
         with pytest.raises(BadFile, match=f"{name}.png: {reason}"):
             image_files.read(tmp_path / f"{name}.png")
+
+
+def test_damaged_exif_data_gives_no_warning(tmp_path):
+    """Pillow would print one for each file; pytest replaces its filters."""
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 8)).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    read = f"from PIL import Image; Image.open({str(path)!r}).getexif()"
+    for first, printed in (("", 1), ("import tempseg_jax.data.image_reader; ", 0)):
+        result = subprocess.run(
+            [sys.executable, "-c", first + read], capture_output=True, text=True
+        )
+        assert bool(result.stderr) == printed, result.stderr
