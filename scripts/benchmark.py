@@ -1,7 +1,8 @@
-"""Measure the input pipeline or a training step, or compile a step for a GPU.
+"""Measure the input pipeline, a training step or an evaluation, or compile a step.
 
     python scripts/benchmark.py data --manual_dir=VOCDIR
     python scripts/benchmark.py train
+    python scripts/benchmark.py evaluate --window=1024
     python scripts/benchmark.py compile --config=configs/fcn_voc.py --card=h100
 
 Each benchmark has its own options: add --help after its name.
@@ -13,6 +14,7 @@ import sys
 
 _HELP = {
     "compile": "memory and kernels of a step on a GPU that is not here",
+    "evaluate": "time of an evaluation beside the network alone, and its memory",
     "data": "throughput of the input pipeline in images per second",
     "train": "time, memory and throughput of a training step",
 }
