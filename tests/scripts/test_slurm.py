@@ -1,4 +1,4 @@
-"""scripts/slurm/train.sbatch on a cluster of one node; `pytest -m slurm` runs it."""
+"""The scripts of scripts/slurm on a cluster of one node; `pytest -m slurm` runs it."""
 
 import os
 import re
@@ -38,28 +38,33 @@ def environment():
         }
 
 
+def flags(data_dir, **settings):
+    """Return the config of a training of steps that take milliseconds."""
+    settings = {
+        "model.width": 0.05,
+        "data.crop_size": 32,
+        "data.batch_size": 2,
+        "data.num_workers": 0,
+        "data.data_dir": data_dir,
+        "evaluate_every_epochs": 0,
+        "save_every_steps": 5,
+        "log_every_steps": 1,
+        **settings,
+    }
+    return [f"--config.{name}={value}" for name, value in settings.items()]
+
+
 class Training:
     """A job of train.sbatch with two tasks, in one workdir."""
 
     def __init__(self, folder, data_dir, environment):
         self.workdir, self.log = folder / "run", folder / "log"
         self.environment = environment
-        settings = {
-            "model.width": 0.05,
-            "objective.alpha": 0.0,
-            "data.crop_size": 32,
-            "data.batch_size": 2,
-            "data.num_workers": 0,
-            "data.data_dir": data_dir,
-            "evaluate_every_epochs": 0,
-            "save_every_steps": 5,
-            "log_every_steps": 1,
-        }
-        flags = [f"--config.{name}={value}" for name, value in settings.items()]
         self.command = [
             *("--ntasks-per-node=2", "--partition=low", f"--output={self.log}"),
             *("scripts/slurm/train.sbatch", "--config=configs/demo.py"),
-            *(*flags, f"--workdir={self.workdir}"),
+            *flags(data_dir, **{"objective.alpha": 0.0}),
+            f"--workdir={self.workdir}",
         ]
 
     def submit(self, *flags):
@@ -123,3 +128,36 @@ def test_a_job_resumes_by_itself_after_sigterm_and_preemption_but_not_a_killed_t
 
 def _is_python(pid):
     return "tempseg_jax.main" in Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_the_tasks_of_an_array_share_a_sweep_and_go_on_after_sigterm(
+    tmp_path, data_dir, environment
+):
+    folder, steps = tmp_path / "sweep", 400
+    number = slurm_cluster.submit(
+        [
+            *("--array=1-2", f"--output={tmp_path}/log%a", "--partition=low"),
+            *("scripts/slurm/sweep.sbatch", "--config=configs/demo.py"),
+            *("--table=3,controls", "--seeds=1", "--test_split="),
+            *("--cells=baseline,seg_only", "--train_images=2", f"--workdir={folder}"),
+            *flags(data_dir, steps=steps),
+        ],
+        environment,
+    )
+    runs = [folder / cell / "seed0" for cell in ("baseline", "seg_only")]
+    metrics = [run / "metrics.jsonl" for run in runs]
+    slurm_cluster.wait_for(lambda: all(x.exists() for x in metrics), seconds=240)
+    first = f"{number}_1"
+    slurm_cluster.run(["scancel", "--signal=TERM", first], environment)
+
+    def field(name):
+        return slurm_cluster.job(first, environment).get(name)
+
+    slurm_cluster.wait_for(lambda: field("Restarts") == "1", seconds=180)
+    finals = [run / "final.json" for run in runs]
+    slurm_cluster.wait_for(lambda: all(x.exists() for x in finals), seconds=400)
+    slurm_cluster.wait_for(lambda: field("JobState") == "COMPLETED", seconds=60)
+    assert "the task is queued again" in (tmp_path / "log1").read_text()
+    assert "queued again" not in (tmp_path / "log2").read_text()
+    for run in runs:  # each task trained one run
+        assert [x["step"] for x in read_metrics(run)] == list(range(1, steps + 1))
