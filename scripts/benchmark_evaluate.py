@@ -59,16 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         help="factor on its numbers of channels (default: %(default)s)",
     )
-    parser.add_argument("--window", type=int, help="side of a window (default: none)")
-    parser.add_argument("--stride", type=int, help="pixels between windows")
-    parser.add_argument(
-        "--scales",
-        default="1",
-        help="comma-separated scales of test-time augmentation (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--flip", action="store_true", help="average over the mirror image"
-    )
+    command.add_inference_arguments(parser)
     parser.add_argument(
         "--batch_size",
         type=int,

@@ -84,6 +84,17 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
         default="best",
         help='"best" (highest validation mIoU, the default), "latest", or a step',
     )
+    add_inference_arguments(parser)
+    parser.add_argument(
+        "--precision", help="float32, bfloat16 or float16 (default: that of training)"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error"
+    )
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of sliding windows and of test-time augmentation."""
     parser.add_argument(
         "--window",
         type=int,
@@ -105,12 +116,6 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
         "--flip",
         action="store_true",
         help="test-time augmentation: also average over the mirror image",
-    )
-    parser.add_argument(
-        "--precision", help="float32, bfloat16 or float16 (default: that of training)"
-    )
-    parser.add_argument(
-        "--debug", action="store_true", help="show the traceback of an error"
     )
 
 
