@@ -20,7 +20,7 @@ from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.io import atomic
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.types import Batch
-from tempseg_jax.workdir import checkpoint_folder, wandb_run
+from tempseg_jax.workdir import checkpoint_folder, log_digest, wandb_run
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import NoLock, WorkdirLock, training_lock
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
@@ -207,7 +207,7 @@ def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
                 refusal = error
             else:
                 checkpoint_folder.clean(Path(folder).absolute() / "checkpoints")
-                for name in ("config.json", "metrics.jsonl"):  # training's own files
+                for name in ("config.json", "metrics.jsonl", log_digest.NAME):
                     atomic.delete_leftovers(Path(folder) / name)
         message = mesh.from_first_process(str(refusal or ""))
         if message:

@@ -206,7 +206,9 @@ class Runs:
             campaign.judge(name, seed, done, f"{what}, then resumed")
         elif not injected or campaign.judge(name, seed, done, what):
             found = difference(end_state(workdir), self.expected)
-            if found:
+            if found == ANOTHER_LOG and LOG_CHANGED in done.err:
+                campaign.add(name, "refused", number=injected)
+            elif found:
                 campaign.finding(name, seed, f"{what}: {found}")
             else:
                 campaign.add(name, "survived", number=injected)
@@ -246,6 +248,11 @@ def difference(actual: dict[str, Any], expected: dict[str, Any]) -> str | None:
         if actual[name] != value:
             return f"it ends with another {name}"
     return None
+
+
+ANOTHER_LOG = "it ends with another log"
+LOG_CHANGED = "metrics.jsonl has changed since training wrote it"
+"""The warning of a resume whose log is not the one that was written."""
 
 
 def _mount(folder: Path, *, kilobytes: int) -> bool:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tempseg_jax.io import atomic
 from tempseg_jax.io.json_files import finite_or_null
+from tempseg_jax.workdir import log_digest
 from tempseg_jax.workdir.events import Events
 from tempseg_jax.workdir.wandb_run import WandbRun
 
@@ -109,6 +110,8 @@ class Writer:
     ):
         """Open the files, and drop metrics after `first_step`, which will be rewritten.
 
+        A warning says if the metrics are not those that an earlier `Writer` has synced.
+
         Args:
             workdir: The workdir of the run.
             first_step: The step that training starts or resumes from.
@@ -118,9 +121,18 @@ class Writer:
         """
         workdir = Path(workdir)
         self._path = workdir / "metrics.jsonl"
+        if log_digest.log_has_changed(workdir):
+            logging.warning(
+                "%s has changed since training wrote it: it was edited, or is damaged; "
+                "training itself does not use it",
+                self._path,
+            )
         kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        log_digest.forget(workdir)
         with atomic.replacing(self._path) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            partial.write_text(text)
+        self._digest = log_digest.LogDigest(workdir, text)
         self._lines = self._path.open("a")
         self._logs: list[Events | WandbRun] = [
             Events(workdir / "tensorboard", purge_step=first_step + 1)
@@ -158,10 +170,11 @@ class Writer:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Write one line with names such as `train/loss_seg`; NaN becomes null."""
-        line = {"step": step} | finite_or_null(metrics)
+        line = json.dumps({"step": step} | finite_or_null(metrics)) + "\n"
         with self._disk():
-            self._lines.write(json.dumps(line) + "\n")
+            self._lines.write(line)
             self._lines.flush()
+        self._digest.add(line)
         for log in self._logs:
             log.add(step, metrics)
 
@@ -176,13 +189,14 @@ class Writer:
             log.add(step, scalars, pictures)
 
     def sync(self) -> None:
-        """Flush the lines to disk, before a checkpoint relies on them.
+        """Flush the lines and their digest to disk, before a checkpoint relies on them.
 
         Raises:
             OSError: If the disk reports an error.
         """
         with self._disk():
             os.fsync(self._lines.fileno())
+            self._digest.write()
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
