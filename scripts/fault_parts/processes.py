@@ -97,7 +97,7 @@ class Processes:
                 return
         found = difference(end_state(workdir), self.expected)
         if found:
-            campaign.finding(name, seed, found)
+            campaign.finding(name, seed, f"it ends with another {found}")
         elif injected:
             campaign.add(name, "survived", number=injected)
         shutil.rmtree(workdir, ignore_errors=True)
