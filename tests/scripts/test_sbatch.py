@@ -1,4 +1,4 @@
-"""When scripts/slurm/sweep.sbatch queues its task again, with commands in SLURM's place."""
+"""When scripts/slurm/sweep.sbatch queues its task again; SLURM is replaced."""
 
 import os
 import subprocess
