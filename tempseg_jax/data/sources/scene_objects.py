@@ -19,7 +19,7 @@ def direction(step: int, steps: int) -> tuple[int, int]:
 
 def _length(u: Plane, v: Plane) -> Plane:
     # IEEE 754 demands a correctly rounded root, so it is the same on every machine.
-    return np.sqrt((u * u + v * v).astype(np.float64)).astype(np.int64)
+    return np.sqrt((u * u + v * v).astype(np.float64)).astype(np.int32)
 
 
 # Shapes: the distance of each point from the outline in sixteenths of a pixel, negative
@@ -68,11 +68,11 @@ SHAPES = (None, _ellipse, _oblong, _disc, _square, _triangle, _star, _ring)
 
 
 def _two(choice: Bool[np.ndarray, "h w"], first: tuple, second: tuple) -> np.ndarray:
-    return np.where(choice[..., None], np.array(first), np.array(second))
+    return np.where(choice[..., None], np.int32(first), np.int32(second))
 
 
 def _stony(u: Plane, v: Plane, radius: int, noise: Plane) -> np.ndarray:
-    return np.array((128, 140, 176)) + (noise - 128)[..., None] // 2
+    return np.int32((128, 140, 176)) + (noise - 128)[..., None] // 2
 
 
 def _bricked(u: Plane, v: Plane, radius: int, noise: Plane) -> np.ndarray:
@@ -99,7 +99,7 @@ def _banded(u: Plane, v: Plane, radius: int, noise: Plane) -> np.ndarray:
 
 def _rippled(u: Plane, v: Plane, radius: int, noise: Plane) -> np.ndarray:
     ripple = np.abs(_length(u, v) % (6 * ONE) - 3 * ONE)
-    return np.array((176, 30, 130)) + ripple[..., None] * np.array((3, 4, 4)) // 3
+    return np.int32((176, 30, 130)) + ripple[..., None] * np.int32((3, 4, 4)) // 3
 
 
 def _dotted(u: Plane, v: Plane, radius: int, noise: Plane) -> np.ndarray:

@@ -97,10 +97,10 @@ class _Random:
 
     def plane(self, high: int, *, shape: tuple[int, ...]) -> Int[np.ndarray, "..."]:
         raw = self._bits.random_raw(math.prod(shape))
-        return (raw >> np.uint64(33)).astype(np.int64).reshape(shape) % high
+        return (raw >> np.uint64(33)).astype(np.int32).reshape(shape) % high
 
     def between(self, low: int, high: int) -> int:
-        return low + int(self.plane(high - low + 1, shape=(1,))[0])
+        return low + (self._bits.random_raw() >> 33) % (high - low + 1)
 
 
 def scene(
@@ -108,35 +108,45 @@ def scene(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
     """Return the image and the label of one scene of `size` x `size` pixels."""
     random = _Random(seed)
-    y, x = np.mgrid[:size, :size] * ONE + ONE // 2
+    y, x = np.mgrid[:size, :size].astype(np.int32) * ONE + ONE // 2
     noise = _smooth_noise(random, size=size)
     image = _ground(random, noise)
     label = np.zeros((size, size), np.uint8)
-    owner = np.zeros((size, size), np.int64)
+    owner = np.zeros((size, size), np.uint8)
     for number in range(1, random.between(4, 7) + 1):
         kind = random.between(1, len(CLASSES) - 1)
         radius = random.between(size * 2, size * 4)
-        u, v = _place(random, x, y, size=size)
+        margin = size * ONE // 8
+        cx, cy = (random.between(margin, size * ONE - margin) for _ in range(2))
+        turn = direction(random.between(0, 63), 64)
+        part = _around(cy, radius), _around(cx, radius)
+        u, v = _turned(x[part] - cx, y[part] - cy, *turn)
         depth = SHAPES[kind](u, v, radius)
         shadow = SHAPES[kind](*_shift(u, v, radius // 6), radius)
-        image = image * (256 - np.clip(shadow * 2, 0, 96))[..., None] >> 8
-        surface = TEXTURES[kind](u, v, radius, noise)
+        shaded = image[part] * (256 - np.clip(shadow * 2, 0, 96))[..., None] >> 8
+        surface = TEXTURES[kind](u, v, radius, noise[part])
         shade = 176 + np.clip(depth * 320 // radius, 0, 112)
         surface = np.clip(surface * shade[..., None] >> 8, 0, 255)
         cover = np.clip(depth * 256 // ONE + 128, 0, 256)[..., None]
-        image = image * (256 - cover) + surface * cover >> 8
-        label[depth > 0] = kind
-        owner[depth > 0] = number
+        image[part] = shaded * (256 - cover) + surface * cover >> 8
+        label[part][depth > 0] = kind
+        owner[part][depth > 0] = number
     label[_borders(owner)] = IGNORE_LABEL
     return _light(random, image, x, y), label
 
 
-def _place(random: _Random, x: Plane, y: Plane, *, size: int) -> tuple[Plane, Plane]:
-    """Return coordinates relative to a random center, rotated by a random angle."""
-    margin = size * ONE // 8
-    cx, cy = (random.between(margin, size * ONE - margin) for _ in range(2))
-    sin, cos = direction(random.between(0, 63), 64)
-    dx, dy = x - cx, y - cy
+def _around(center: int, radius: int) -> slice:
+    """Return the rows, or columns, that an object and its shadow can reach.
+
+    The tips of a star are farthest from the center, at 1.42 times the radius, and the
+    shadow is shifted by a sixth of the radius along both axes of the object.
+    """
+    reach = radius * 5 // 3 + ONE
+    return slice(max(0, (center - reach) // ONE), (center + reach) // ONE + 1)
+
+
+def _turned(dx: Plane, dy: Plane, sin: int, cos: int) -> tuple[Plane, Plane]:
+    """Return coordinates along the axes of an object that is rotated."""
     return (dx * cos + dy * sin) // UNIT, (dy * cos - dx * sin) // UNIT
 
 
@@ -146,11 +156,11 @@ def _shift(u: Plane, v: Plane, by: int) -> tuple[Plane, Plane]:
 
 def _smooth_noise(random: _Random, *, size: int) -> Plane:
     """Return smooth noise of three scales, from 0 to 255."""
-    total = np.zeros((size, size), np.int64)
+    total = np.zeros((size, size), np.int32)
     for octave, weight in ((32, 4), (16, 2), (4, 2)):
         cells = size // octave + 2
         lattice = random.plane(256, shape=(cells, cells))
-        cell, part = np.divmod(np.arange(size), octave)
+        cell, part = np.divmod(np.arange(size, dtype=np.int32), octave)
         rows = (
             lattice[cell] * (octave - part)[:, None] + lattice[cell + 1] * part[:, None]
         )
@@ -164,14 +174,14 @@ def _smooth_noise(random: _Random, *, size: int) -> Plane:
 
 def _ground(random: _Random, noise: Plane) -> np.ndarray:
     """Return the RGB ground: earth, or grass where the noise is high."""
-    earth, grass = np.array((122, 100, 74)), np.array((104, 128, 70))
+    earth, grass = np.int32((122, 100, 74)), np.int32((104, 128, 70))
     part = np.clip((noise - 96) * 4, 0, 256)[..., None]
     base = earth * (256 - part) + grass * part >> 8
     grain = random.plane(40, shape=noise.shape) - 20
     return base + (grain + (noise - 128) // 3)[..., None]
 
 
-def _borders(owner: Plane) -> Bool[np.ndarray, "h w"]:
+def _borders(owner: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Return whether a pixel's 3 x 3 neighborhood holds more than one owner."""
     padded = np.pad(owner, 1, mode="edge")
     size = owner.shape[0]
