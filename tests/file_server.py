@@ -4,6 +4,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 
 class FileServer(http.server.ThreadingHTTPServer):
@@ -55,6 +56,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def serve(files: dict[str, bytes]) -> Iterator[FileServer]:
     """Serve {name: content} until the block ends."""
     with FileServer(files) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        # `shutdown` waits for the end of a poll.
+        serve_forever = partial(server.serve_forever, poll_interval=0.01)
+        threading.Thread(target=serve_forever, daemon=True).start()
         yield server
         server.shutdown()
