@@ -72,9 +72,9 @@ def tally(
 
     def at(temperature: Float[Array, ""]) -> Tally:
         p = jnp.exp((log_p - highest[..., None]) / temperature)  # unnormalized
-        total = jnp.sum(p, axis=-1)
+        total, weighted = _sums_over_classes(p, p * log_p)
         nll = jnp.log(total) + (highest - log_p_truth) / temperature
-        expected = jnp.sum(p * log_p, axis=-1) / total
+        expected = weighted / total
         pixels, hits, confidence = _by_confidence(1 / total, correct, scored)
         return Tally(
             nll=_sum(jnp.where(scored, nll, 0)),
@@ -85,6 +85,20 @@ def tally(
         )
 
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), jax.lax.map(at, temperatures))
+
+
+def _sums_over_classes(
+    x: Float[Array, "b h w k"], y: Float[Array, "b h w k"]
+) -> tuple[Float[Array, "b h w"], Float[Array, "b h w"]]:
+    """Return the sums of both in one pass.
+
+    XLA for CPUs fuses what they are computed from into one sum only. With a second
+    sum, a pixel of 19 classes takes seven times as long.
+    """
+    zero = jnp.zeros((), x.dtype)
+    return jax.lax.reduce(
+        (x, y), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (3,)
+    )
 
 
 def _by_confidence(
