@@ -10,10 +10,12 @@ from pathlib import Path
 from tempseg_jax.io.atomic import replacing
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep.scope import read_scope
-from tempseg_jax.sweep.store import Run
+from tempseg_jax.sweep.store import Run, copy_pictures
 from tempseg_jax.workdir import saved_config, train_images
 
-_OF_SWEEP = ("sweep.json", "examples.npz")
+EXAMPLES = 16
+"""Number of validation images of a copy; a report shows four."""
+
 _OF_RUN = (
     "metrics.jsonl",
     train_images.TRAIN,
@@ -27,8 +29,9 @@ _LAST = "final.json"
 def publish(sweep: Path, target: Path) -> int:
     """Copy the finished runs of a sweep; runs that are there already are kept.
 
-    Configs are copied without folders of this machine. Predictions are copied for the
-    first seed only: a report shows those of one seed.
+    Configs are copied without folders of this machine. Validation images are copied
+    for `EXAMPLES` evenly spaced ones, and predictions of them for the first seed only:
+    a report shows a few of one seed.
 
     Returns:
         The number of runs that were copied.
@@ -42,8 +45,8 @@ def publish(sweep: Path, target: Path) -> int:
     runs = [x for x in scope.runs(saved_config.read_config(sweep)) if x.finished(sweep)]
     runs = [x for x in runs if not x.finished(target)]
     _copy_config(sweep, target)
-    for name in _OF_SWEEP:
-        _copy(sweep / name, target / name)
+    _copy(sweep / "sweep.json", target / "sweep.json")
+    _copy_pictures(sweep / "examples.npz", target / "examples.npz")
     for run in runs:
         _copy_run(run, sweep, target, with_predictions=run.seed == scope.first_seed)
     return len(runs)
@@ -53,7 +56,9 @@ def _copy_run(run: Run, sweep: Path, target: Path, *, with_predictions: bool) ->
     source, copy = run.folder(sweep), run.folder(target)
     _copy_config(source, copy)
     measurements = [x.name for x in source.glob("*.npz") if x.name != _PREDICTIONS]
-    for name in (*_OF_RUN, *measurements, *with_predictions * (_PREDICTIONS,), _LAST):
+    if with_predictions:
+        _copy_pictures(source / _PREDICTIONS, copy / _PREDICTIONS)
+    for name in (*_OF_RUN, *measurements, _LAST):
         _copy(source / name, copy / name)
 
 
@@ -68,3 +73,8 @@ def _copy(source: Path, copy: Path) -> None:
     if source.exists():
         with replacing(copy) as partial:
             shutil.copyfile(source, partial)
+
+
+def _copy_pictures(source: Path, copy: Path) -> None:
+    if source.exists():
+        copy_pictures(source, copy, count=EXAMPLES)

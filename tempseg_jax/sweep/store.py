@@ -109,6 +109,23 @@ def load_pictures(path: Path, *, field: str) -> dict[str, UInt8[np.ndarray, "...
         return {id_: _decode(arrays[f"{field}{i}"]) for i, id_ in enumerate(ids)}
 
 
+def copy_pictures(source: Path, target: Path, *, count: int) -> None:
+    """Copy at most `count` evenly spaced examples from a file of `save_pictures`.
+
+    Raises:
+        OSError: If the copy cannot be written.
+    """
+    with np.load(source) as arrays:
+        ids = arrays["ids"]
+        fields = {name.rstrip("0123456789") for name in arrays.files} - {"ids"}
+        kept = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
+        chosen = {"ids": ids[kept]}
+        for new, old in enumerate(kept):
+            chosen |= {f"{field}{new}": arrays[f"{field}{old}"] for field in fields}
+        with replacing(target) as partial:
+            np.savez(partial, **chosen)
+
+
 def _encode(pixels: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "n"]:
     scale = min(1.0, LONGEST_SIDE / max(pixels.shape[:2]))
     size = [max(1, round(n * scale)) for n in pixels.shape[1::-1]]

@@ -1,6 +1,8 @@
 """The copy of a sweep that is kept or shared."""
 
-from tempseg_jax.sweep import publish
+import numpy as np
+
+from tempseg_jax.sweep import publish, store
 from tempseg_jax.sweep.report import build
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
@@ -8,6 +10,11 @@ from tempseg_jax.workdir import saved_config, train_images
 from tests.support import load_config
 from tests.sweep.report.fake_sweep import write_run, write_sweep
 
+PICTURES = {  # by field
+    "image": "examples.npz",
+    "label": "examples.npz",
+    "prediction": "baseline/seed0/predictions.npz",
+}
 BASELINES = [Run("baseline", 0), Run("baseline", 1)]
 
 
@@ -48,6 +55,25 @@ def test_a_copy_has_no_checkpoint_and_no_folder_of_the_machine(tmp_path):
     assert not [path for path in files if b"someone" in path.read_bytes()]
     assert (copy / "baseline" / "seed0" / "config.json").exists()
     assert {x.parent.name for x in copy.rglob("predictions.npz")} == {"seed0"}
+
+
+def test_a_copy_has_evenly_spaced_examples_with_their_predictions(
+    tmp_path, monkeypatch
+):
+    sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
+    pictures = {
+        field: store.load_pictures(sweep / file, field=field)
+        for field, file in PICTURES.items()
+    }
+    ids = [*pictures["image"]]
+    assert len(ids) > 3
+    monkeypatch.setattr(publish, "EXAMPLES", 2)
+    publish.publish(sweep, copy)
+    for field, file in PICTURES.items():
+        copied = store.load_pictures(copy / file, field=field)
+        assert [*copied] == [ids[0], ids[-1]]
+        for id_, pixels in copied.items():
+            np.testing.assert_array_equal(pixels, pictures[field][id_])
 
 
 def test_only_finished_runs_that_are_new_are_copied(tmp_path):
