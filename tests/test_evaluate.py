@@ -120,7 +120,7 @@ def test_evaluation_and_prediction_give_an_image_the_same_labels(saved_run, wind
     """Also where a dataset has images of many sizes."""
     predictor = tempseg_jax.load(saved_run, window=window)
     rng = np.random.default_rng(0)
-    sizes = [(90, 90), (90, 150), (150, 90), (90, 260)]
+    sizes = [(90, 90), (150, 90), (90, 260)]
     images = {
         f"{h}x{w}": rng.integers(0, 256, (h, w, 3)).astype(np.uint8) for h, w in sizes
     }
