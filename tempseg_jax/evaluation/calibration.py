@@ -4,6 +4,7 @@ Both follow from sums over pixels. Only these sums, a few numbers for each image
 temperature, are copied from the device, so memory does not grow with the split.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -114,20 +115,20 @@ def _by_confidence(
 ) -> tuple[Array, Array, Array]:
     """Return the pixels, the correct pixels and the summed confidence of each bin.
 
-    A bin is (lower, upper], as in Guo et al. One pass for each bin is 30 times as fast
-    on a CPU as a single pass over a one-hot array of bins.
+    A bin is (lower, upper], as in Guo et al. On a CPU one pass for each bin sums the
+    confidences 30 times as fast as a single pass over a one-hot array of bins.
     """
+    bins = jnp.where(scored, jnp.ceil(confidence * BINS), 0).astype(jnp.uint8)
+    counts = jax.vmap(partial(jnp.bincount, length=2 * (BINS + 1)))(
+        jax.lax.collapse(2 * bins + correct, 1)
+    )
+    wrong, right = counts[:, 2::2], counts[:, 3::2]  # without bin 0: not scored
 
-    def one_bin(i: Array) -> tuple[Array, Array, Array]:
-        inside = scored & (jnp.ceil(confidence * BINS) == i + 1)
-        return (
-            _sum(inside.astype(jnp.int32)),
-            _sum((inside & correct).astype(jnp.int32)),
-            _sum(jnp.where(inside, confidence, 0)),
-        )
+    def one_bin(i: Array) -> Array:
+        return _sum(jnp.where(bins == i, confidence, 0))
 
-    sums = jax.lax.map(one_bin, jnp.arange(BINS))
-    return tuple(jnp.moveaxis(x, 0, 1) for x in sums)
+    sums = jax.lax.map(one_bin, jnp.arange(1, BINS + 1, dtype=bins.dtype))
+    return wrong + right, right, sums.T
 
 
 def _sum(x: Array) -> Array:
