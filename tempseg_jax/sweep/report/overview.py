@@ -78,6 +78,17 @@ def state(sweep: SweepResults) -> str:
     )
 
 
+def _learning_rates(sweep: SweepResults) -> str:
+    """Return the rates of both networks, and those of settings with their own."""
+    rate = sweep.config.optimizer.learning_rate_g
+    own = [
+        f"{rate * factor:g} (G of “{CELLS[cell].title}”)"
+        for cell, factor in sweep.scope.rates.items()
+    ]
+    rate_d = sweep.config.optimizer.learning_rate_d
+    return ", ".join([f"{rate:g} (G)", *own, f"{rate_d:g} (D)"])
+
+
 def facts(sweep: SweepResults) -> list[tuple[str, str]]:
     """Return names and values: the training set-up, progress and provenance."""
     config, scope = sweep.config, sweep.scope
@@ -96,11 +107,7 @@ def facts(sweep: SweepResults) -> list[tuple[str, str]]:
             f"{sweep.steps} steps, batch {config.data.batch_size}, crop "
             f"{config.data.crop_size}², {config.precision}",
         ),
-        (
-            "learning rates",
-            f"{config.optimizer.learning_rate_g:g} (G), "
-            f"{config.optimizer.learning_rate_d:g} (D)",
-        ),
+        ("learning rates", _learning_rates(sweep)),
         ("adversarial weight α", f"{config.objective.alpha:g}"),
         ("weight decay λ", f"{config.optimizer.weight_decay:g}"),
         ("images evaluated", evaluated or "none"),

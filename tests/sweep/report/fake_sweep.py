@@ -21,7 +21,14 @@ GAIN = {"baseline": 0.0, "adversarial": 0.0, "tg0.5": 0.05, "tg2": -0.05}
 
 
 def write_sweep(
-    folder, *, tables=("3",), seeds=3, runs=None, config=None, class_names=NAMES
+    folder,
+    *,
+    tables=("3",),
+    seeds=3,
+    runs=None,
+    config=None,
+    class_names=NAMES,
+    rates=cells.NO_RATES,
 ):
     """Write a sweep with all its runs, or only those in `runs`, and read it."""
     config = config or load_config("demo")
@@ -31,6 +38,7 @@ def write_sweep(
         "seeds": seeds,
         "test_split": "test",
         "train_images": None,
+        "rates": dict(rates),
     }
     about = {
         "scope": scope,

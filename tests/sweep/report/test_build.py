@@ -34,6 +34,14 @@ def test_the_network_is_that_of_the_runs_and_not_of_the_config(tmp_path):
     assert dict(report.facts)["network"] == "resnet50_v15, width 0.25"
 
 
+def test_the_facts_have_the_learning_rates_of_settings_with_their_own(tmp_path):
+    sweep = write_sweep(tmp_path, seeds=1, rates={"tg0.5": 0.5})
+    rate = sweep.config.optimizer.learning_rate_g
+    assert dict(build.build(sweep).facts)["learning rates"] == (
+        f"{rate:g} (G), {rate / 2:g} (G of “T_G = 0.5”), 1e-07 (D)"
+    )
+
+
 def test_the_facts_have_the_block_size_of_the_bootstrap(tmp_path):
     write_sweep(tmp_path, runs=[])
     facts = dict(build.build(SweepResults(tmp_path, block=3)).facts)
