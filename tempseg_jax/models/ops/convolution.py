@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from tempseg_jax.models.ops.dilated import conv, dilated_conv
 from tempseg_jax.models.ops.elementwise import add_bias
+from tempseg_jax.models.ops.kernel_gradient import conv_on_cpu
 from tempseg_jax.models.ops.platform import by_platform
 
 
@@ -68,7 +69,7 @@ def same_conv(
     return by_platform(
         x,
         kernel,
-        cpu=patches if k == 1 or few_pixels else plain,
+        cpu=patches if k == 1 or few_pixels else partial(conv_on_cpu, stride, dilation),
         default=patches if like_fc6 else default,
     )
 
@@ -122,7 +123,9 @@ def transposed_conv(
     # Position p of a 2x2 window meets the kernel's rows (1 - p) * s ... + s - 1.
     taps = kernel.reshape(2, s, 2, s, c, d)[::-1, :, ::-1]
     taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c, s * s * d)
-    windows = by_platform(x, taps, cpu=_conv_2x2, default=_conv_2x2_of_patches)
+    # In XLA's convolution of many channels, the patches do not stay in the cache.
+    on_cpu = _sum_of_products if c >= 256 else _conv_2x2
+    windows = by_platform(x, taps, cpu=on_cpu, default=_conv_2x2_of_patches)
     tiles = windows.reshape(b, h + 1, w + 1, s, s, d).transpose(0, 1, 3, 2, 4, 5)
     y = tiles.reshape(b, (h + 1) * s, (w + 1) * s, d)
     return y[:, s // 2 : -(s // 2), s // 2 : -(s // 2)]
@@ -144,3 +147,13 @@ def _conv_2x2_of_patches(x: Array, taps: Array) -> Array:
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = [x[:, i : i + h + 1, j : j + w + 1] for i in (0, 1) for j in (0, 1)]
     return jnp.concatenate(windows, axis=-1) @ taps.reshape(4 * c, -1)
+
+
+def _sum_of_products(x: Array, taps: Array) -> Array:
+    """As one product for each position of the kernel, shifted and added."""
+    products = [
+        jnp.pad(x @ taps[i, j], ((0, 0), (1 - i, i), (1 - j, j), (0, 0)))
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
+    return sum(products)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from tempseg_jax.models.ops.convolution import transposed_conv
 from tempseg_jax.models.ops.elementwise import add_bias
+from tempseg_jax.models.ops.kernel_gradient import gradient_in_parts
 from tempseg_jax.models.ops.platform import by_platform
 
 Pair = tuple[Array, Array]
@@ -85,7 +86,14 @@ def _kernel_gradient(
     x: Float[Array, "b h w c"], g: Float[Array, "b h_out w_out d"]
 ) -> Float[Array, "4 4 c d"]:
     kernel = jax.ShapeDtypeStruct((4, 4, x.shape[-1], g.shape[-1]), x.dtype)
-    return jax.linear_transpose(lambda k: _halve(x, k), kernel)(g)[0]
+
+    def in_parts(x: Array, g: Array) -> Array:
+        return gradient_in_parts(x, g, kernel_size=4, stride=2, border=1)
+
+    def by_transposition(x: Array, g: Array) -> Array:
+        return jax.linear_transpose(lambda k: _halve(x, k), kernel)(g)[0]
+
+    return by_platform(x, g, cpu=in_parts, default=by_transposition)
 
 
 def _halve_even_forward(x: Array, kernel: Array) -> tuple[Array, Pair]:
