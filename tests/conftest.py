@@ -10,11 +10,12 @@ from jaxtyping import install_import_hook
 install_import_hook("tempseg_jax", "beartype.beartype")
 
 # Before anything imports JAX: programs that one test compiled serve all others, also in
-# subprocesses and in the workers of pytest-xdist, which inherit this environment.
-if "PYTEST_XDIST_WORKER" not in os.environ:
+# subprocesses and in the workers of pytest-xdist, which inherit this environment. A
+# folder that a developer names serves the next run of the tests too.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _COMPILED = tempfile.TemporaryDirectory(prefix="tempseg_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Commands that tests start need no huge pages: to get them, they would start twice.
 os.environ.setdefault("GLIBC_TUNABLES", "")
 # No test runs long enough to repay the time that LLVM spends on optimization.
