@@ -11,7 +11,11 @@ from flax import linen as nn
 from tempseg_jax.models import ops
 from tempseg_jax.models.ops import kernel_gradient
 
-BYTES_OF_A_PIXEL = 4 * (3 + 32)
+
+def set_part_pixels(monkeypatch, pixels, *, stride):
+    """Let a part have so many pixels of an output of 32 channels, from 3 channels."""
+    channels = 3 * stride**2 + 32
+    monkeypatch.setattr(kernel_gradient, "_PART_BYTES", 4 * channels * pixels)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +25,7 @@ BYTES_OF_A_PIXEL = 4 * (3 + 32)
 def test_a_convolution_has_the_gradients_of_linen(
     kernel_size, stride, dilation, pixels, monkeypatch
 ):
-    channels_of_input = BYTES_OF_A_PIXEL if stride == 1 else 4 * (4 * 3 + 32)
-    monkeypatch.setattr(kernel_gradient, "_PART_BYTES", pixels * channels_of_input)
+    set_part_pixels(monkeypatch, pixels, stride=stride)
     own = ops.SameConv(32, kernel_size, jnp.float32, stride, False, dilation=dilation)
     linen = nn.Conv(
         32,
@@ -37,7 +40,7 @@ def test_a_convolution_has_the_gradients_of_linen(
 
 @pytest.mark.parametrize("pixels", [700, 2200])
 def test_a_halving_convolution_has_the_gradients_of_linen(pixels, monkeypatch):
-    monkeypatch.setattr(kernel_gradient, "_PART_BYTES", pixels * 4 * (4 * 3 + 32))
+    set_part_pixels(monkeypatch, pixels, stride=2)
     own = ops.HalvingConv(32, jnp.float32)
     assert_same_gradients(own, nn.Conv(32, (4, 4), strides=2), size=(66, 64))
 
@@ -83,5 +86,7 @@ def test_small_images_narrow_outputs_and_small_batches_are_computed_at_once():
 
     assert parts(4, 160, 64, 64) == 4 * 160 * 160 // 16
     assert parts(4, 80, 64, 128) == 1_500_000 // (4 * 192)
-    assert parts(4, 31, 64, 64) is parts(4, 160, 64, 16) is parts(1, 40, 64, 64) is None
+    assert parts(4, 31, 64, 64) is None
+    assert parts(4, 160, 64, 16) is None
+    assert parts(1, 40, 64, 64) is None
     assert parts(4, 40, 512, 512) is None  # its kernel is too large to be added up

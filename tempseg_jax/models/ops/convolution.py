@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.ops.dilated import conv, dilated_conv
 from tempseg_jax.models.ops.elementwise import add_bias
-from tempseg_jax.models.ops.kernel_gradient import conv_on_cpu
+from tempseg_jax.models.ops.kernel_gradient import kernel_gradient
 from tempseg_jax.models.ops.platform import by_platform
+from tempseg_jax.models.ops.xla import xla_conv
 
 
 class SameConv(nn.Module):
@@ -57,10 +57,7 @@ def same_conv(
     """Convolve as `SameConv` does, without a bias; both arrays have one dtype."""
     k, (h, w, c) = kernel.shape[0], x.shape[1:]
     patches = partial(_conv_of_patches, stride=stride, dilation=dilation)
-    plain = partial(conv, stride=stride, dilation=dilation)
-    default = plain
-    if dilation > 1 and stride == 1:
-        default = partial(dilated_conv, dilation)
+    plain = partial(_conv, stride, dilation)
     like_fc6 = k > 3 and stride == 1
     if isinstance(h * w, int):
         few_pixels = h * w < max(c, k * k)
@@ -69,9 +66,38 @@ def same_conv(
     return by_platform(
         x,
         kernel,
-        cpu=patches if k == 1 or few_pixels else partial(conv_on_cpu, stride, dilation),
-        default=patches if like_fc6 else default,
+        cpu=patches if k == 1 or few_pixels else plain,
+        default=patches if like_fc6 else plain,
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _conv(
+    stride: int,
+    dilation: int,
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k c d"],
+) -> Float[Array, "b h_out w_out d"]:
+    """Convolve by XLA's operation, with the gradient of `kernel_gradient`."""
+    padding = dilation * (kernel.shape[0] // 2)
+    return xla_conv(x, kernel, padding=padding, stride=stride, dilation=dilation)
+
+
+def _conv_forward(stride: int, dilation: int, x: Array, kernel: Array) -> tuple:
+    return _conv(stride, dilation, x, kernel), (x, kernel)
+
+
+def _conv_backward(
+    stride: int, dilation: int, residuals: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+    k = kernel.shape[0]
+    numbers = {"stride": stride, "dilation": dilation, "padding": dilation * (k // 2)}
+    image_gradient = jax.linear_transpose(lambda x: xla_conv(x, kernel, **numbers), x)
+    return image_gradient(g)[0], kernel_gradient(x, g, kernel_size=k, **numbers)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _conv_of_patches(x: Array, kernel: Array, *, stride: int, dilation: int) -> Array:
@@ -132,13 +158,7 @@ def transposed_conv(
 
 
 def _conv_2x2(x: Array, taps: Array) -> Array:
-    return jax.lax.conv_general_dilated(
-        x,
-        taps,
-        window_strides=(1, 1),
-        padding=((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return xla_conv(x, taps, padding=1)
 
 
 def _conv_2x2_of_patches(x: Array, taps: Array) -> Array:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.ops.dilated import conv
 from tempseg_jax.models.ops.platform import by_platform
+from tempseg_jax.models.ops.xla import xla_conv
 
 
 class DepthwiseConv(nn.Module):
@@ -38,7 +38,12 @@ class DepthwiseConv(nn.Module):
             x,
             kernel,
             cpu=partial(_sum_of_products, **strides),
-            default=partial(conv, groups=x.shape[-1], **strides),
+            default=partial(
+                xla_conv,
+                padding=self.dilation * (self.kernel_size // 2),
+                groups=x.shape[-1],
+                **strides,
+            ),
         )
 
 

@@ -7,8 +7,9 @@ from jaxtyping import Array, Float
 
 from tempseg_jax.models.ops.convolution import transposed_conv
 from tempseg_jax.models.ops.elementwise import add_bias
-from tempseg_jax.models.ops.kernel_gradient import gradient_in_parts
+from tempseg_jax.models.ops.kernel_gradient import kernel_gradient
 from tempseg_jax.models.ops.platform import by_platform
+from tempseg_jax.models.ops.xla import xla_conv
 
 Pair = tuple[Array, Array]
 
@@ -41,13 +42,7 @@ class HalvingConv(nn.Module):
 
 
 def _halve(x: Array, kernel: Array) -> Array:
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(2, 2),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    return xla_conv(x, kernel, padding="SAME", stride=2)
 
 
 # `_halve_even` is linear in x and in the kernel. So its gradients for a gradient g of
@@ -85,15 +80,7 @@ def _image_gradient(
 def _kernel_gradient(
     x: Float[Array, "b h w c"], g: Float[Array, "b h_out w_out d"]
 ) -> Float[Array, "4 4 c d"]:
-    kernel = jax.ShapeDtypeStruct((4, 4, x.shape[-1], g.shape[-1]), x.dtype)
-
-    def in_parts(x: Array, g: Array) -> Array:
-        return gradient_in_parts(x, g, kernel_size=4, stride=2, border=1)
-
-    def by_transposition(x: Array, g: Array) -> Array:
-        return jax.linear_transpose(lambda k: _halve(x, k), kernel)(g)[0]
-
-    return by_platform(x, g, cpu=in_parts, default=by_transposition)
+    return kernel_gradient(x, g, kernel_size=4, padding=1, stride=2)
 
 
 def _halve_even_forward(x: Array, kernel: Array) -> tuple[Array, Pair]:
