@@ -17,11 +17,11 @@ from tempseg_jax.models.ops.xla import xla_conv
 class SameConv(nn.Module):
     """A convolution with an odd kernel size k, dilation d and zero padding d (k // 2).
 
-    A 1x1 convolution is computed as a matrix product on every platform. On a CPU, a
-    larger kernel is computed as a matrix product over extracted patches if the image
-    has fewer pixels than channels or kernel positions: XLA's convolution and its
-    gradients take 1.1 to 4 times as long there, and hundreds of times as long if the
-    kernel is as large as the image, as can happen for fc6 of VGG-16.
+    On a CPU, a 1x1 convolution is computed as a matrix product, and so is a larger one,
+    over extracted patches, if the image has fewer pixels than channels or kernel
+    positions: XLA's convolution and its gradients take 1.1 to 4 times as long, and
+    hundreds of times as long if the kernel is as large as the image, as can happen for
+    fc6 of VGG-16. On other platforms only kernels above 3x3 with stride 1 are.
     """
 
     channels: int
