@@ -39,11 +39,11 @@ def test_values_and_gradients_are_those_of_a_grouped_convolution(
 
     def results(module):
         def apply(x, kernel):
-            with ops.forms_of(platform):
-                return module.apply({"params": {"kernel": kernel}}, x)
+            return module.apply({"params": {"kernel": kernel}}, x)
 
-        y, gradient = jax.vjp(apply, x, kernel)
-        return y, *gradient(weights)
+        with ops.forms_of(platform):
+            y, gradient = jax.vjp(apply, x, kernel)
+            return y, *gradient(weights)
 
     for actual, expected in zip(results(own), results(linen), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
