@@ -22,9 +22,10 @@ def forms_of(platform: str) -> AbstractContextManager:
 
     The jaxpr then contains no `platform_index` and no `cond`, for converters that do
     not know them. The block must surround the trace (the call of `jax.make_jaxpr`, of
-    `jax.export.export(...)(...)`, or the first call of a jitted function); it changes
-    nothing in a jaxpr that has already been traced. The program is then correct on
-    every platform, but fastest on this one.
+    `jax.export.export(...)(...)`, or the first call of a jitted function) and that of
+    the gradient (the call of the function that `jax.vjp` returns); it changes nothing
+    in a jaxpr that has already been traced. The program is then correct on every
+    platform, but fastest on this one.
 
     Args:
         platform: One of `PLATFORMS`.
