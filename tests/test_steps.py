@@ -597,5 +597,9 @@ def test_a_term_that_is_off_changes_no_bit_and_one_that_is_on_only_its_player(
     trained = {"real": "discriminator", "smooth_labels": "segmenter"}[change]
     for name in ("segmenter", "discriminator"):
         now, before = (jax.tree.leaves(getattr(x, name).opt_state) for x in (on, off))
-        changed = [np.any(a != b) for a, b in zip(now, before, strict=True)]
+        # Two programs may round differently what they both compute.
+        changed = [
+            np.abs(a - b).max() > 1e-4 * np.abs(b).max()
+            for a, b in zip(now, before, strict=True)
+        ]
         assert any(changed) == (name == trained)
