@@ -7,8 +7,9 @@ as by `benchmark.py data --dataset=cityscapes`: `network`, the forward passes al
 over the same windows, scales and flips; and `evaluation`, with decoding, scoring,
 calibration and boundary IoU. Standard output has one JSON object for each mode with the
 seconds per image, and one with the ratio of the two: the median, the minimum and the
-maximum over the rounds. With --memory_images, one evaluation of so many images follows,
-and the resident memory after each tenth of them is printed.
+maximum over the rounds. With --memory_images, one evaluation of so many images follows.
+Its resident memory is printed on standard error after each tenth of them, and at the
+end as one JSON object.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import itertools
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -276,6 +278,8 @@ def watch_memory(evaluation: Evaluation, images: int) -> None:
     def after_image() -> None:
         if next(done) * 10 // images > len(resident):
             resident.append(resident_mib())
+            done_of_all = f"{len(resident) * 10} % of {images} images"
+            print(f"{done_of_all}: {resident[-1]} MiB", file=sys.stderr, flush=True)
 
     seconds = evaluation.run(images, after_image)
     result = {"mode": "memory", "images": images, "seconds": round(seconds)}
