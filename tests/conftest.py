@@ -19,9 +19,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Commands that tests start need no huge pages: to get them, they would start twice.
 os.environ.setdefault("GLIBC_TUNABLES", "")
-# No test runs long enough to repay the time that LLVM spends on optimization, nor that of
-# the compiler of fused operations that jaxlib 0.10 can do without (a third of the time of
-# compiling). Later versions have no other, and refuse the flag.
+# No test runs long enough to repay the time that LLVM spends on optimization. With
+# jaxlib 0.10, another compiler of fused operations saves a third of the rest; later
+# versions do not have it, and refuse the flag.
 _FLAGS = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
