@@ -20,8 +20,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Commands that tests start need no huge pages: to get them, they would start twice.
 os.environ.setdefault("GLIBC_TUNABLES", "")
 # No test runs long enough to repay the time that LLVM spends on optimization. With
-# jaxlib 0.10, another compiler of fused operations saves a third of the rest; later
-# versions do not have it, and refuse the flag.
+# jaxlib 0.10, another compiler of fused operations saves a third of the rest; jaxlib
+# 0.12 does not have it, and refuses the flag.
 _FLAGS = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
