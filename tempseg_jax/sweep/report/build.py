@@ -106,7 +106,7 @@ def _cells(sweep: SweepResults, compared: Sequence[str]) -> list[str]:
 
 def _answers(sweep: SweepResults) -> list[Section]:
     """Show what the discriminator and the temperature add, if any of it is known."""
-    drawn = [figures.answers(sweep, split) for split in sweep.splits()]
+    drawn = [figures.answers({"": sweep}, split) for split in sweep.splits()]
     shown = [figure for figure in drawn if figure]
     return [Section("Does it help?", [], [], shown)] if shown else []
 

@@ -29,6 +29,10 @@ class Figure(NamedTuple):
     source: str  # a data URI
     caption: str
 
+    def svg(self) -> bytes:
+        """Return the image as the contents of an SVG file."""
+        return base64.b64decode(self.source.partition(",")[2])
+
 
 def line_style(i: int) -> dict[str, Any]:
     """Return the color and the line style of the i-th curve."""

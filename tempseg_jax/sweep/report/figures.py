@@ -1,7 +1,7 @@
 """The figures of the report: forest plots, learning curves, reliability diagrams."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from tempseg_jax.sweep.report import drawing, statistics
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.report.diagnostics import class_ious, margins, present
 from tempseg_jax.sweep.report.drawing import COLORS, MARKERS, Figure
+from tempseg_jax.sweep.report.statistics import Interval
 from tempseg_jax.sweep.report.tables import bootstrap_difference, paired_difference
 
 PANEL = 5
@@ -28,30 +29,53 @@ ANSWERS = (
 """What is added, and the cells with and without it."""
 
 
-def answers(sweep: SweepResults, split: str) -> Figure | None:
-    """Draw what D, the temperature and both add to the mIoU, over seeds."""
-    shown = {cell for table in sweep.scope.tables for cell in TABLES[table].cells}
-    rows = [
-        (added, paired_difference(sweep, with_it, without, split, "miou"))
-        for added, with_it, without in ANSWERS
-        if {with_it, without} <= shown
-    ]
-    rows = [(added, difference) for added, difference in rows if difference is not None]
+def answers(sweeps: Mapping[str, SweepResults], split: str) -> Figure | None:
+    """Draw what D, the temperature and both add to the mIoU, over seeds.
+
+    Args:
+        sweeps: Each sweep by its name in the legend, which one sweep alone does not
+            have.
+        split: Whose mIoU to draw.
+    """
+    rows = {
+        added: [_answer(sweep, split, *cells) for sweep in sweeps.values()]
+        for added, *cells in ANSWERS
+    }
+    rows = {added: row for added, row in rows.items() if any(row)}
     if not rows:
         return None
-    axes = drawing.new_axes(height=0.9 + 0.35 * len(rows))
-    for y, (_, difference) in enumerate(rows):
-        drawing.error_bar(
-            axes, difference, float(y), color=COLORS[1], marker="o", label="", size=5.0
-        )
+    axes = drawing.new_axes(height=0.9 + (0.2 + 0.15 * len(sweeps)) * len(rows))
+    apart = 0.5 / len(sweeps)
+    for i, name in enumerate(sweeps):
+        for y, row in enumerate(rows.values()):
+            drawing.error_bar(
+                axes,
+                row[i],
+                y + apart * (i - (len(sweeps) - 1) / 2),
+                color=COLORS[(i + 1) % len(COLORS)],
+                marker=MARKERS[i % len(MARKERS)],
+                label=name,
+                size=5.0,
+            )
     drawing.zero_line(axes)
-    drawing.row_labels(axes, [drawing.subscripts(added) for added, _ in rows])
+    drawing.row_labels(axes, [drawing.subscripts(added) for added in rows])
     axes.set_xlabel(f"Δ mIoU on {split} (points), 95 % intervals")
+    if len(sweeps) > 1:
+        drawing.add_legend(axes)
     return drawing.to_figure(
         axes,
         f"What D, the temperature and both add to the mIoU on {split}: paired "
         "differences over seeds with 95 % confidence intervals.",
     )
+
+
+def _answer(
+    sweep: SweepResults, split: str, with_it: str, without: str
+) -> Interval | None:
+    shown = {cell for table in sweep.scope.tables for cell in TABLES[table].cells}
+    if not {with_it, without} <= shown or split not in sweep.splits():
+        return None
+    return paired_difference(sweep, with_it, without, split, "miou")
 
 
 def forest(sweep: SweepResults, table: str, split: str) -> Figure | None:
