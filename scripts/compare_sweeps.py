@@ -1,9 +1,10 @@
 """Draw what D, the temperature and both add to the mIoU, of several sweeps.
 
-    python scripts/compare_sweeps.py small=runs/images16 large=runs/images64 --split=test
+    python scripts/compare_sweeps.py few=runs/images16 more=runs/images64 --split=test
 
-The sweeps need the table `controls`. The figure, answers.svg, has the paired differences over seeds
-with 95 % confidence intervals; what a sweep has not trained is left out.
+The sweeps need the table `controls`. The figure, answers.svg, has the paired
+differences over seeds with 95 % confidence intervals; what a sweep has not trained is
+left out.
 """
 
 import argparse
@@ -50,8 +51,8 @@ def main() -> None:
         figure = figures.answers(sweeps, arguments.split)
         if figure is None:
             raise ValueError(
-                f"--split={arguments.split}: no sweep has two settings to compare there "
-                "with at least one seed; see scripts/sweep.py --table=controls"
+                f"--split={arguments.split}: no sweep has two settings to compare "
+                "there; train them with scripts/sweep.py --table=controls"
             )
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_bytes(figure.svg())

@@ -43,9 +43,10 @@ def test_each_sweep_has_its_own_markers_and_what_it_lacks_is_left_out(
     ):
         shown = [x.get_xdata()[0] for x in axes.lines if x.get_marker() == marker]
         assert len(shown) == pairs
-        assert shown[0] == paired_difference(
-            sweep, "tg0.5", "baseline", "val", "miou"
-        ).difference
+        assert (
+            shown[0]
+            == paired_difference(sweep, "tg0.5", "baseline", "val", "miou").difference
+        )
     (legend,) = axes.figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names == ["all of it", "a part"]
