@@ -67,6 +67,7 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
             ),
         ),
         donate_argnums=0,
+        compiler_options=steps.COMPILER_OPTIONS,
     )
     start = time.perf_counter()
     compiled = step.lower(state, batch, hyper).compile()

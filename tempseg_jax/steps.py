@@ -34,6 +34,13 @@ from tempseg_jax.optim import Gradients, differentiate, gradient_metrics
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
 
+COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
+"""Options of XLA for a training step, which change at most the rounding.
+
+On a CPU, the old parameters are copied before the new ones are written in their place.
+With this analysis XLA finds where that is not necessary, and leaves out most copies.
+"""
+
 
 def train_step(
     state: TrainState,

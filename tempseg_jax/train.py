@@ -26,7 +26,10 @@ from tempseg_jax.workdir.lock import NoLock, WorkdirLock, training_lock
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
 
 TRAIN_STEP = jax.jit(
-    steps.train_step, static_argnames=("objective",), donate_argnames=("state",)
+    steps.train_step,
+    static_argnames=("objective",),
+    donate_argnames=("state",),
+    compiler_options=steps.COMPILER_OPTIONS,
 )
 """The jitted training step; runs with equal objectives share the compiled step."""
 
@@ -34,6 +37,7 @@ ACCUMULATED_STEP = jax.jit(
     gradient_accumulation.accumulated_step,
     static_argnames=("micro_batches", "objective"),
     donate_argnames=("state",),
+    compiler_options=steps.COMPILER_OPTIONS,
 )
 """The jitted training step with gradient accumulation."""
 

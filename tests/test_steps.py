@@ -355,6 +355,21 @@ def test_changing_a_number_compiles_nothing(batch):
     assert changed == [True] * 6 + [False] + [True] * 2
 
 
+def test_the_compiler_options_change_at_most_the_rounding(batch):
+    results = []
+    for options in (None, steps.COMPILER_OPTIONS):
+        step = jax.jit(
+            functools.partial(steps.train_step, objective=ADVERSARIAL),
+            donate_argnums=0,  # as in training: they leave out copies of the state
+            compiler_options=options,
+        )
+        state = jax.tree.map(jnp.copy, initial_state())
+        for _ in range(3):
+            state, metrics = step(state, batch, HYPER)
+        results.append((state, metrics))
+    assert_close(*results)
+
+
 def test_the_segmenter_runs_forward_once_and_d_three_times():
     # D sees p for L_adv, then X and p for L_D.
     TRACES.clear()
