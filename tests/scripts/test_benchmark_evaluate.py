@@ -27,7 +27,8 @@ def arguments(script, *options):
 def test_both_modes_their_ratio_and_the_memory_are_printed(script, capsys):
     options = ("--window=64", "--memory_images=20")
     assert script.run(arguments(script, *options)) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
     network, evaluation, ratio, memory = lines
     names = [line["mode"] for line in lines]
     assert names == ["network", "evaluation", "ratio", "memory"]
@@ -36,6 +37,8 @@ def test_both_modes_their_ratio_and_the_memory_are_printed(script, capsys):
     assert ratio["evaluation_to_network"][0] == pytest.approx(expected, rel=0.1)
     assert len(memory["rss_mib_after_each_tenth"]) == 10
     assert min(memory["rss_mib_after_each_tenth"]) > 0
+    for i, resident in enumerate(memory["rss_mib_after_each_tenth"]):
+        assert f"{10 * (i + 1)} % of 20 images: {resident} MiB\n" in printed.err
 
 
 def test_the_network_alone_runs_on_the_windows_of_the_evaluation(
