@@ -4,6 +4,7 @@ Further runs can be trained in the copy, because a sweep counts a run with a
 `final.json` as finished.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,16 +13,15 @@ from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep.scope import read_scope
 from tempseg_jax.sweep.store import Run, copy_pictures
 from tempseg_jax.workdir import saved_config, train_images
+from tempseg_jax.workdir.metrics_writer import read_metrics
 
-EXAMPLES = 16
-"""Number of validation images of a copy; a report shows four."""
+EXAMPLES = 4
+"""Number of validation images of a copy: as many as a report shows."""
 
-_OF_RUN = (
-    "metrics.jsonl",
-    train_images.TRAIN,
-    train_images.LABELED,
-    train_images.UNLABELED,
-)
+_DIGITS = 6
+"""Significant digits of the metrics of a copy, which makes it a third smaller."""
+_LISTS = (train_images.TRAIN, train_images.LABELED, train_images.UNLABELED)
+_METRICS = "metrics.jsonl"
 _PREDICTIONS = "predictions.npz"
 _LAST = "final.json"
 
@@ -29,9 +29,10 @@ _LAST = "final.json"
 def publish(sweep: Path, target: Path) -> int:
     """Copy the finished runs of a sweep; runs that are there already are kept.
 
-    Configs are copied without folders of this machine. Validation images are copied
-    for `EXAMPLES` evenly spaced ones, and predictions of them for the first seed only:
-    a report shows a few of one seed.
+    Configs are copied without folders of this machine, and metrics.jsonl with six
+    digits of each number. Of the validation images, `EXAMPLES` evenly spaced ones are
+    copied, and predictions of them for the first seed only: a report shows a few of
+    one seed.
 
     Returns:
         The number of runs that were copied.
@@ -58,8 +59,22 @@ def _copy_run(run: Run, sweep: Path, target: Path, *, with_predictions: bool) ->
     measurements = [x.name for x in source.glob("*.npz") if x.name != _PREDICTIONS]
     if with_predictions:
         _copy_pictures(source / _PREDICTIONS, copy / _PREDICTIONS)
-    for name in (*_OF_RUN, *measurements, _LAST):
+    _copy_metrics(source, copy)
+    for name in (*_LISTS, *measurements, _LAST):
         _copy(source / name, copy / name)
+
+
+def _copy_metrics(source: Path, copy: Path) -> None:
+    """Copy metrics.jsonl with `_DIGITS` digits of each number but the step."""
+    lines = [
+        {
+            name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+            for name, value in line.items()
+        }
+        for line in read_metrics(source)
+    ]
+    with replacing(copy / _METRICS) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _copy_config(source: Path, copy: Path) -> None:

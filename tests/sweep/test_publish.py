@@ -1,5 +1,7 @@
 """The copy of a sweep that is kept or shared."""
 
+import json
+
 import numpy as np
 
 from tempseg_jax.sweep import publish, store
@@ -7,6 +9,7 @@ from tempseg_jax.sweep.report import build
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
 from tempseg_jax.workdir import saved_config, train_images
+from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests.support import load_config
 from tests.sweep.report.fake_sweep import write_run, write_sweep
 
@@ -55,6 +58,16 @@ def test_a_copy_has_no_checkpoint_and_no_folder_of_the_machine(tmp_path):
     assert not [path for path in files if b"someone" in path.read_bytes()]
     assert (copy / "baseline" / "seed0" / "config.json").exists()
     assert {x.parent.name for x in copy.rglob("predictions.npz")} == {"seed0"}
+
+
+def test_a_copy_has_six_digits_of_the_metrics(tmp_path):
+    sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
+    run = Run("baseline", 0)
+    line = {"step": 12345678, "train/loss": 0.12345678, "val/miou": None}
+    (run.folder(sweep) / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    publish.publish(sweep, copy)
+    (copied,) = read_metrics(run.folder(copy))
+    assert copied == line | {"train/loss": 0.123457}
 
 
 def test_a_copy_has_evenly_spaced_examples_with_their_predictions(

@@ -51,10 +51,10 @@ READING = (
 
 
 def title(sweep: SweepResults) -> str:
-    """Return the heading of the report: network and dataset."""
+    """Return the heading of the report: network, and dataset or name of its folder."""
     data = sweep.config.data
-    folder = Path(data.manual_dir or "").name
-    dataset = folder if data.name == "folder" else sweep.dataset
+    folder = Path(data.manual_dir or "").name  # a published sweep does not tell it
+    dataset = folder if data.name == "folder" and folder else sweep.dataset
     return f"Temperature sweep: {_networks(sweep)} on {dataset}"
 
 

@@ -8,6 +8,7 @@ from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.report import build, drawing, examples, figures, html, tables
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
+from tests.support import load_config
 from tests.sweep.report.fake_sweep import row, write_run, write_sweep
 
 
@@ -32,6 +33,16 @@ def test_the_network_is_that_of_the_runs_and_not_of_the_config(tmp_path):
     report = build.build(write_sweep(tmp_path, tables=("networks",), runs=[]))
     assert report.title == "Temperature sweep: resnet50_v15 on scenes"
     assert dict(report.facts)["network"] == "resnet50_v15, width 0.25"
+
+
+def test_a_published_sweep_of_a_folder_does_not_tell_its_name(tmp_path):
+    config = load_config("demo")
+    config.data.name = "folder"
+    sweep = write_sweep(tmp_path, config=config, runs=[])
+    assert build.build(sweep).title.endswith(" on scenes")
+    config.data.manual_dir = "/home/someone/streets"
+    sweep = write_sweep(tmp_path / "own", config=config, runs=[])
+    assert build.build(sweep).title.endswith(" on streets")
 
 
 def test_the_facts_have_the_learning_rates_of_settings_with_their_own(tmp_path):
