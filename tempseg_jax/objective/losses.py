@@ -101,28 +101,29 @@ def probabilities(
         temperature: T_G for L_adv, and T_D for L_D.
         mask: Pixels that D sees; p is zero at all others. With None, D sees all pixels.
     """
-    p = _softmax(logits, jnp.asarray(temperature, logits.dtype))
-    return p if mask is None else p * mask[..., None]
+    return _softmax(logits, jnp.asarray(temperature, logits.dtype), mask)
 
 
 @jax.custom_vjp
-def _softmax(logits: Array, temperature: Array) -> Array:
+def _softmax(logits: Array, temperature: Array, mask: Array | None) -> Array:
     """Return softmax(logits / T); its gradient keeps the logits and a logsumexp."""
-    return _softmax_forward(logits, temperature)[0]
+    return _softmax_forward(logits, temperature, mask)[0]
 
 
-def _softmax_forward(logits: Array, temperature: Array) -> tuple:
+def _softmax_forward(logits: Array, temperature: Array, mask: Array | None) -> tuple:
     log_sum = _log_sum_exp(logits, temperature)
+    if mask is not None:
+        log_sum = jnp.where(mask[..., None], log_sum, jnp.inf)  # exp(-inf) is 0
     p = jnp.exp(logits / temperature - log_sum)
     return p, (logits, temperature, log_sum)
 
 
-def _softmax_backward(residuals: tuple, g: Array) -> tuple[Array, Array]:
+def _softmax_backward(residuals: tuple, g: Array) -> tuple[Array, Array, None]:
     logits, temperature, log_sum = residuals
     z = logits / temperature
     p = jnp.exp(z - log_sum)
     z_gradient = p * (g - jnp.sum(g * p, axis=-1, keepdims=True))
-    return z_gradient / temperature, -jnp.sum(z_gradient * z) / temperature
+    return z_gradient / temperature, -jnp.sum(z_gradient * z) / temperature, None
 
 
 _softmax.defvjp(_softmax_forward, _softmax_backward)
