@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from tempseg_jax.sweep import publish, store
-from tempseg_jax.sweep.report import build
+from tempseg_jax.sweep.report import build, examples
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
 from tempseg_jax.workdir import saved_config, train_images
@@ -80,6 +80,7 @@ def test_a_copy_has_evenly_spaced_examples_with_their_predictions(
     }
     ids = [*pictures["image"]]
     assert len(ids) > 3
+    assert publish.EXAMPLES >= examples.COUNT  # enough for a report
     monkeypatch.setattr(publish, "EXAMPLES", 2)
     publish.publish(sweep, copy)
     for field, file in PICTURES.items():
