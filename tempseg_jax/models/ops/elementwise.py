@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from tempseg_jax.models.ops.platform import by_platform
+
 
 @jax.custom_jvp
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -12,8 +14,18 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     The gradient of `nn.relu` tests the input, so that a convolution's output is kept
     beside its ReLU's, and the two are not computed in one kernel on a GPU. The test
     here is `!= 0`, because XLA turns `max(x, 0) > 0` back into `x > 0`.
+
+    On a CPU it is no `max`, because XLA computes one with a constant again for each of
+    its users, with all that is fused with it: the output of a residual block from the
+    convolutions of all blocks of its stage. A choice between two arrays it computes
+    once. NaN is not <= 0, and stays NaN. On a GPU, a `max` is part of a convolution's
+    kernel.
     """
-    return jnp.maximum(x, 0)
+    return by_platform(
+        x,
+        cpu=lambda x: jnp.where(x <= 0, 0, x),
+        default=lambda x: jnp.maximum(x, 0),
+    )
 
 
 @relu.defjvp

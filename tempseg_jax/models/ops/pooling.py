@@ -1,6 +1,4 @@
-"""Pooling; the gradient of max pooling reads the input and contains no scatter."""
-
-import functools
+"""Pooling; the gradient of max pooling contains no scatter."""
 
 import jax
 import jax.numpy as jnp
@@ -43,21 +41,29 @@ def _max_pool_2x2_forward(x: Array) -> tuple[Array, Array]:
 
 
 def _max_pool_2x2_backward(x: Array, g: Array) -> tuple[Array]:
-    """Divide the gradient equally among the pixels that have the maximum.
+    """Give the gradient to the first pixel that has the maximum, as PyTorch does.
 
-    The maxima and their number are computed again, from x alone and without a division,
-    so that XLA computes all of it in one kernel with what follows.
+    The position is computed again, from x alone, so that XLA computes all of it in one
+    kernel with what follows.
     """
     windows = _windows(x)
-    pixels = [windows[:, :, i, :, j] for i, j in np.ndindex(2, 2)]
-    y = functools.reduce(jnp.maximum, pixels)
-    ties = sum((pixel == y).astype(jnp.int8) for pixel in pixels)
-    share = g
-    for n in (2, 3, 4):
-        share = jnp.where(ties == n, g * jnp.asarray(1 / n, g.dtype), share)
-    a, b, c, d = (jnp.where(pixel == y, share, 0) for pixel in pixels)
+    position = _maximum([windows[:, :, i, :, j] for i, j in np.ndindex(2, 2)])[1]
+    a, b, c, d = (jnp.where(position == n, g, 0) for n in range(4))
     rows = [jnp.stack([a, b], axis=3), jnp.stack([c, d], axis=3)]
     return (jnp.stack(rows, axis=2).reshape(x.shape),)
+
+
+def _maximum(pixels: list[Array]) -> tuple[Array, Array]:
+    """Return the maxima of some arrays, and the number of the first that has each.
+
+    The gradient is given by number and not to the pixels that equal their maximum: if
+    XLA computes x twice and rounds it differently, no pixel does.
+    """
+    y, position = pixels[0], jnp.zeros(pixels[0].shape, jnp.int8)
+    for n, pixel in enumerate(pixels[1:], start=1):
+        position = jnp.where(pixel > y, jnp.int8(n), position)
+        y = jnp.maximum(y, pixel)
+    return y, position
 
 
 max_pool_2x2.defvjp(_max_pool_2x2_forward, _max_pool_2x2_backward)
@@ -67,58 +73,46 @@ max_pool_2x2.defvjp(_max_pool_2x2_forward, _max_pool_2x2_backward)
 def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h_out w_out c"]:
     """Max pooling with a 3x3 window, stride 2, padding 1, for even heights and widths.
 
-    It takes maxima of shifted slices, first over rows and then over columns.
+    Its gradient keeps the position of each maximum, in a byte, and contains no scatter.
     """
-    return _maxima_3x3(x)
-
-
-def _maxima_3x3(x: Array) -> Array:
-    h, w = x.shape[1:3]
-    border = ((0, 0), (1, 1), (1, 1), (0, 0))
-    x = jnp.pad(x, border, constant_values=-jnp.inf)
-    x = jnp.maximum(jnp.maximum(x[:, 0:h:2], x[:, 1:h:2]), x[:, 2 : h + 2 : 2])
-    return jnp.maximum(
-        jnp.maximum(x[:, :, 0:w:2], x[:, :, 1:w:2]), x[:, :, 2 : w + 2 : 2]
-    )
+    return _max_pool_3x3_forward(x)[0]
 
 
 def _max_pool_3x3_forward(x: Array) -> tuple[Array, Array]:
-    return _maxima_3x3(x), x
+    h, w = x.shape[1:3]
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    x = jnp.pad(x, border, constant_values=-jnp.inf)
+    return _maximum([x[:, i : i + h : 2, j : j + w : 2] for i, j in np.ndindex(3, 3)])
 
 
-def _max_pool_3x3_backward(x: Array, g: Array) -> tuple[Array]:
-    """Divide the gradient equally among the pixels that have a window's maximum.
+def _max_pool_3x3_backward(position: Array, g: Array) -> tuple[Array]:
+    """Give the gradient to the first pixel that has the maximum, as PyTorch does.
 
     Window i covers the rows 2i - 1, 2i and 2i + 1. Even rows are in one window, odd
     rows in two; the same holds for columns.
     """
-    y = _maxima_3x3(x)
-    windows = _windows(x)
-    pixels = {(i, j): windows[:, :, i, :, j] for i, j in np.ndindex(2, 2)}
-    ties = jnp.zeros(y.shape, jnp.int8)
-    for i, j in np.ndindex(3, 3):  # the window's pixels; row 0 is 2i - 1
-        pixel = _shift(pixels[(i + 1) % 2, (j + 1) % 2], i == 0, j == 0, -jnp.inf)
-        ties += pixel == y
-    share = g / ties.astype(g.dtype)
 
     def gradient(i: int, j: int) -> Array:
-        """Add the shares of all windows that pixel (i, j) of each 2x2 block is in."""
+        """Add the gradients of the windows that pixel (i, j) of each 2x2 block is in.
+
+        It is at row i + 1 of the block's own window, and at row i - 1 of the next.
+        """
         total = 0
         for down, right in np.ndindex(i + 1, j + 1):
-            maximum = _shift(y, -down, -right, jnp.inf)
-            part = _shift(share, -down, -right, 0.0)
-            total += jnp.where(pixels[i, j] == maximum, part, 0)
+            n = 3 * (i + 1 - 2 * down) + (j + 1 - 2 * right)
+            here = _shift(position, down, right) == n
+            total += jnp.where(here, _shift(g, down, right), 0)
         return total
 
     rows = [jnp.stack([gradient(i, 0), gradient(i, 1)], axis=3) for i in (0, 1)]
-    return (jnp.stack(rows, axis=2).reshape(x.shape),)
+    b, h, w, c = g.shape
+    return (jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, c),)
 
 
-def _shift(x: Array, down: int, right: int, fill: float) -> Array:
-    """Return x moved by at most one row and column; `fill` comes in at the border."""
-    h, w = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=fill)
-    return x[:, 1 - down : 1 - down + h, 1 - right : 1 - right + w]
+def _shift(x: Array, down: int, right: int) -> Array:
+    """Return x of the window `down` rows and `right` columns on; 0 after the last."""
+    padding = ((0, 0), (0, down), (0, right), (0, 0))
+    return jnp.pad(x, padding)[:, down:, right:]
 
 
 max_pool_3x3.defvjp(_max_pool_3x3_forward, _max_pool_3x3_backward)
