@@ -47,26 +47,27 @@ def _max_pool_2x2_backward(x: Array, g: Array) -> tuple[Array]:
     kernel with what follows.
     """
     windows = _windows(x)
-    position = _maximum([windows[:, :, i, :, j] for i, j in np.ndindex(2, 2)])[1]
+    pixels = [windows[:, :, i, :, j] for i, j in np.ndindex(2, 2)]
+    _, position = _maximum_and_position(pixels)
     a, b, c, d = (jnp.where(position == n, g, 0) for n in range(4))
     rows = [jnp.stack([a, b], axis=3), jnp.stack([c, d], axis=3)]
     return (jnp.stack(rows, axis=2).reshape(x.shape),)
 
 
-def _maximum(pixels: list[Array]) -> tuple[Array, Array]:
-    """Return the maxima of some arrays, and the number of the first that has each.
+max_pool_2x2.defvjp(_max_pool_2x2_forward, _max_pool_2x2_backward)
 
-    The gradient is given by number and not to the pixels that equal their maximum: if
-    XLA computes x twice and rounds it differently, no pixel does.
+
+def _maximum_and_position(pixels: list[Array]) -> tuple[Array, Array]:
+    """Return the elementwise maximum of arrays, and the index of the first that has it.
+
+    The gradient follows the index, and does not look for the pixels that equal the
+    maximum: if XLA computes x twice and rounds it differently, no pixel may equal it.
     """
     y, position = pixels[0], jnp.zeros(pixels[0].shape, jnp.int8)
     for n, pixel in enumerate(pixels[1:], start=1):
         position = jnp.where(pixel > y, jnp.int8(n), position)
         y = jnp.maximum(y, pixel)
     return y, position
-
-
-max_pool_2x2.defvjp(_max_pool_2x2_forward, _max_pool_2x2_backward)
 
 
 @jax.custom_vjp
@@ -82,7 +83,8 @@ def _max_pool_3x3_forward(x: Array) -> tuple[Array, Array]:
     h, w = x.shape[1:3]
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
     x = jnp.pad(x, border, constant_values=-jnp.inf)
-    return _maximum([x[:, i : i + h : 2, j : j + w : 2] for i, j in np.ndindex(3, 3)])
+    pixels = [x[:, i : i + h : 2, j : j + w : 2] for i, j in np.ndindex(3, 3)]
+    return _maximum_and_position(pixels)
 
 
 def _max_pool_3x3_backward(position: Array, g: Array) -> tuple[Array]:
@@ -110,7 +112,7 @@ def _max_pool_3x3_backward(position: Array, g: Array) -> tuple[Array]:
 
 
 def _shift(x: Array, down: int, right: int) -> Array:
-    """Return x of the window `down` rows and `right` columns on; 0 after the last."""
+    """Shift x up by `down` rows and left by `right` columns; zeros come in."""
     padding = ((0, 0), (0, down), (0, right), (0, 0))
     return jnp.pad(x, padding)[:, down:, right:]
 
