@@ -26,6 +26,11 @@ FREE_FIELDS = (
 """Fields that may change when a run is resumed: they do not affect the training result,
 but where files are, the speed, the logging and the evaluation."""
 
+MOVABLE_FIELDS = ("model.pretrained", "data.unlabeled_dir")
+"""Paths of which only the last part must stay when a run is resumed: the folder that
+holds them may be another, as on another machine. The teacher is not one of them,
+because workdirs of different runs often have the same name, for example seed0."""
+
 
 class SavedConfig(NamedTuple):
     """The config of a workdir, with the fields that this version has."""
@@ -103,7 +108,8 @@ def check(workdir: str | Path, config: ConfigDict) -> None:
     differences = [
         f"{field}: {_shown(saved, field)} there, {_shown(wanted, field)} now"
         for field in sorted(saved.keys() | wanted.keys())
-        if field not in FREE_FIELDS and saved.get(field) != wanted.get(field)
+        if field not in FREE_FIELDS
+        and _compared(saved, field) != _compared(wanted, field)
     ]
     if differences:
         raise ValueError(
@@ -157,6 +163,12 @@ def _print_changes(workdir: str | Path, changes: list[str]) -> None:
             f"defaults: {'; '.join(changes)}",
             flush=True,
         )
+
+
+def _compared(fields: dict[str, Any], field: str) -> Any:
+    value = fields.get(field)
+    movable = field in MOVABLE_FIELDS and isinstance(value, str)
+    return Path(value).name if movable else value
 
 
 def _shown(fields: dict[str, Any], field: str) -> str:

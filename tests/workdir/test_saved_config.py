@@ -80,6 +80,30 @@ def test_fields_that_do_not_affect_training_may_change(tmp_path, field):
     saved_config.check(tmp_path, config)
 
 
+@pytest.mark.parametrize("field", ["model.pretrained", "data.unlabeled_dir"])
+def test_a_path_may_move_to_another_folder_but_keeps_its_name(tmp_path, field):
+    config = load_config("demo")
+    section, name = field.split(".")
+    config[section][name] = "/here/resnet50"
+    saved_config.claim(tmp_path, config, allow_change=False)
+    for moved in ("/there/resnet50", "resnet50"):
+        config[section][name] = moved
+        saved_config.check(tmp_path, config)
+    for other in ("/here/resnet101", ""):
+        config[section][name] = other
+        with pytest.raises(ValueError, match=f"{field}: '/here/resnet50' there"):
+            saved_config.check(tmp_path, config)
+
+
+def test_a_teacher_in_another_folder_is_another_teacher(tmp_path):
+    config = load_config("demo")
+    config.distill.teacher = "runs/a/seed0"
+    saved_config.claim(tmp_path, config, allow_change=False)
+    config.distill.teacher = "runs/b/seed0"
+    with pytest.raises(ValueError, match="distill.teacher: 'runs/a/seed0' there"):
+        saved_config.check(tmp_path, config)
+
+
 def test_lists_of_a_config_are_the_tuples_that_are_read_back(tmp_path):
     config = ConfigDict({"colors": [[0, 0, 0], [255, 0, 0]]})
     saved_config.claim(tmp_path, config, allow_change=False)
