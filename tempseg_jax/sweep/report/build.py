@@ -97,11 +97,11 @@ def to_markdown(report: Report) -> str:
 
 
 def _cells(sweep: SweepResults, compared: Sequence[str]) -> list[str]:
-    """Return the cells of these tables, each trained cell once, the reference first."""
+    """Return the cells of these tables with runs, each once, the reference first."""
     names = [cell for table in compared for cell in TABLES[table].cells]
     first = {sweep.cell(x): x for x in reversed(names)}
     order = dict.fromkeys(sweep.cell(x) for x in names)
-    return [x if x in names else first[x] for x in order]
+    return sweep.with_runs([x if x in names else first[x] for x in order])
 
 
 def _answers(sweep: SweepResults) -> list[Section]:
@@ -178,7 +178,7 @@ def _discriminator(sweep: SweepResults, cells: Sequence[str]) -> Section:
 
 
 def _classes(sweep: SweepResults, table: str) -> Section:
-    cells, splits = TABLES[table].cells, sweep.splits()
+    cells, splits = sweep.with_runs(TABLES[table].cells), sweep.splits()
     shown = [diagnostics.per_class(sweep, cells, split) for split in splits]
     drawn = [x for split in splits for x in figures.classes(sweep, cells, split)]
     return Section("IoU by class", [], shown, drawn)

@@ -1,6 +1,7 @@
 """Read the results of a sweep from its folder, and list the missing runs."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,12 @@ class SweepResults:
         """Return the contents of `final.json` of a cell's finished runs, by seed."""
         cell = self.cell(cell)
         return {x.seed: final for x, final in self.finals.items() if x.cell == cell}
+
+    def with_runs(self, cells: Sequence[str]) -> list[str]:
+        """Return the first cell, and those with a run that has finished or diverged."""
+        ended = {run.cell for run in (*self.finals, *self.diverged)}
+        reference, *others = cells
+        return [reference, *(x for x in others if self.cell(x) in ended)]
 
     def scores(self, cell: str, split: str, metric: str) -> dict[int, float]:
         """Return a score in percent, by seed."""
@@ -176,4 +183,7 @@ class SweepResults:
 
 
 def _seeds(seeds: list[int]) -> str:
+    """Return `seed 2`, `seeds 2, 5`, or `seeds 2 to 5` for three or more in a row."""
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"

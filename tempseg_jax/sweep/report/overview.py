@@ -74,7 +74,8 @@ def state(sweep: SweepResults) -> str:
     verb = "is" if count == 1 else "are"
     return (
         f"{count} of {len(sweep.runs)} runs {verb} missing{of_them}. The tables and "
-        f"figures show the finished runs; the section “{MISSING}” lists the others."
+        "figures show the settings with finished runs; the section "
+        f"“{MISSING}” lists the runs that are missing."
     )
 
 

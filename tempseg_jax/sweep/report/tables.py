@@ -15,9 +15,11 @@ PAIRS = (
 
 
 def results(sweep: SweepResults, table: str, split: str) -> TextTable:
-    """Return one of the paper's tables 1 to 3, or the controls, on one split."""
-    cells = TABLES[table].cells
-    reference = cells[0]
+    """Return one of the paper's tables 1 to 3, or the controls, on one split.
+
+    A setting without a run that has ended has no row.
+    """
+    reference, *_ = cells = sweep.with_runs(TABLES[table].cells)
     rows = [_result_row(sweep, cell, reference, split) for cell in cells]
     case = paper.case(sweep.config)
     if case:
@@ -77,7 +79,7 @@ def _result_row(
 
 
 def contrasts(sweep: SweepResults, split: str) -> TextTable:
-    """Return the planned contrasts of the sweep's cells, with corrected p-values."""
+    """Return the contrasts of cells with finished runs, with corrected p-values."""
     adjusted = _adjusted_p_values(sweep, split)
     planned = {x for table in sweep.scope.tables for x in TABLES[table].cells}
     rows = []
@@ -86,7 +88,9 @@ def contrasts(sweep: SweepResults, split: str) -> TextTable:
         if not {cell, against} <= planned:
             continue
         difference = paired_difference(sweep, cell, against, split, "miou")
-        count = difference.count if difference else 0
+        if difference is None:
+            continue
+        count = difference.count
         rows.append(
             (
                 question,

@@ -92,10 +92,30 @@ def test_a_partial_sweep_lists_missing_runs_and_shows_the_others(tmp_path):
     table = tables.results(sweep, "3", "val")
     assert row(table, "T_G = 0.5")["seeds"] == "2 of 3"
     assert row(table, "T_G = 2")["seeds"] == "0 of 3, 1 diverged"
-    assert row(table, "Adversarial (T = 1)")["mIoU"] == "–"
+    assert [x[0] for x in table.rows] == ["Baseline (α = 0)", "T_G = 0.5", "T_G = 2"]
     for text in (html.to_html(report, sweep), build.to_markdown(report)):
         first, last = text.index("8 of 12 runs"), text.index("seeds 1, 2 not started")
         assert first < text.index("Every run trains") < text.index("Table 4") < last
+
+
+def test_settings_and_contrasts_without_finished_runs_have_no_row(tmp_path):
+    finished = [Run(cell, seed) for cell in ("baseline", "tg0.5") for seed in (0, 1)]
+    write_sweep(tmp_path, tables=("3", "controls"), runs=finished)
+    report = build.build(SweepResults(tmp_path))
+    shown = [table for section in report.sections for table in section.tables]
+    of_settings = {
+        x.title: [r[0] for r in x.rows] for x in shown if "setting" in x.header
+    }
+    assert of_settings.pop("The discriminator at the end of training") == ["T_G = 0.5"]
+    assert len(of_settings) == 6
+    for titles in of_settings.values():
+        assert titles == ["Baseline (α = 0)", "T_G = 0.5"]
+    for table in shown:
+        if "paired contrasts" in table.title:
+            assert table.rows == []
+        if "class" in table.header:
+            assert table.header[1:] == ("Baseline (α = 0), n = 2", "Δ T_G = 0.5, n = 2")
+    assert "Frozen D: seeds 0 to 2 not started" in report.missing
 
 
 @pytest.mark.slow

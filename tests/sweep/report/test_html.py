@@ -168,6 +168,6 @@ def test_the_script_writes_page_and_markdown_and_prints_missing_runs(tmp_path):
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
     assert "12 of 12 runs are missing." in process.stdout
-    assert "missing: T_G = 2: seeds 0, 1, 2 not started\n" in process.stdout
+    assert "missing: T_G = 2: seeds 0 to 2 not started\n" in process.stdout
     for name in ("a/page.html", "tables.md"):
         assert "blocks of 3 neighboring images" in (tmp_path / name).read_text()

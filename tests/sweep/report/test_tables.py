@@ -118,7 +118,8 @@ def test_a_cell_shared_by_two_tables_is_trained_once(full):
 
 
 def test_a_config_of_the_paper_is_shown_with_its_numbers(tmp_path):
-    sweep = write_sweep(tmp_path, runs=[], config=load_config("fcn_voc"))
+    runs = [Run("tg0.5", 0)]
+    sweep = write_sweep(tmp_path, runs=runs, config=load_config("fcn_voc"))
     table = tables.results(sweep, "3", "val")
     assert table.header[-1] == "paper (FCN-8s-V)"
     assert row(table, "T_G = 0.5")["paper (FCN-8s-V)"] == "92.90 / 69.82"
@@ -126,7 +127,8 @@ def test_a_config_of_the_paper_is_shown_with_its_numbers(tmp_path):
 
 
 def test_another_dataset_is_shown_with_the_papers_differences(tmp_path):
-    sweep = write_sweep(tmp_path, runs=[], config=load_config("resnet50_camvid"))
+    runs = [Run("tg0.5", 0)]
+    sweep = write_sweep(tmp_path, runs=runs, config=load_config("resnet50_camvid"))
     table = tables.results(sweep, "3", "val")
     assert row(table, "T_G = 0.5")["paper's Δ mIoU"] == "V +0.57, C +0.40"
     assert "PASCAL VOC (V) and Cityscapes (C)" in table.note
