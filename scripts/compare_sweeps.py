@@ -2,9 +2,9 @@
 
     python scripts/compare_sweeps.py few=runs/images16 more=runs/images64 --split=test
 
-The sweeps need the table `controls`. The figure, answers.svg, has the paired
-differences over seeds with 95 % confidence intervals; what a sweep has not trained is
-left out.
+The sweeps need the table 3, and `controls` for T_G without D. The figure, answers.svg,
+has the paired differences over seeds with 95 % confidence intervals; what a sweep has
+not trained is left out.
 """
 
 import argparse
@@ -27,7 +27,10 @@ def main() -> None:
         help="name in the legend, and folder of a sweep or of a copy of it",
     )
     parser.add_argument(
-        "--split", default="val", help="val or test (default: %(default)s)"
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="whose mIoU to draw (default: %(default)s)",
     )
     parser.add_argument(
         "--out",
@@ -52,7 +55,8 @@ def main() -> None:
         if figure is None:
             raise ValueError(
                 f"--split={arguments.split}: no sweep has two settings to compare "
-                "there; train them with scripts/sweep.py --table=controls"
+                "there; train them with scripts/sweep.py --table=3,controls, and give "
+                "--test_split=test for --split=test"
             )
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_bytes(figure.svg())

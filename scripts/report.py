@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from tempseg_jax.cli import command
+from tempseg_jax.io.atomic import replacing
 from tempseg_jax.sweep.publish import publish
 from tempseg_jax.sweep.report import build, html
 from tempseg_jax.sweep.report.collect import SweepResults
@@ -72,8 +73,8 @@ def main() -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

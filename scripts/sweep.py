@@ -69,6 +69,7 @@ _TRAIN_IMAGES = flags.DEFINE_integer(
     None,
     "Number of training images to evaluate for the train-val gap (default: as many as "
     "val has).",
+    lower_bound=0,
 )
 _KEEP = flags.DEFINE_bool(
     "keep_checkpoints", False, "Keep the checkpoints of finished runs."

@@ -92,9 +92,9 @@ def _ended_runs(sweep: Path) -> list[Run]:
     """Return all runs of the folder with a `final.json`, of any table."""
     runs = []
     for path in sweep.glob("*/seed*/final.json"):
-        if path.parent.parent.name in CELLS:
-            seed = int(path.parent.name.removeprefix("seed"))
-            runs.append(Run(path.parent.parent.name, seed))
+        cell, seed = path.parent.parent.name, path.parent.name.removeprefix("seed")
+        if cell in CELLS and seed.isdigit():  # no copy such as seed0_old
+            runs.append(Run(cell, int(seed)))
     return runs
 
 

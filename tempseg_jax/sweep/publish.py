@@ -8,9 +8,11 @@ import json
 import shutil
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from tempseg_jax.io.atomic import replacing
 from tempseg_jax.io.json_files import write_json
-from tempseg_jax.sweep.scope import read_scope
+from tempseg_jax.sweep.scope import merge, read_scope
 from tempseg_jax.sweep.store import Run, copy_pictures
 from tempseg_jax.workdir import saved_config, train_images
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -40,17 +42,36 @@ def publish(sweep: Path, target: Path) -> int:
     Raises:
         FileNotFoundError: If `sweep` is not the folder of a sweep.
         OSError: If a file cannot be written.
-        ValueError: If a file of the sweep is damaged.
+        ValueError: If a file of the sweep is damaged, or `target` is `sweep` itself or
+            holds runs of another config, scope or dataset.
     """
-    scope, _ = read_scope(sweep)
+    scope, about = read_scope(sweep)
+    _check_target(sweep, target)
     runs = [x for x in scope.runs(saved_config.read_config(sweep)) if x.finished(sweep)]
     runs = [x for x in runs if not x.finished(target)]
+    merge(target, scope, about)
     _copy_config(sweep, target)
-    _copy(sweep / "sweep.json", target / "sweep.json")
     _copy_pictures(sweep / "examples.npz", target / "examples.npz")
     for run in runs:
         _copy_run(run, sweep, target, with_predictions=run.seed == scope.first_seed)
     return len(runs)
+
+
+def _check_target(sweep: Path, target: Path) -> None:
+    if target.resolve() == sweep.resolve():
+        raise ValueError(
+            f"{target}: this is the sweep itself; choose another folder for the copy"
+        )
+    if (target / "config.json").exists():
+        shared = saved_config.without_folders(sweep)
+        del shared["format"]
+        saved = saved_config.read_config(target)
+        differences = saved_config.differences(saved, ConfigDict(shared))
+        if differences:
+            raise ValueError(
+                f"{target}: it has runs of another config ({'; '.join(differences)}); "
+                "choose another folder for the copy"
+            )
 
 
 def _copy_run(run: Run, sweep: Path, target: Path, *, with_predictions: bool) -> None:

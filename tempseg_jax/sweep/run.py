@@ -14,6 +14,7 @@ from tempseg_jax.builders.plan import Plan
 from tempseg_jax.callbacks import Diverged
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, progress
+from tempseg_jax.sweep.cells import TABLES
 from tempseg_jax.sweep.finish import Splits, finish
 from tempseg_jax.sweep.provenance import now, provenance
 from tempseg_jax.sweep.scope import Scope, claim
@@ -127,9 +128,13 @@ def runs_of_process(
         ValueError: If a cell of `only` is not in the scope.
     """
     runs = scope.runs(config)
-    _check_cells(only, runs)
+    _check_cells(only, scope)
+    trained = [cells.trained_as(config, x, scope.rates) for x in only]
+    runs = [x for x in runs if not only or x.cell in trained]
+    columns = list(dict.fromkeys(x.cell for x in runs))
     index, count = shard
-    return [x for x in runs[index - 1 :: count] if not only or x.cell in only]
+    # Each part has runs of every cell, because adversarial ones take longer.
+    return [x for x in runs if (columns.index(x.cell) + x.seed) % count == index - 1]
 
 
 def _train(
@@ -155,9 +160,10 @@ def _train(
             return False
         trained = time.perf_counter()
         final = finish(own, folder, splits, examples=sweep / "examples.npz")
-        final["seconds"] = time.perf_counter() - trained
-        if first < steps:
-            final["seconds"] += (trained - start) * steps / (steps - first)
+        if first < steps:  # otherwise the time of training is not known
+            measured = time.perf_counter() - trained
+            whole = (trained - start) * steps / (steps - first)
+            final["seconds"] = whole + measured
     final["provenance"] = origin | {"date": now()}
     write_json(folder / "final.json", final)
     return True
@@ -170,8 +176,8 @@ def _last_checkpoint(folder: Path) -> int:
     return steps[-1] if steps else 0
 
 
-def _check_cells(only: Sequence[str], runs: Sequence[Run]) -> None:
-    known = dict.fromkeys(x.cell for x in runs)
+def _check_cells(only: Sequence[str], scope: Scope) -> None:
+    known = dict.fromkeys(x for table in scope.tables for x in TABLES[table].cells)
     for cell in only:
         if cell not in known:
             raise ValueError(

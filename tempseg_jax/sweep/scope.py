@@ -3,14 +3,18 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import filelock
 from ml_collections import ConfigDict
 
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.io.json_files import read_json, write_json
 from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.store import Run
+
+_ABOUT = ("steps", "dataset", "class_names", "palette")
+"""The fields of `sweep.json` besides the scope."""
 
 
 class Scope(NamedTuple):
@@ -42,6 +46,7 @@ def read_scope(folder: str | Path) -> tuple[Scope, dict]:
 
     Raises:
         FileNotFoundError: If the folder holds no sweep.
+        ValueError: If its `sweep.json` is damaged.
     """
     path = Path(folder) / "sweep.json"
     if not path.exists():
@@ -53,7 +58,8 @@ def read_scope(folder: str | Path) -> tuple[Scope, dict]:
     saved = read_json(path, remedy=remedy)
     try:
         scope = saved.pop("scope")
-        return Scope(**scope | {"tables": tuple(scope["tables"])}), saved
+        about = {field: saved[field] for field in _ABOUT}
+        return Scope(**scope | {"tables": tuple(scope["tables"])}), about
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: it does not describe a sweep ({error!s:.80}); {remedy}"
@@ -91,26 +97,55 @@ def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
         steps: Number of steps of one run.
 
     Raises:
-        ValueError: If the sweep in this folder has other splits, seeds or rates.
+        ValueError: If the sweep in this folder has other splits, seeds, rates, steps
+            or data.
+    """
+    about = {
+        "steps": steps,
+        "dataset": val.dataset,
+        "class_names": list(val.class_names),
+        "palette": val.palette.tolist(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lock"):  # another process may add a table, too
+        merge(folder, scope, about)
+
+
+def merge(folder: Path, scope: Scope, about: Mapping[str, Any]) -> None:
+    """Write `sweep.json`, or add the tables and seeds of this scope to it.
+
+    Args:
+        folder: Folder of the sweep.
+        scope: Its scope, or a scope to add to it.
+        about: The other fields, as `read_scope` returns them.
+
+    Raises:
+        ValueError: If the sweep in this folder has other splits, seeds, rates, steps
+            or data.
     """
     path = folder / "sweep.json"
     if path.exists():
-        before, _ = read_scope(folder)
-        for field in ("test_split", "train_images", "first_seed", "rates"):
-            saved_value, value = getattr(before, field), getattr(scope, field)
-            if saved_value != value:
-                raise ValueError(
-                    f"{path}: this sweep was started with --{field}={saved_value!r}, "
-                    f"not {value!r}; give the same value, or another --workdir"
-                )
-        tables = tuple(dict.fromkeys(before.tables + scope.tables))
-        seeds = max(before.seeds, scope.seeds)
-        scope = scope._replace(tables=tables, seeds=seeds)
-    saved = {
-        "scope": scope._asdict() | {"rates": dict(scope.rates)},
-        "steps": steps,
-        "dataset": val.dataset,
-        "class_names": val.class_names,
-        "palette": val.palette.tolist(),
-    }
-    write_json(path, saved)
+        scope = _merged(scope, about, path)
+    saved = {"scope": scope._asdict() | {"rates": dict(scope.rates)}}
+    write_json(path, saved | dict(about))
+
+
+def _merged(scope: Scope, about: Mapping[str, Any], path: Path) -> Scope:
+    """Return the scope in `path` with the tables and seeds of `scope` added."""
+    before, about_before = read_scope(path.parent)
+    for field in ("test_split", "train_images", "first_seed", "rates"):
+        saved_value, value = getattr(before, field), getattr(scope, field)
+        if saved_value != value:
+            raise ValueError(
+                f"{path}: this sweep was started with --{field}={saved_value!r}, "
+                f"not {value!r}; give the same value, or another --workdir"
+            )
+    for field in ("steps", "dataset", "class_names"):
+        if about_before[field] != about[field]:
+            raise ValueError(
+                f"{path}: this sweep was started with {field} {about_before[field]!r}, "
+                f"not {about[field]!r}, so the data has changed; restore the data, or "
+                "choose another folder for the sweep"
+            )
+    tables = tuple(dict.fromkeys(before.tables + scope.tables))
+    return scope._replace(tables=tables, seeds=max(before.seeds, scope.seeds))

@@ -9,7 +9,10 @@ examples.npz                validation images and their labels, for the report
     final.json              written last: the run is finished
 """
 
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +27,10 @@ from tempseg_jax.sweep.measurement import Measurement
 
 LONGEST_SIDE = 512
 """Longest side of a stored example, in pixels."""
+
+
+_WITHOUT = "restore it, or delete it: the report has no example predictions then"
+_AGAIN = "the sweep then trains and measures this run again"
 
 
 class Run(NamedTuple):
@@ -45,7 +52,7 @@ class Run(NamedTuple):
         path = self.folder(sweep) / "final.json"
         if not path.exists():
             return None
-        remedy = "delete it, and the sweep measures this run again"
+        remedy = f"restore it, or delete it: {_AGAIN}"
         content = read_json(path, remedy=remedy)
         if not isinstance(content, dict):
             raise ValueError(f"{path}: it is no JSON object; {remedy}")
@@ -71,8 +78,13 @@ def save_measurement(path: Path, measurement: Measurement) -> None:
 
 
 def load_measurement(path: Path) -> Measurement:
-    """Read a file of `save_measurement`."""
-    with np.load(path) as arrays:
+    """Read a file of `save_measurement`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged.
+    """
+    with _arrays(path, f"restore it, or delete its folder: {_AGAIN}") as arrays:
         return Measurement(
             arrays["ids"].tolist(),
             arrays["confusion"].astype(np.int64),
@@ -103,8 +115,13 @@ def save_pictures(
 
 
 def load_pictures(path: Path, *, field: str) -> dict[str, UInt8[np.ndarray, "..."]]:
-    """Read one field from a file of `save_pictures`, by image id."""
-    with np.load(path) as arrays:
+    """Read one field from a file of `save_pictures`, by image id.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged.
+    """
+    with _arrays(path, _WITHOUT) as arrays:
         ids = arrays["ids"].tolist()
         return {id_: _decode(arrays[f"{field}{i}"]) for i, id_ in enumerate(ids)}
 
@@ -114,8 +131,9 @@ def copy_pictures(source: Path, target: Path, *, count: int) -> None:
 
     Raises:
         OSError: If the copy cannot be written.
+        ValueError: If `source` is damaged.
     """
-    with np.load(source) as arrays:
+    with _arrays(source, _WITHOUT) as arrays:
         ids = arrays["ids"]
         fields = {name.rstrip("0123456789") for name in arrays.files} - {"ids"}
         kept = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
@@ -124,6 +142,16 @@ def copy_pictures(source: Path, target: Path, *, count: int) -> None:
             chosen |= {f"{field}{new}": arrays[f"{field}{old}"] for field in fields}
         with replacing(target) as partial:
             np.savez(partial, **chosen)
+
+
+@contextmanager
+def _arrays(path: Path, remedy: str) -> Iterator[np.lib.npyio.NpzFile]:
+    """Open an .npz file; an error in the block says that it is damaged."""
+    try:
+        with np.load(path) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: it is damaged ({error!s:.80}); {remedy}") from None
 
 
 def _encode(pixels: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "n"]:

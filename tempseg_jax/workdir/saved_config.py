@@ -100,25 +100,28 @@ def check(workdir: str | Path, config: ConfigDict) -> None:
     Raises:
         ValueError: If it is claimed by another config, or its config cannot be read.
     """
-    path = _path(workdir)
-    if not path.exists():
+    if not _path(workdir).exists():
         return
-    completed, changes = read_saved(workdir)
-    saved, wanted = _flat(completed.to_dict()), _flat(config.to_dict())
-    differences = [
-        f"{field}: {_shown(saved, field)} there, {_shown(wanted, field)} now"
-        for field in sorted(saved.keys() | wanted.keys())
-        if field not in FREE_FIELDS
-        and _compared(saved, field) != _compared(wanted, field)
-    ]
-    if differences:
+    saved, changes = read_saved(workdir)
+    found = differences(saved, config)
+    if found:
         raise ValueError(
-            f"{path}: the workdir belongs to another config ("
-            + "; ".join(differences)
+            f"{_path(workdir)}: the workdir belongs to another config ("
+            + "; ".join(found)
             + "); choose another --workdir, or continue from its checkpoint with the "
             "new values: pass --allow_config_change to tempseg_jax.main"
         )
     _print_changes(workdir, changes)
+
+
+def differences(saved: ConfigDict, wanted: ConfigDict) -> list[str]:
+    """Return the fields that differ, with both values, and would change training."""
+    there, now = _flat(saved.to_dict()), _flat(wanted.to_dict())
+    return [
+        f"{field}: {_shown(there, field)} there, {_shown(now, field)} now"
+        for field in sorted(there.keys() | now.keys())
+        if field not in FREE_FIELDS and _compared(there, field) != _compared(now, field)
+    ]
 
 
 def print_upgrade(workdir: str | Path) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from tempseg_jax.sweep import publish, store
 from tempseg_jax.sweep.report import build, examples
@@ -88,6 +89,39 @@ def test_a_copy_has_evenly_spaced_examples_with_their_predictions(
         assert [*copied] == [ids[0], ids[-1]]
         for id_, pixels in copied.items():
             np.testing.assert_array_equal(pixels, pictures[field][id_])
+
+
+def test_a_sweep_is_not_copied_into_itself(tmp_path):
+    sweep = write(tmp_path / "sweep")
+    before = {x: x.read_bytes() for x in sweep.rglob("*") if x.is_file()}
+    with pytest.raises(ValueError, match="this is the sweep itself"):
+        publish.publish(sweep, sweep / ".." / "sweep")
+    assert before == {x: x.read_bytes() for x in sweep.rglob("*") if x.is_file()}
+
+
+def test_a_copy_holds_the_runs_of_one_sweep(tmp_path):
+    sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
+    publish.publish(sweep, copy)
+    before = {x: x.read_bytes() for x in copy.rglob("*") if x.is_file()}
+    config = load_config("demo")
+    config.optimizer.learning_rate_g *= 10
+    write_sweep(tmp_path / "faster", tables=("4",), seeds=3, config=config)
+    with pytest.raises(ValueError, match="runs of another config .*learning_rate_g"):
+        publish.publish(tmp_path / "faster", copy)
+    names = [f"class {i}" for i in range(6)]
+    write_sweep(tmp_path / "classes", tables=("4",), seeds=3, class_names=names)
+    with pytest.raises(ValueError, match="sweep.json: .*class_names"):
+        publish.publish(tmp_path / "classes", copy)
+    assert before == {x: x.read_bytes() for x in copy.rglob("*") if x.is_file()}
+
+
+def test_runs_that_were_added_to_a_copy_stay_in_its_report(tmp_path):
+    sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
+    publish.publish(sweep, copy)
+    write_sweep(copy, tables=("4", "1"), seeds=3)
+    assert publish.publish(sweep, copy) == 0
+    scope = SweepResults(copy).scope
+    assert scope.tables == ("4", "1") and scope.seeds == 3
 
 
 def test_only_finished_runs_that_are_new_are_copied(tmp_path):

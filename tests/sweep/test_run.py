@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ import pytest
 
 from tempseg_jax import builders, train
 from tempseg_jax.callbacks import Diverged
+from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import metrics
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, finish, progress, provenance
+from tempseg_jax.sweep import run as sweep_run
+from tempseg_jax.sweep import scope as sweep_scope
 from tempseg_jax.sweep.report import diagnostics, tables
 from tempseg_jax.sweep.report.collect import SweepResults
-from tempseg_jax.sweep.run import parse_shard, run_sweep
+from tempseg_jax.sweep.run import parse_shard, run_sweep, runs_of_process
 from tempseg_jax.sweep.scope import Scope, parse_rates, read_scope
 from tempseg_jax.sweep.store import Run
 from tests.support import ROOT, make_demo_config
@@ -88,13 +92,35 @@ def test_shards_train_disjoint_runs_and_together_all_runs(
     monkeypatch.setattr(train, "train", record)
     scope = SCOPE._replace(tables=("3",), seeds=2)
     assert run(config, tmp_path, scope=scope, shard=(2, 3))
-    # Shard 2 of 3 has the second, the fifth and the eighth of the runs.
+    # Shard 2 of 3 starts one cell earlier with the second seed.
     second = [("adversarial", "seed0"), ("baseline", "seed1"), ("tg2", "seed1")]
     assert trained == second
     for i in (1, 3):
         assert run(config, tmp_path, scope=scope, shard=(i, 3))
     all_runs = {(x.cell, f"seed{x.seed}") for x in scope.runs(config)}
     assert len(trained) == len(all_runs) == 8 and set(trained) == all_runs
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("only", [[], ["baseline", "tg0.5"]])
+def test_every_shard_has_runs_of_every_cell(config, only, count):
+    scope = SCOPE._replace(tables=("3",), seeds=12)
+    shards = [
+        runs_of_process(config, scope, only=only, shard=(i, count))
+        for i in range(1, count + 1)
+    ]
+    for shard in shards:
+        for cell in only or cells.TABLES["3"].cells:
+            assert sum(x.cell == cell for x in shard) == 12 // count
+    all_runs = [x for x in scope.runs(config) if not only or x.cell in only]
+    assert sorted(sum(shards, [])) == sorted(all_runs)
+
+
+def test_a_cell_that_is_trained_as_another_may_be_named(config):
+    scope = SCOPE._replace(tables=("1",))
+    assert not config.optimizer.weight_decay
+    runs = runs_of_process(config, scope, only=["lambda0"], shard=(1, 1))
+    assert runs == [Run("baseline", 0)]
 
 
 def test_seeds_and_rates_of_a_sweep_are_its_own(config, tmp_path, monkeypatch):
@@ -116,8 +142,6 @@ def test_seeds_and_rates_of_a_sweep_are_its_own(config, tmp_path, monkeypatch):
         for seed in (7, 8)
     }
     assert read_scope(tmp_path)[0] == scope
-    title = SweepResults(tmp_path).title("baseline")
-    assert title == "Baseline (α = 0), learning rate × 2"
     for other in ({"first_seed": 0}, {"rates": {}}):
         with pytest.raises(ValueError, match=f"started with --{next(iter(other))}="):
             run(config, tmp_path, scope=scope._replace(**other))
@@ -206,6 +230,52 @@ def test_other_settings_are_refused_in_the_folder_of_a_sweep(config, copy):
     with pytest.raises(ValueError, match="another config"):
         run(changed(config, optimizer__learning_rate_g=1.0), copy)
     assert (copy / "sweep.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "field, value", [("steps", 7), ("dataset", "other"), ("class_names", ["a", "b"])]
+)
+def test_a_sweep_is_not_continued_with_other_data(config, copy, field, value):
+    path = copy / "sweep.json"
+    write_json(path, json.loads(path.read_text()) | {field: value})
+    before = path.read_text()
+    with pytest.raises(ValueError, match=rf"started with {field} .*another folder"):
+        run(config, copy)
+    assert path.read_text() == before
+
+
+def test_two_starts_at_once_lose_no_table(tmp_path):
+    about = {"steps": 4, "dataset": "d", "class_names": ["a"], "palette": [[0, 0, 0]]}
+    val = Split("d", "val", (), ("a",), np.zeros((1, 3), np.uint8))
+    names = [*cells.TABLES]
+
+    def claim(name):
+        sweep_scope.claim(tmp_path, SCOPE._replace(tables=(name,)), val=val, steps=4)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(claim, names))
+    found, saved = read_scope(tmp_path)
+    assert sorted(found.tables) == sorted(names) and saved == about
+
+
+def test_the_time_of_a_run_that_was_resumed_at_its_end_is_not_known(
+    config, copy, monkeypatch
+):
+    folder = Run("baseline", 0).folder(copy)
+    (folder / "final.json").unlink()
+    monkeypatch.setattr(sweep_run, "_last_checkpoint", lambda folder: 4)
+    monkeypatch.setattr(train, "train", lambda *_, **__: False)
+    monkeypatch.setattr(sweep_run, "finish", lambda *_, **__: {"splits": {}})
+    assert run(config, copy)
+    assert "seconds" not in json.loads((folder / "final.json").read_text())
+    facts = SweepResults(copy).provenance()
+    assert facts["total run time"].endswith(", without 1 whose time is not known")
+
+
+def test_a_copy_of_a_run_does_not_stop_the_sweep(config, copy):
+    folder = Run("baseline", 0).folder(copy)
+    shutil.copytree(folder, folder.with_name("seed0_old"))
+    assert run(config, copy)
 
 
 def test_scores_that_are_not_finite_are_null_and_the_report_omits_them(copy):

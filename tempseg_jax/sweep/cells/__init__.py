@@ -5,7 +5,7 @@ two cells. All cells are overrides of one config. Each family of tables has its 
 """
 
 from tempseg_jax.sweep.cells.choice import NO_RATES, choose, configure, trained_as
-from tempseg_jax.sweep.cells.kinds import Cell, Contrast, Overrides, Table, Times, Value
+from tempseg_jax.sweep.cells.kinds import Contrast
 from tempseg_jax.sweep.cells.table import CELLS, CONTRASTS, TABLES
 
 __all__ = [
@@ -13,12 +13,7 @@ __all__ = [
     "CONTRASTS",
     "NO_RATES",
     "TABLES",
-    "Cell",
     "Contrast",
-    "Overrides",
-    "Table",
-    "Times",
-    "Value",
     "choose",
     "configure",
     "trained_as",

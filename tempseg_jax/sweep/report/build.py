@@ -115,7 +115,8 @@ def _results(sweep: SweepResults, table: str, *, contrasts: bool) -> Section:
     splits = sweep.splits()
     shown = [tables.results(sweep, table, split) for split in splits]
     if contrasts:
-        shown += [tables.contrasts(sweep, split) for split in splits]
+        found = [tables.contrasts(sweep, split) for split in splits]
+        shown += [table for table in found if table.rows]
     drawn = [figures.forest(sweep, table, split) for split in splits]
     return Section(
         TABLES[table].title,

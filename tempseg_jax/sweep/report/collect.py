@@ -34,6 +34,7 @@ class SweepResults:
             FileNotFoundError: If it is not the folder of a sweep.
         """
         self.folder, self.block = Path(folder), block
+        self._images: dict[str, tuple[Run, list[str]]] = {}  # by split: the first run's
         self.scope, about = read_scope(folder)
         self.config = saved_config.read_config(folder)
         self.steps: int = about["steps"]
@@ -61,8 +62,17 @@ class SweepResults:
         if dates:
             entries["finished (first; last)"] = dict.fromkeys([dates[0], dates[-1]])
         joined = {name: "; ".join(values) for name, values in entries.items()}
-        seconds = [final["seconds"] for final in self.finals.values()]
-        return joined | {"total run time": progress.hours(float(sum(seconds)))}
+        return joined | self._run_time()
+
+    def _run_time(self) -> dict[str, str]:
+        """Return the time of all finished runs, as far as it is known."""
+        seconds = [x["seconds"] for x in self.finals.values() if "seconds" in x]
+        if not seconds:
+            return {}
+        unknown = len(self.finals) - len(seconds)
+        text = progress.hours(float(sum(seconds)))
+        note = f", without {unknown} whose time is not known" if unknown else ""
+        return {"total run time": text + note}
 
     def cell(self, name: str) -> str:
         """Return the cell that was trained for this one; equal configs share runs."""
@@ -72,9 +82,7 @@ class SweepResults:
         """Return a trained cell's title as in the tables of this sweep."""
         shown = [x for table in self.scope.tables for x in TABLES[table].cells]
         own = [x for x in shown if self.cell(x) == name]
-        title = CELLS[name if name in own or not own else own[0]].title
-        factor = self.scope.rates.get(name, 1.0)
-        return title if factor == 1.0 else f"{title}, learning rate × {factor:g}"
+        return CELLS[name if name in own or not own else own[0]].title
 
     def finished(self, cell: str) -> dict[int, dict[str, Any]]:
         """Return the contents of `final.json` of a cell's finished runs, by seed."""
@@ -109,8 +117,14 @@ class SweepResults:
         }
 
     def confusions(self, cell: str, split: str) -> dict[int, Int[np.ndarray, "n k k"]]:
-        """Return one confusion matrix per image, by seed."""
+        """Return one confusion matrix per image, by seed, in the same order of images.
+
+        Raises:
+            ValueError: If a run was evaluated on other images than another one.
+        """
         measurements = self.measurements(cell, split)
+        for seed, measurement in measurements.items():
+            self._check_images(Run(self.cell(cell), seed), split, measurement.ids)
         return {seed: x.confusion for seed, x in measurements.items()}
 
     def curves(self, cell: str, name: str) -> dict[int, Series]:
@@ -164,6 +178,16 @@ class SweepResults:
             case "–":
                 return "not started"
         return "finished after the report had read the sweep"
+
+    def _check_images(self, run: Run, split: str, ids: list[str]) -> None:
+        first, first_ids = self._images.setdefault(split, (run, ids))
+        if ids != first_ids:
+            a, b = (x.folder(self.folder) / f"{split}.npz" for x in (first, run))
+            raise ValueError(
+                f"{b}: the run was evaluated on other images ({len(ids)}) than that "
+                f"of {a} ({len(first_ids)}), so they cannot be compared; delete the "
+                "folder of the run that is wrong, and the sweep trains it again"
+            )
 
     # The caches live as long as this object, which is one report.
     @functools.cache  # noqa: B019

@@ -71,7 +71,8 @@ def calibration(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
                 for seed, x in of_val.items()
                 if x[name][i] is not None  # JSON has no infinity and NaN
             }
-            return mean_std(values, digits=3 if name == "nll" else 2)
+            digits = 3 if name == "nll" else 2
+            return mean_std(values, digits=digits, planned=len(of_val))
 
         temperatures = {f"{final['temperatures'][1]:g}" for final in finals.values()}
         rows.append(
@@ -97,7 +98,8 @@ def calibration(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
             "ECE at that T (%)",
         ),
         rows,
-        "NLL: negative log-likelihood, averaged over the pixels that are not ignored. "
+        "NLL: negative log-likelihood, averaged over the pixels that are not ignored; "
+        "seeds for which it is infinite are left out, and n is the number of others. "
         f"ECE: expected calibration error, {BINS} bins of equal width. A network that "
         "was trained with L_seg at T_G can be expected to be calibrated at T_G, not at "
         "T = 1.",
@@ -113,8 +115,8 @@ def discriminator(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
             for seed, final in sweep.finished(cell).items()
             if "discriminator_change" in final
         }
-        if not changes and sweep.finished(cell):
-            continue  # a supervised setting
+        if not changes:
+            continue  # a supervised setting, or no run has finished
         last = [
             mean_std(
                 {seed: _mean_at_end(points) for seed, points in curves.items()},

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.cells import CELLS
 from tempseg_jax.sweep.report.collect import SweepResults
 
@@ -83,11 +84,17 @@ def _learning_rates(sweep: SweepResults) -> str:
     """Return the rates of both networks, and those of settings with their own."""
     rate = sweep.config.optimizer.learning_rate_g
     own = [
-        f"{rate * factor:g} (G of “{CELLS[cell].title}”)"
-        for cell, factor in sweep.scope.rates.items()
+        f"{_rate_of(sweep, cell):g} (G of “{CELLS[cell].title}”)"
+        for cell in sweep.scope.rates
     ]
     rate_d = sweep.config.optimizer.learning_rate_d
     return ", ".join([f"{rate:g} (G)", *own, f"{rate_d:g} (D)"])
+
+
+def _rate_of(sweep: SweepResults, cell: str) -> float:
+    """Return the segmenter's learning rate of a cell, with all of its factors."""
+    own = cells.configure(sweep.config, cell, seed=0, rates=sweep.scope.rates)
+    return own.optimizer.learning_rate_g
 
 
 def facts(sweep: SweepResults) -> list[tuple[str, str]]:

@@ -13,14 +13,6 @@ LEVEL = 0.95
 RESAMPLES = 2000
 
 
-class MeanStd(NamedTuple):
-    """Mean and sample standard deviation (divisor n - 1) over seeds."""
-
-    mean: float
-    std: float  # NaN for a single seed
-    count: int
-
-
 class Interval(NamedTuple):
     """A mean difference and its 95 % confidence interval."""
 
@@ -40,8 +32,10 @@ class Interval(NamedTuple):
         return math.isfinite(self.low)
 
 
-def mean_std(values: Sequence[float]) -> MeanStd:
-    """Return the mean and the sample standard deviation.
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the sample standard deviation (divisor n - 1).
+
+    The standard deviation of a single value is NaN.
 
     Raises:
         ValueError: If there is no value.
@@ -49,7 +43,7 @@ def mean_std(values: Sequence[float]) -> MeanStd:
     if not len(values):
         raise ValueError("values: empty, so there is no mean; give at least one value")
     std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return MeanStd(float(np.mean(values)), std, len(values))
+    return float(np.mean(values)), std
 
 
 def paired_difference(
@@ -125,15 +119,14 @@ def bootstrap_difference(
     confusions: Mapping[int, Int[np.ndarray, "n k k"]],
     reference: Mapping[int, Int[np.ndarray, "n_reference k k"]],
     *,
-    metric: str,
     block: int = 1,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Interval | None:
-    """Return the mean difference over seeds with a bootstrap interval over images.
+    """Return the mean difference in mIoU with a bootstrap interval over images.
 
     Each resample uses the same images for every seed of both settings, computes the
-    metric from each run's summed confusion matrix, and averages the differences over
+    mIoU from each run's summed confusion matrix, and averages the differences over
     the common seeds. The percentile interval estimates how the difference between
     these trained models varies with the images; it ignores the variation over seeds.
 
@@ -141,7 +134,6 @@ def bootstrap_difference(
         confusions: One confusion matrix per image, by seed. The order of the images is
             the same for every run.
         reference: The same for the setting to compare with.
-        metric: Either `pacc` or `miou`.
         block: Number of neighboring images that are resampled together. Blocks wrap
             around the end (circular block bootstrap, Politis & Romano 1992). Use it
             for frames of a video, which are not independent.
@@ -150,10 +142,12 @@ def bootstrap_difference(
 
     Returns:
         The difference and its confidence interval, or None if there is no common seed.
+        There are no bounds for a single image. Resamples without a labeled pixel are
+        left out.
 
     Raises:
         ValueError: If the runs were evaluated on different numbers of images, or if
-            there are fewer than two blocks of images.
+            there are fewer than two blocks of several images.
     """
     seeds = sorted(confusions.keys() & reference.keys())
     if not seeds:
@@ -167,13 +161,15 @@ def bootstrap_difference(
     (images,) = counts
     resampled = _resample_weights(images, block=block, seed=seed, resamples=resamples)
     weights = np.concatenate([np.ones((1, images)), resampled])  # first: every image
-    score = METRICS[metric]
     differences = np.mean(
-        [score(confusions[s], weights) - score(reference[s], weights) for s in seeds],
+        [miou(confusions[s], weights) - miou(reference[s], weights) for s in seeds],
         axis=0,
     )
+    scored = differences[1:][np.isfinite(differences[1:])]
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(differences[1:], [tail, 1 - tail])
+    low = high = math.nan
+    if images > 1 and len(scored):
+        low, high = np.quantile(scored, [tail, 1 - tail])
     return Interval(float(differences[0]), float(low), float(high), len(seeds))
 
 
@@ -198,24 +194,21 @@ def _resample_weights(
     return weights
 
 
-def _pacc(
+def miou(
     confusion: Int[np.ndarray, "n k k"], weights: Num[np.ndarray, "r n"]
 ) -> Float[np.ndarray, "r"]:
-    correct = np.trace(confusion, axis1=1, axis2=2)
-    return (weights @ correct) / (weights @ confusion.sum(axis=(1, 2)))
+    """Return the mIoU of each resample, NaN if none of its pixels has a label.
 
+    It is the average over the classes that occur in the labels or predictions.
 
-def _miou(
-    confusion: Int[np.ndarray, "n k k"], weights: Num[np.ndarray, "r n"]
-) -> Float[np.ndarray, "r"]:
-    """Average over the classes that occur in a resample's labels or predictions."""
+    Args:
+        confusion: One confusion matrix per image.
+        weights: How often each resample contains each image.
+    """
     correct = np.diagonal(confusion, axis1=1, axis2=2)
     union = confusion.sum(axis=1) + confusion.sum(axis=2) - correct
     correct, union = weights @ correct, weights @ union
     present = union > 0
     iou = np.divide(correct, union, out=np.zeros_like(correct), where=present)
-    return iou.sum(axis=1) / present.sum(axis=1)
-
-
-METRICS = {"pacc": _pacc, "miou": _miou}
-"""Metrics of resampled images: confusion matrices and weights -> a score each."""
+    count = present.sum(axis=1)
+    return np.where(count > 0, iou.sum(axis=1) / np.maximum(count, 1), np.nan)

@@ -1,6 +1,6 @@
 """The paper's tables 1 to 3, the controls, and the contrasts between them."""
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 
 from tempseg_jax.sweep.cells import CELLS, CONTRASTS, TABLES, Contrast
 from tempseg_jax.sweep.report import paper, statistics, view
@@ -15,7 +15,7 @@ PAIRS = (
 
 
 def results(sweep: SweepResults, table: str, split: str) -> TextTable:
-    """Return one of the paper's tables 1 to 3, or the controls, on one split.
+    """Return a table of settings, such as the paper's tables 1 to 3, on one split.
 
     A setting without a run that has ended has no row.
     """
@@ -80,13 +80,11 @@ def _result_row(
 
 def contrasts(sweep: SweepResults, split: str) -> TextTable:
     """Return the contrasts of cells with finished runs, with corrected p-values."""
-    adjusted = _adjusted_p_values(sweep, split)
-    planned = {x for table in sweep.scope.tables for x in TABLES[table].cells}
+    planned = _planned(sweep)
+    adjusted = _adjusted_p_values(sweep, planned, split)
     rows = []
-    for contrast in CONTRASTS:
+    for contrast in planned:
         question, cell, against = contrast
-        if not {cell, against} <= planned:
-            continue
         difference = paired_difference(sweep, cell, against, split, "miou")
         if difference is None:
             continue
@@ -102,7 +100,7 @@ def contrasts(sweep: SweepResults, split: str) -> TextTable:
             )
         )
     return TextTable(
-        f"{TABLES['controls'].title}, paired contrasts, {split}",
+        f"Paired contrasts, {split}",
         (
             "question",
             "difference",
@@ -120,10 +118,25 @@ def contrasts(sweep: SweepResults, split: str) -> TextTable:
     )
 
 
-def _adjusted_p_values(sweep: SweepResults, split: str) -> dict[Contrast, float]:
-    """Return the Holm-corrected p-value of every contrast with at least two seeds."""
+def _planned(sweep: SweepResults) -> list[Contrast]:
+    """Return the contrasts of the sweep's tables, without those of a cell with itself.
+
+    Two names can stand for one cell, for example if λ is 0.
+    """
+    shown = {x for table in sweep.scope.tables for x in TABLES[table].cells}
+    return [
+        x
+        for x in CONTRASTS
+        if {x.cell, x.against} <= shown and sweep.cell(x.cell) != sweep.cell(x.against)
+    ]
+
+
+def _adjusted_p_values(
+    sweep: SweepResults, contrasts: Sequence[Contrast], split: str
+) -> dict[Contrast, float]:
+    """Return the Holm-corrected p-value of each contrast with at least two seeds."""
     p_values = {}
-    for contrast in CONTRASTS:
+    for contrast in contrasts:
         a, b = (
             sweep.scores(cell, split, "miou")
             for cell in (contrast.cell, contrast.against)
@@ -151,7 +164,6 @@ def bootstrap_difference(
     difference = statistics.bootstrap_difference(
         sweep.confusions(cell, split),
         sweep.confusions(reference, split),
-        metric="miou",
         block=sweep.block,
     )
     if difference is None:

@@ -34,14 +34,20 @@ def to_markdown(table: TextTable) -> str:
     return "\n".join([*lines, table.note, ""] if table.note else lines)
 
 
-def mean_std(values: dict[int, float], *, digits: int = 2) -> str:
-    """Return `mean ± standard deviation` over seeds, or the value of a single seed."""
+def mean_std(
+    values: dict[int, float], *, digits: int = 2, planned: int | None = None
+) -> str:
+    """Return `mean ± standard deviation` over seeds, or the value of a single seed.
+
+    The number of seeds (`, n = 4`) is added if it is less than `planned`.
+    """
     if not values:
         return NONE
-    mean, std, _ = statistics.mean_std(list(values.values()))
+    mean, std = statistics.mean_std(list(values.values()))
     rounded = round(mean, digits) + 0.0  # no minus sign before zero
     text = f"{rounded:.{digits}f}".replace("-", "−")
-    return text if math.isnan(std) else f"{text} ± {std:.{digits}f}"
+    count = f", n = {len(values)}" if planned and len(values) < planned else ""
+    return f"{text}{count}" if math.isnan(std) else f"{text} ± {std:.{digits}f}{count}"
 
 
 def interval(difference: Interval | None) -> str:

@@ -70,7 +70,7 @@ def write_run(folder, run):
         measurement = make_measurement(rng, right=0.7 + GAIN.get(run.cell, 0))
         store.save_measurement(run_folder / f"{split}.npz", measurement)
         total = measurement.confusion.sum(0)
-        miou = statistics.METRICS["miou"](measurement.confusion, np.ones((1, IMAGES)))
+        miou = statistics.miou(measurement.confusion, np.ones((1, IMAGES)))
         final["splits"][split] = {
             "images": IMAGES,
             "pacc": float(np.trace(total) / total.sum()),

@@ -59,13 +59,14 @@ def test_each_sweep_has_its_own_markers_and_what_it_lacks_is_left_out(
         (["{0}"], "'{0}': give NAME=FOLDER"),
         (["a={0}", "a={0}"], "the name 'a' is given twice"),
         (["a={0}/missing"], "not the folder of a sweep"),
-        (["a={0}", "--split=tests"], "--split=tests: no sweep has two settings"),
+        (["a={1}", "--split=test"], "--split=test: no sweep has two settings"),
     ],
 )
 def test_a_mistake_is_one_line(main, full, tmp_path, arguments, message):
-    out = tmp_path / "figure.svg"
+    out, empty = tmp_path / "figure.svg", tmp_path / "empty"
+    write_sweep(empty, runs=[])
     with pytest.raises(SystemExit) as exit_:
-        main(*(x.format(full.folder) for x in arguments), f"--out={out}")
+        main(*(x.format(full.folder, empty) for x in arguments), f"--out={out}")
     (line,) = exit_.value.code.splitlines()  # printed, with exit status 1
     assert message.format(full.folder) in line
     assert not out.exists()

@@ -18,12 +18,12 @@ def random_confusions(rng, images=40, classes=4):
 
 
 def test_mean_and_sample_standard_deviation():
-    assert statistics.mean_std([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
+    assert statistics.mean_std([1.0, 2.0, 3.0]) == (2.0, 1.0)
 
 
 def test_one_seed_has_no_standard_deviation():
-    mean, std, count = statistics.mean_std([0.5])
-    assert (mean, count) == (0.5, 1) and math.isnan(std)
+    mean, std = statistics.mean_std([0.5])
+    assert mean == 0.5 and math.isnan(std)
 
 
 def test_a_mean_of_no_values_is_refused():
@@ -119,27 +119,25 @@ def test_an_interval_excludes_zero_on_either_side(low, high, excludes):
     assert statistics.Interval(0.0, low, high, 3).excludes_zero == excludes
 
 
-@pytest.mark.parametrize("metric", ["pacc", "miou"])
-def test_the_difference_of_the_bootstrap_is_that_of_the_summed_matrices(metric):
+def test_the_difference_of_the_bootstrap_is_that_of_the_summed_matrices():
     rng = np.random.default_rng(0)
     a, b = ({s: random_confusions(rng) for s in range(3)} for _ in range(2))
-    interval = statistics.bootstrap_difference(a, b, metric=metric, resamples=10)
+    interval = statistics.bootstrap_difference(a, b, resamples=10)
     expected = np.mean(
         [
-            metrics.scores(a[s].sum(0))[metric] - metrics.scores(b[s].sum(0))[metric]
+            metrics.scores(a[s].sum(0))["miou"] - metrics.scores(b[s].sum(0))["miou"]
             for s in a
         ]
     )
     assert interval.difference == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("metric", ["pacc", "miou"])
-def test_the_bootstrap_agrees_with_scipy(metric):
+def test_the_bootstrap_agrees_with_scipy():
     rng = np.random.default_rng(1)
     a, b = random_confusions(rng), random_confusions(rng)
 
     def difference(index):
-        scores = (metrics.scores(x[index].sum(0))[metric] for x in (a, b))
+        scores = (metrics.scores(x[index].sum(0))["miou"] for x in (a, b))
         return next(scores) - next(scores)
 
     expected = scipy.stats.bootstrap(
@@ -150,26 +148,23 @@ def test_the_bootstrap_agrees_with_scipy(metric):
         n_resamples=1000,
         rng=np.random.default_rng(2),
     ).confidence_interval
-    interval = statistics.bootstrap_difference(
-        {0: a}, {0: b}, metric=metric, resamples=4000
-    )
+    interval = statistics.bootstrap_difference({0: a}, {0: b}, resamples=4000)
     width = expected.high - expected.low
     # Two independent sets of resamples: quantiles agree to a few hundredths.
     np.testing.assert_allclose(interval[1:3], expected, atol=0.08 * width)
 
 
 def test_the_bootstrap_of_a_mean_has_its_standard_error():
-    # Images of 100 pixels each: pAcc is a mean, with standard error s / sqrt(n).
+    # Images of 100 pixels of class 0: its IoU is the mean of the images' shares of
+    # correct pixels, with standard error s / sqrt(n), and the IoU of class 1 is zero.
     rng = np.random.default_rng(3)
     correct = rng.binomial(100, 0.8, 400)
     a = np.zeros((400, 2, 2), int)
     a[:, 0, 0], a[:, 0, 1] = correct, 100 - correct
     b = np.zeros((400, 2, 2), int)
     b[:, 0, 0], b[:, 0, 1] = 80, 20
-    interval = statistics.bootstrap_difference(
-        {0: a}, {0: b}, metric="pacc", resamples=4000
-    )
-    error = np.std(correct / 100) / math.sqrt(400)
+    interval = statistics.bootstrap_difference({0: a}, {0: b}, resamples=4000)
+    error = np.std(correct / 100) / math.sqrt(400) / 2
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.05)
 
 
@@ -198,7 +193,7 @@ def test_blocks_of_equal_frames_have_the_error_of_independent_videos():
 
     def width(a, b, block):
         interval = statistics.bootstrap_difference(
-            {0: a}, {0: b}, metric="pacc", block=block, resamples=4000
+            {0: a}, {0: b}, block=block, resamples=4000
         )
         return interval.high - interval.low
 
@@ -214,41 +209,49 @@ def test_a_block_longer_than_half_the_images_is_refused():
         with pytest.raises(
             ValueError, match=f"--block: {block} is not between 1 and 4"
         ):
-            statistics.bootstrap_difference({0: a}, {0: a}, metric="miou", block=block)
+            statistics.bootstrap_difference({0: a}, {0: a}, block=block)
 
 
 def test_equal_settings_have_a_bootstrap_interval_of_zero_width():
     a = random_confusions(np.random.default_rng(4))
-    assert statistics.bootstrap_difference({0: a}, {0: a}, metric="miou")[:3] == (
-        0,
-        0,
-        0,
-    )
+    assert statistics.bootstrap_difference({0: a}, {0: a})[:3] == (0, 0, 0)
 
 
 def test_a_class_absent_from_a_resample_is_left_out_of_its_mean():
     # Class 1 is in one of two images; without it mIoU is the IoU of class 0.
     a = np.array([[[10, 0], [0, 0]], [[10, 0], [0, 10]]])
-    interval = statistics.bootstrap_difference(
-        {0: a}, {0: 0 * a + a}, metric="miou", resamples=50
-    )
+    interval = statistics.bootstrap_difference({0: a}, {0: 0 * a + a}, resamples=50)
     assert interval[:3] == (0, 0, 0)
     weights = np.array([[2.0, 0.0], [0.0, 2.0]])
-    np.testing.assert_array_equal(statistics.METRICS["miou"](a, weights), [1, 1])
+    np.testing.assert_array_equal(statistics.miou(a, weights), [1, 1])
+
+
+def test_resamples_without_a_labeled_pixel_are_left_out():
+    # One of two images has no labels: a quarter of the resamples consist of it alone.
+    a = np.array([[[6, 4], [0, 10]], [[0, 0], [0, 0]]])
+    b = np.array([[[5, 5], [0, 10]], [[0, 0], [0, 0]]])
+    assert np.isnan(statistics.miou(a, np.array([[0.0, 2.0]]))).all()
+    difference, low, high, _ = statistics.bootstrap_difference({0: a}, {0: b})
+    expected = (6 / 10 + 10 / 14 - 5 / 10 - 10 / 15) / 2
+    assert difference == low == high == pytest.approx(expected)
+
+
+def test_a_single_image_has_no_interval_over_images():
+    a = random_confusions(np.random.default_rng(9), images=1)
+    interval = statistics.bootstrap_difference({0: a}, {0: a})
+    assert interval.difference == 0 and not interval.has_bounds
 
 
 def test_settings_scored_on_different_images_are_refused():
     rng = np.random.default_rng(5)
     a, b = random_confusions(rng, images=4), random_confusions(rng, images=5)
     with pytest.raises(ValueError, match="same split"):
-        statistics.bootstrap_difference({0: a}, {0: b}, metric="miou")
-    assert statistics.bootstrap_difference({0: a}, {1: a}, metric="miou") is None
+        statistics.bootstrap_difference({0: a}, {0: b})
+    assert statistics.bootstrap_difference({0: a}, {1: a}) is None
 
 
 def test_the_bootstrap_is_deterministic():
     rng = np.random.default_rng(6)
     a, b = random_confusions(rng), random_confusions(rng)
-    first, second = (
-        statistics.bootstrap_difference({0: a}, {0: b}, metric="miou") for _ in range(2)
-    )
+    first, second = (statistics.bootstrap_difference({0: a}, {0: b}) for _ in range(2))
     assert first == second

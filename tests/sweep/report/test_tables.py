@@ -5,9 +5,10 @@ import re
 import shutil
 
 import numpy as np
+import pytest
 
 from tempseg_jax.io.json_files import write_json
-from tempseg_jax.sweep import store
+from tempseg_jax.sweep import cells, store
 from tempseg_jax.sweep.report import cost, diagnostics, tables
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.report.paper import COSTS, RESULTS
@@ -109,6 +110,62 @@ def test_images_are_paired_by_id_in_any_order_of_the_file(full, tmp_path):
     assert tables.results(shuffled, "3", "val") == tables.results(full, "3", "val")
 
 
+def test_runs_on_other_images_are_not_compared(full, tmp_path):
+    shutil.copytree(full.folder, tmp_path / "sweep")
+    path = Run("tg0.5", 1).folder(tmp_path / "sweep") / "val.npz"
+    measurement = store.load_measurement(path)
+    for ids in (["x", *measurement.ids[1:]], measurement.ids[:-1]):
+        count = len(ids)
+        store.save_measurement(
+            path,
+            measurement._replace(
+                ids=ids,
+                confusion=measurement.confusion[:count],
+                nats=measurement.nats[:count],
+            ),
+        )
+        with pytest.raises(ValueError, match=r"seed1.val.npz: .* other images .*seed0"):
+            tables.results(SweepResults(tmp_path / "sweep"), "3", "val")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file"])
+def test_a_damaged_file_is_named(full, tmp_path, content):
+    shutil.copytree(full.folder, tmp_path / "sweep")
+    path = Run("tg0.5", 1).folder(tmp_path / "sweep") / "val.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"seed1.val.npz: it is damaged .*restore it"):
+        tables.results(SweepResults(tmp_path / "sweep"), "3", "val")
+    (tmp_path / "sweep" / "examples.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"examples.npz: it is damaged .*restore it"):
+        SweepResults(tmp_path / "sweep").examples("image")
+
+
+def test_contrasts_of_one_cell_with_itself_are_not_counted(tmp_path):
+    # With the rate of D that learns, `learning_d` is `adversarial`; with λ = 0,
+    # `lambda5e-4` is not the baseline.
+    config = load_config("demo")
+    config.optimizer.learning_rate_d = cells.CELLS["learning_d"].overrides[
+        "optimizer.learning_rate_d"
+    ]
+    names = ("baseline", "adversarial", "tg0.5")
+    runs = [Run(name, seed) for name in names for seed in range(3)]
+    sweep = write_sweep(tmp_path, tables=("3", "controls"), runs=runs, config=config)
+    table = tables.contrasts(sweep, "val")
+    assert [x[1] for x in table.rows] == [
+        "“Adversarial (T = 1)” − “Baseline (α = 0)”",
+        "“T_G = 0.5” − “Adversarial (T = 1)”",
+        "“D with learning rate 1e-4” − “Baseline (α = 0)”",
+    ]
+    assert "corrected for the 3 contrasts of this table" in table.note
+
+
+def test_contrasts_of_other_tables_are_not_counted(full):
+    for split in ("val", "test"):
+        assert tables.contrasts(full, split).note.count(
+            f"the {len(tables.contrasts(full, split).rows)} contrasts"
+        )
+
+
 def test_a_cell_shared_by_two_tables_is_trained_once(full):
     folders = {path.name for path in full.folder.iterdir() if path.is_dir()}
     assert "lambda0" not in folders and "baseline" in folders
@@ -164,5 +221,5 @@ def test_a_calibration_that_is_not_finite_is_left_out_of_the_mean(tmp_path):
     write_json(path, final)
     table = diagnostics.calibration(SweepResults(tmp_path), ("baseline", "tg0.5"))
     other = sweep.finished("tg0.5")[1]["splits"]["val"]["nll"][0]
-    assert row(table, "T_G = 0.5")["NLL at T = 1 (nats)"] == f"{other:.3f}"
+    assert row(table, "T_G = 0.5")["NLL at T = 1 (nats)"] == f"{other:.3f}, n = 1"
     assert "±" in row(table, "Baseline (α = 0)")["NLL at T = 1 (nats)"]
