@@ -214,7 +214,9 @@ def update_segmenter(
     keep this ratio.
 
     With `l1`, the penalty l1 · Σ |W| of the kernels is part of the loss. Its step is
-    proximal, after the step of SGD (`soft_threshold`).
+    proximal, after the step of SGD (`soft_threshold`), and 1 / (1 - momentum) times the
+    learning rate long: a constant gradient moves the weights that far, too. Like weight
+    decay, it has no factor `head_rate`.
     """
     rest = sgd(
         learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay
@@ -234,7 +236,7 @@ def update_segmenter(
     )
     if l1 is None:
         return updated
-    bound = learning_rate * l1
+    bound = learning_rate * l1 / (1 - momentum)
     if gradients.finite is not None:
         bound = jnp.where(gradients.finite, bound, 0.0)
     params = jax.tree.map(

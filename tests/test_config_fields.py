@@ -107,7 +107,7 @@ def test_the_configs_of_the_repository_pass(name):
 @pytest.mark.parametrize(
     "field, value, allowed",
     [
-        ("seed", -1, "of at least 0 and below 4294967296"),
+        ("seed", -1, "of at least 0 and below 2147483648"),
         ("seed", 2**40, "of at least 0"),
         ("epochs", 0, "of at least 1"),
         ("steps", 0, "of at least 1"),

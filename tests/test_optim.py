@@ -156,10 +156,10 @@ def test_l1_is_a_proximal_step_of_the_kernels_after_sgd():
         head_rate=2.0,
         momentum=0.9,
         weight_decay=0.0,
-        l1=0.5,
+        l1=0.05,
     )
     step = np.asarray(kernel) - 0.1 * 2.0
-    expected = np.sign(step) * np.maximum(np.abs(step) - 0.1 * 0.5, 0)
+    expected = np.sign(step) * np.maximum(np.abs(step) - 0.1 * 0.05 / (1 - 0.9), 0)
     np.testing.assert_allclose(
         updated.params["score"]["kernel"], expected, rtol=1e-5, atol=1e-7
     )
@@ -171,6 +171,27 @@ def test_l1_is_a_proximal_step_of_the_kernels_after_sgd():
         np.testing.assert_allclose(
             optim.soft_threshold(jnp.float32(x), 0.25), best, atol=1e-4
         )
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_l1_has_the_minimum_of_the_penalized_loss_with_any_momentum(momentum):
+    # (w - 1)² / 2 + |w| / 2 is smallest at w = 1/2.
+    params = {"conv": {"kernel": jnp.zeros((1, 1, 1, 1))}}
+    sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
+    player = train_state.init_player({"params": params}, sgd, loss_scale=None)
+    for _ in range(400):
+        player = optim.update_segmenter(
+            player,
+            optim.Gradients(
+                jax.tree.map(lambda w: w - 1, player.params), {}, None, None
+            ),
+            learning_rate=0.05,
+            head_rate=1.0,
+            momentum=momentum,
+            weight_decay=0.0,
+            l1=0.5,
+        )
+    np.testing.assert_allclose(player.params["conv"]["kernel"], 0.5, atol=1e-4)
 
 
 def test_the_temperature_schedules_go_from_start_to_end():

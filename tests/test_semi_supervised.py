@@ -10,6 +10,7 @@ import pytest
 from tempseg_jax import builders, mesh, train
 from tempseg_jax.builders import semi_supervised
 from tempseg_jax.builders.plan import Plan
+from tempseg_jax.data.catalog import Split
 from tempseg_jax.models import critics
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
@@ -191,6 +192,18 @@ def test_what_a_term_needs_is_said_in_one_line(config, fields, message):
     with pytest.raises(ValueError, match=message) as error:
         builders.build_objective(changed(config, fields), num_classes=8)
     assert "\n" not in str(error.value)
+
+
+def test_a_fraction_that_leaves_no_image_without_labels_is_refused(config):
+    examples = [{"id": str(i)} for i in range(10)]
+    images = Split("a", "train", examples, ("x",), np.zeros((1, 3), np.uint8))
+    own = changed(config, {"data.labeled_fraction": 0.96})
+    with pytest.raises(ValueError, match="data.labeled_fraction: 0.96 of 10 images"):
+        semi_supervised.divide(own, images)
+    labeled, others = semi_supervised.divide(
+        changed(config, {"data.labeled_fraction": 0.9}), images
+    )
+    assert (len(labeled.examples), len(others.examples)) == (9, 1)
 
 
 def test_l_adv_alone_needs_neither_scores_per_pixel_nor_probabilities(config):

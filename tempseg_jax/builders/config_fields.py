@@ -47,7 +47,7 @@ class Range(NamedTuple):
 
 
 RANGES = {
-    "seed": Range(at_least=0, below=2**32),
+    "seed": Range(at_least=0, below=2**31),
     "epochs": Range(at_least=1),
     "steps": Range(at_least=1),
     "accumulate": Range(at_least=1),

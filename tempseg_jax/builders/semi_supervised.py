@@ -85,7 +85,8 @@ def divide(
         images: The images of `data.train_split` to train on.
 
     Raises:
-        ValueError: If `data.unlabeled_dir` has problem files.
+        ValueError: If `data.unlabeled_dir` has problem files, or no image is left
+            without labels.
         FileNotFoundError: If it does not exist or has no images.
     """
     labeled, others = subset.divide(
@@ -101,6 +102,12 @@ def divide(
             data_dir=config.data.data_dir,
             on_error=config.data.on_error,
             downscale=config.data.options.get("downscale", 1),
+        )
+    if others is None:
+        raise ValueError(
+            f"data.labeled_fraction: {config.data.labeled_fraction} of "
+            f"{len(images.examples)} images, rounded, leaves none without labels; set "
+            "it lower, or set data.unlabeled_dir"
         )
     return labeled, others
 

@@ -24,6 +24,8 @@ from tempseg_jax.data.transforms import (
 from tempseg_jax.data.unlabeled import Unlabeled, WithoutLabel, as_unlabeled
 from tempseg_jax.types import IGNORE_LABEL, Batch
 
+_WAITING = 8  # batches of images that may wait for others of their canvas
+
 
 class EvalBatch(Batch):
     """Whole images, padded at the bottom and at the right to one shape."""
@@ -201,7 +203,9 @@ def eval_batches(
     """Yield this process's share of the whole images, each image exactly once.
 
     Images are padded to their canvas (see `buckets.canvas`), and the last batch of each
-    canvas is filled with void images, so that few programs are compiled.
+    canvas is filled with void images, so that few programs are compiled. At most eight
+    batches of images wait for others of their canvas; then a batch that is not full is
+    yielded.
 
     Args:
         split: The split to read.
@@ -222,6 +226,9 @@ def eval_batches(
         pending[shape].append((id_, example))
         if len(pending[shape]) == batch_size:
             yield _pad_batch(pending.pop(shape), shape=shape, batch_size=batch_size)
+        elif sum(map(len, pending.values())) >= _WAITING * batch_size:
+            longest = next(iter(pending))  # whose first image has waited longest
+            yield _pad_batch(pending.pop(longest), shape=longest, batch_size=batch_size)
     for shape, examples in pending.items():
         yield _pad_batch(examples, shape=shape, batch_size=batch_size)
 

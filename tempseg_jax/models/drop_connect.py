@@ -38,7 +38,10 @@ class DropConnectConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         if train:
-            kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+            # At step 0 the key is that of the initialization (`state.py`), and so would
+            # be the uniform numbers of mask and kernel.
+            key = jax.random.fold_in(self.make_rng("dropout"), 1)
+            kept = jax.random.bernoulli(key, 1 - self.rate, shape)
             kernel = jnp.where(kept, kernel / (1 - self.rate), 0)
         mean = add_bias(self._conv(x, kernel), bias)
         if not self.activate:

@@ -1,5 +1,6 @@
 """Adversarial objectives: L_D and L_adv of each, from the scores of D."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -94,13 +95,15 @@ def gradient_penalty(
     share = jax.random.uniform(key, (len(real), 1, 1, 1))
     between = share * real + (1 - share) * fake
 
+    # Inside the gradient, which without this factor is too small for float16.
+    root = math.sqrt(real.shape[1] * real.shape[2])
+
     def sum_of_scores(x: Array) -> Array:
         scores = discriminate(x)
-        return jnp.sum(jnp.mean(scores.reshape(len(scores), -1), axis=1))
+        return root * jnp.sum(jnp.mean(scores.reshape(len(scores), -1), axis=1))
 
     slope = jax.grad(sum_of_scores)(between)
-    pixels = real.shape[1] * real.shape[2]
-    square = pixels * jnp.sum(jnp.square(slope), axis=(1, 2, 3))
+    square = jnp.sum(jnp.square(slope), axis=(1, 2, 3))
     norm = jnp.sqrt(square + 1e-12)  # the square root has no derivative at 0
     return PENALTY_WEIGHT * jnp.mean(jnp.square(norm - 1))
 

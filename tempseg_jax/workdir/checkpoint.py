@@ -38,6 +38,9 @@ _SEGMENTER_FIELDS = (
 )
 """Fields of `model` that must agree before the segmenter's variables are restored."""
 
+_INFERENCE_FIELDS = (*_SEGMENTER_FIELDS, "drop_connect", "class_names")
+"""These and the fields that change what its predictions are, or what they mean."""
+
 _ITEMS = ("segmenter", "discriminator", "training", "model", "digests")
 
 _RETRIES, _PAUSE = 4, 0.5  # seconds
@@ -217,7 +220,7 @@ class Checkpoints:
             ValueError: If the checkpoint is of another network than `model` describes.
             DamagedCheckpoint: If it cannot be read, or is not what was saved.
         """
-        self._check_same(model, step, _SEGMENTER_FIELDS)
+        self._check_same(model, step, _INFERENCE_FIELDS)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self._restore_arrays(step, {"segmenter": abstract})["segmenter"]
 

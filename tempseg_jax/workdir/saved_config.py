@@ -22,14 +22,16 @@ FREE_FIELDS = (
     "evaluate_images",
     "save_every_steps",
     "eval_batch_size",
+    "writer.wandb",
 )
 """Fields that may change when a run is resumed: they do not affect the training result,
 but where files are, the speed, the logging and the evaluation."""
 
-MOVABLE_FIELDS = ("model.pretrained", "data.unlabeled_dir")
+MOVABLE_FIELDS = ("model.pretrained",)
 """Paths of which only the last part must stay when a run is resumed: the folder that
-holds them may be another, as on another machine. The teacher is not one of them,
-because workdirs of different runs often have the same name, for example seed0."""
+holds them may be another, as on another machine. Only the start of a run reads the file
+of weights. A teacher and images without labels are read by every step, and other ones
+often have the same name, such as seed0 or images."""
 
 
 class SavedConfig(NamedTuple):

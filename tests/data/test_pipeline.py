@@ -1,3 +1,6 @@
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -196,6 +199,29 @@ def test_evaluation_batches_have_few_shapes_and_void_padding(mixed):
             else:
                 assert height == width == 0
     assert shapes == {(2, 128, 128, 3), (2, 256, 128, 3), (2, 128, 256, 3)}
+
+
+def test_images_of_many_sizes_do_not_all_wait_in_memory():
+    records = [make_record(i, height=128 * i + 1, width=2) for i in range(40)]
+    decoded = []
+
+    class Counted(Sequence):
+        def __len__(self):
+            return len(records)
+
+        def __getitem__(self, index):
+            decoded.append(index)
+            return records[index]
+
+    split = dataclasses.replace(make_split(records), examples=Counted())
+    batches = pipeline.eval_batches(
+        split, batch_size=2, num_workers=0, process_index=0, process_count=1
+    )
+    ids = []
+    for batch in batches:
+        ids += filter(None, batch["id"])
+        assert len(decoded) - len(ids) <= 8 * 2 + 2  # Grain reads two at its start
+    assert ids == [f"r{i}" for i in range(40)]
 
 
 def test_processes_divide_the_evaluation(mixed):

@@ -44,6 +44,21 @@ def test_in_training_each_weight_is_dropped_at_the_rate(x):
     assert np.mean(np.asarray(rows) == 0) == pytest.approx(RATE, abs=0.1)
 
 
+def test_the_mask_is_independent_of_the_kernel_that_the_same_key_initializes(x):
+    key = jax.random.key(0)
+    variables = layer(activate=False).init(
+        {"params": key, "dropout": key}, x, train=False
+    )
+    kernel = np.asarray(variables["params"]["kernel"])[0, 0]
+    ones = jnp.eye(64)[None, :, None]
+    rows = layer(activate=False).apply(
+        variables, ones, train=True, rngs={"dropout": key}
+    )
+    kept = np.asarray(rows)[0, :, 0] != 0
+    correlation = np.corrcoef(kept.ravel(), kernel.ravel())[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(kept.size)
+
+
 def test_inference_is_the_mean_over_many_masks(x):
     """Up to the normal approximation of a sum of 64 terms."""
     variables = layer(activate=True).init(jax.random.key(0), x, train=False)

@@ -15,6 +15,7 @@ MODEL = {
     "head": "score",
     "output_stride": None,
     "auxiliary": False,
+    "drop_connect": 0.0,
     "name": "fcn8s",
     "width": 1.0,
     "num_classes": 3,
@@ -146,6 +147,18 @@ def test_a_missing_checkpoint_is_refused_with_those_that_are_available(save, ste
 def test_opening_a_folder_creates_nothing(tmp_path):
     assert Checkpoints(tmp_path / "none").steps() == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("drop_connect", 0.5), ("class_names", ("brick", "stone", "ground"))],
+)
+def test_inference_refuses_other_classes_and_another_drop_connect(save, field, value):
+    checkpoints = save((7, 0.5))
+    like = make_state(0).segmenter.variables
+    with pytest.raises(ValueError, match=f"checkpoints/7: {field} is .* in the config"):
+        checkpoints.restore_segmenter(like, MODEL | {field: value}, step=7)
+    checkpoints.restore(make_state(0), MODEL | {field: value}, step=7)
 
 
 @pytest.mark.parametrize(

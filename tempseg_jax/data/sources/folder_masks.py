@@ -1,5 +1,6 @@
 """What the pixels of a mask mean: class indices, gray levels or colors."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,13 +45,20 @@ class MaskRules:
                 f"data.options.class_names: {len(self.names)} classes are more than"
                 f" the {MOST_CLASSES} that a byte can hold besides void"
             )
+        repeated = [x for x, n in Counter(self.names or ()).items() if n > 1]
+        if repeated:
+            raise ValueError(
+                f"data.options.class_names: {repeated[0]!r} is the name of several"
+                " classes; give each its own, or merge them with data.options"
+                ".mask_values"
+            )
         if void_index is not None and void_index not in range(256):
             raise ValueError(
                 f"data.options.void_index: {void_index!r} is no value of an 8-bit mask;"
                 " give a number from 0 to 255"
             )
         self.void_index = void_index
-        self.colors = _checked_colors(class_colors, class_names=self.names)
+        self.colors = checked_colors(class_colors, class_names=self.names)
         self.values = _checked_values(mask_values, class_names=self.names)
 
     def options(self) -> list[object]:
@@ -170,16 +178,29 @@ def _checked_values(
     return values
 
 
-def _checked_colors(
-    colors: Sequence[Sequence[int]] | None, *, class_names: Sequence[str] | None
+def checked_colors(
+    colors: Sequence[Sequence[int | float]] | None, *, class_names: Sequence[str] | None
 ) -> UInt8[np.ndarray, "k 3"] | None:
+    """Return the colors as an array; None if there are none.
+
+    Raises:
+        ValueError: If a color is not three whole numbers from 0 to 255, or their number
+            is not that of the names.
+    """
     if not colors:
         return None
     table = np.array(colors)
-    if table.ndim != 2 or table.shape[1] != 3 or table.min() < 0 or table.max() > 255:
+    whole = np.issubdtype(table.dtype, np.integer)
+    if (
+        table.ndim != 2
+        or table.shape[1] != 3
+        or not whole
+        or table.min() < 0
+        or table.max() > 255
+    ):
         raise ValueError(
-            f"data.options.class_colors={colors}: each color must be three numbers from"
-            " 0 to 255"
+            f"data.options.class_colors={colors}: each color must be three whole"
+            " numbers from 0 to 255"
         )
     if class_names is None or len(class_names) != len(table):
         raise ValueError(

@@ -18,7 +18,7 @@ CELLS = {
         "DropConnect 0.5 in place of dropout, without D",
         SUPERVISED | {"model.dropout": 0.0, "model.drop_connect": 0.5},
     ),
-    "l1": Cell("L1 penalty 1e-6, without D", SUPERVISED | {"optimizer.l1": 1e-6}),
+    "l1": Cell("L1 penalty 1e-7, without D", SUPERVISED | {"optimizer.l1": 1e-7}),
     **{
         f"weights_{name}": Cell(
             f"Class weights: {title}, without D",

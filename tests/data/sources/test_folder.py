@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax.data import codec
+from tempseg_jax.data.sources import folder_masks
 from tempseg_jax.data.sources.folder import Folder
 from tempseg_jax.types import IGNORE_LABEL
 from tests import miniatures
@@ -225,12 +226,27 @@ def test_without_images_the_message_says_what_to_put_there(tmp_path):
 
 @pytest.mark.parametrize(
     ("colors", "message"),
-    [([(0, 0)], "three numbers"), ([(0, 0, 0)], "1 colors, but .* 2 names")],
+    [
+        ([(0, 0)], "three whole numbers"),
+        ([(0, 0, 0), (0, 0, 256)], "three whole numbers"),
+        ([(0, 0, 0)], "1 colors, but .* 2 names"),
+    ],
 )
 def test_unusable_class_colors_are_refused(tmp_path, colors, message):
     write(tmp_path, "train/a.jpg", "trainannot/a.png")
     with pytest.raises(ValueError, match=f"class_colors.*{message}"):
         source(tmp_path, class_names="ab", class_colors=colors)
+
+
+def test_class_colors_from_0_to_1_are_refused():
+    with pytest.raises(ValueError, match="class_colors.*three whole numbers"):
+        folder_masks.checked_colors([(0, 0, 0), (0.5, 0.2, 1.0)], class_names="ab")
+
+
+def test_class_names_that_repeat_are_refused(tmp_path):
+    write(tmp_path, "train/a.jpg", "trainannot/a.png")
+    with pytest.raises(ValueError, match="class_names: 'a' is the name of several"):
+        source(tmp_path, class_names=["a", "b", "a"])
 
 
 def test_camvid_loads_without_changes(shared_data):
