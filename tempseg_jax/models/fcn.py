@@ -49,5 +49,7 @@ class FCN8s(nn.Module):
             logits + score(features[16], "score_pool4"), factor=2
         )
         logits = logits + score(features[8], "score_pool3")
-        logits = LearnedUpsample(stride=8, dtype=self.dtype, name="upsample8")(logits)
+        # A prediction is the largest logit, and logits of 16 bits are often equal.
+        wide = self.dtype if train else jnp.float32
+        logits = LearnedUpsample(stride=8, dtype=wide, name="upsample8")(logits)
         return logits[:, :h, :w].astype(jnp.float32)

@@ -53,7 +53,10 @@ class Segmenter(nn.Module):
         head = self._head(self.head, stride, name="head")
         if self.head == "score":
             nn.share_scope(self, head)
-        return _enlarge(head(features, train=train), image, factor=head.stride)
+        scores = head(features, train=train)
+        if not train:  # a prediction is the largest logit, and 16 bits are often equal
+            scores = scores.astype(jnp.float32)
+        return _enlarge(scores, image, factor=head.stride)
 
     def _head(self, head: str, output_stride: int, *, name: str) -> nn.Module:
         options = {} if self.dropout is None else {"dropout": self.dropout}

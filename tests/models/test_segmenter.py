@@ -86,6 +86,25 @@ def test_every_head_scores_images_of_any_size(head, stride):
     assert logits.dtype == auxiliary.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("name", ["fcn8s", "tiny"])
+def test_predictions_in_bfloat16_have_no_equal_logits(name):
+    """A few of 1,000 pixels have two largest logits if 16 bits hold the result."""
+    module = make_segmenter(name, dtype=jnp.bfloat16)
+    rng = np.random.default_rng(0)
+    image = jnp.array(rng.integers(0, 256, (1, 128, 128, 3)), jnp.uint8)
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, x: (
+            jnp.array(rng.normal(size=x.shape), jnp.float32)
+            if "score" in jax.tree_util.keystr(path)
+            else x
+        ),
+        jax.jit(partial(module.init, train=False))(jax.random.key(0), image),
+    )
+    logits = np.sort(module.apply(variables, image, train=False), axis=-1)
+    assert np.mean(logits[..., -1] == logits[..., -2]) < 2e-4
+    assert np.std(logits) > 0.1
+
+
 @pytest.mark.parametrize("head", HEADS_WITH_BATCH_NORM)
 def test_the_rate_of_the_head_is_that_of_all_score_layers(head):
     module = make_segmenter("tiny", head=head, output_stride=16, auxiliary=True)
