@@ -17,7 +17,7 @@ MISTAKES = {
     "'objctive'; did you mean 'objective'?",
     "--config.zzz=1": "--config.zzz: the config has no field 'zzz'; --mode=describe",
     "--config.data.batch_size=many": "--config.data.batch_size=many: invalid literal",
-    "--config=configs/fcn_vok.py": "No such file or directory: 'configs/fcn_vok.py'",
+    "--config=configs/fcn_vok.py": "no such file; did you mean configs/fcn_voc.py?",
     "--mode=tran": "--mode=tran: value should be one of <train|eval|describe>",
     "--wokdir=x": "Unknown command line flag 'wokdir'. Did you mean: workdir",
     "": "--workdir: missing; for example --workdir=runs/demo",

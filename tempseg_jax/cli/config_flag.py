@@ -1,8 +1,10 @@
 """Parsing of `--config` and its overrides, with one-line error messages."""
 
+import difflib
 import importlib.util
 import re
 import sys
+from pathlib import Path
 
 from absl import flags
 from absl.flags import FlagHolder
@@ -62,7 +64,14 @@ def _message(error: Exception, argv: list[str]) -> str:
         flag = next((x for x in names if field in x.split(".")), "--config")
         similar = re.search(r'Did you mean "(\w+)"', str(error))
         hint = f"did you mean {similar[1]!r}?" if similar else _LIST_FIELDS
+        if not similar and ".data.options." in flag:
+            hint = (
+                "an option that the config does not set is set in the config file: "
+                f"config.data.options.{field} = …"
+            )
         return f"{flag}: the config has no field {field!r}; {hint}"
+    if isinstance(error, OSError) and (path := _missing_file(argv)):
+        return f"--config={path}: there is no such file{_similar_config(path)}"
     message = f"--config: {_one_line(error)}"
     module = error.name if isinstance(error, ImportError) else None
     if str(module).split(".")[0] == "configs" and _are_configs_hidden():
@@ -71,6 +80,19 @@ def _message(error: Exception, argv: list[str]) -> str:
             "of python -m tempseg_jax.main, or rename the folder"
         )
     return message
+
+
+def _missing_file(argv: list[str]) -> str | None:
+    """Return the path of `--config` if there is no file at it."""
+    values = [x.partition("=")[2] for x in argv if re.match(r"--?config=", x)]
+    path = values[-1].partition(":")[0] if values else ""
+    return path if path and not Path(path).exists() else None
+
+
+def _similar_config(path: str) -> str:
+    known = {x.stem: str(x) for x in Path("configs").glob("[a-z]*.py")}
+    found = difflib.get_close_matches(Path(path).stem, known, n=1)
+    return f"; did you mean {known[found[0]]}?" if found else ""
 
 
 def _are_configs_hidden() -> bool:

@@ -53,7 +53,8 @@ def test_every_problem_file_is_printed_and_the_exit_status_is_one(tmp_path):
         ("--option=a=1", "--option is ignored .* set --config.data.options.NAME=…"),
         ("--allow_missing", "set --config.data.options.allow_missing=…"),
         ("--config.data.manul_dir=x", "field 'manul_dir'; did you mean 'manual_dir'"),
-        ("--config=configs/vok.py", "--config: .*No such file.*: 'configs/vok.py'"),
+        ("--config.data.options.void_index=1", "config.data.options.void_index = …"),
+        ("--config=configs/vok.py", "--config=configs/vok.py: there is no such file"),
     ],
 )
 def test_a_flag_that_would_be_ignored_is_refused_in_one_line(argument, message):

@@ -111,7 +111,7 @@ def _options(survey: Survey) -> str:
     options = {"class_names": "tuple(CLASSES)"}
     if survey.is_rgb:
         options["class_colors"] = "tuple(CLASSES.values())"
-    elif not survey.are_indices:
+    else:  # also if the values are the labels: the lines may be reordered
         options["mask_values"] = "{str(v): k for k, v in enumerate(CLASSES.values())}"
     inside = "".join(f'            "{k}": {v},\n' for k, v in options.items())
     return f"\n        {{\n{inside}        }}\n    "

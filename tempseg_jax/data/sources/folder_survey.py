@@ -86,6 +86,12 @@ def survey(root: str | Path) -> Survey:
     if not root.is_dir():
         raise FileNotFoundError(f"data.manual_dir={root}: there is no such folder")
     splits = folder_layouts.find(root)
+    if "train" not in splits:
+        raise ValueError(
+            f"{root}: there is no split train, only {', '.join(splits)}; name the "
+            "folder of the images to train on train or training"
+        )
+    gray, rgb = None, None  # the last mask of each kind
     images, sizes = {}, collections.Counter()
     pixels: collections.Counter[Value] = collections.Counter()
     for split, pairs in splits.items():
@@ -99,6 +105,7 @@ def survey(root: str | Path) -> Survey:
             )
             mask = codec.read_mask(image_reader.read_bytes(path), name=str(path))
             sizes[mask.shape[:2]] += 1
+            gray, rgb = (path, rgb) if mask.ndim == 2 else (gray, path)
             pixels += _values(mask, path)
             _check_number(pixels, path)
     if len(pixels) < 2:
@@ -107,7 +114,12 @@ def survey(root: str | Path) -> Survey:
             " two classes"
         )
     if len({isinstance(value, tuple) for value in pixels}) > 1:
-        raise ValueError(f"{root}: some masks are gray and others RGB; convert them")
+        if gray is not None:
+            raise ValueError(
+                f"{root}: some masks are gray ({gray}) and others RGB ({rgb}); convert "
+                "those of one kind"
+            )
+        pixels = _as_colors(pixels)  # some RGB masks hold only black, white or grays
     return Survey(root, images, sizes, pixels, folder_notes.left_out(splits))
 
 
@@ -126,6 +138,14 @@ def _values(mask: np.ndarray, path: Path) -> collections.Counter[Value]:
         raise _too_many(len(values), path)
     colors = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in values]
     return collections.Counter(dict(zip(colors, counts.tolist(), strict=True)))
+
+
+def _as_colors(pixels: collections.Counter[Value]) -> collections.Counter[Value]:
+    """Return the numbers of pixels by color, a gray value v being (v, v, v)."""
+    colors: collections.Counter[Value] = collections.Counter()
+    for value, count in pixels.items():
+        colors[value if isinstance(value, tuple) else (value,) * 3] += count
+    return colors
 
 
 def _check_number(pixels: collections.Counter[Value], path: Path) -> None:

@@ -162,7 +162,9 @@ def first_problem(dataset):
 def test_an_image_without_mask_is_named(tmp_path):
     write(tmp_path, "train/a.jpg", "train/b.jpg", "trainannot/a.png")
     problem = first_problem(source(tmp_path))
-    assert "trainannot/b.* does not exist; image b.jpg needs it" in problem
+    assert "trainannot/b.* does not exist; image b.jpg needs it, with the" in problem
+    (tmp_path / "trainannot" / "b.npy").touch()
+    assert first_problem(source(tmp_path)).endswith(".webp; there is b.npy")
 
 
 def test_a_listed_file_that_does_not_exist_is_named(tmp_path):

@@ -70,6 +70,44 @@ def test_rgb_masks(tmp_path):
     np.testing.assert_array_equal(painted, RGB[index])
 
 
+def test_the_lines_of_the_classes_may_be_reordered(tmp_path):
+    write(tmp_path / "own", miniatures.png(miniatures.mask(values=(0, 1, 2, 255))))
+    found = folder_survey.survey(tmp_path / "own")
+    source = folder_config.config_source(found, base="demo", path=Path("mine.py"))
+    lines = [f'    "class {k}": {k},\n' for k in range(3)]
+    assert "".join(lines) in source
+    namespace = {}
+    exec(source.replace("".join(lines), "".join(lines[::-1])), namespace)
+    config = namespace["get_config"]()
+    config.data.data_dir = str(tmp_path / "prepared")
+    split = builders.load_split(config, "train")
+    assert split.class_names == ("class 2", "class 1", "class 0")
+    label = label_of(split.examples[0]).astype(int)
+    in_the_mask = miniatures.mask(values=(0, 1, 2, 255))
+    np.testing.assert_array_equal(np.where(label < 255, 2 - label, 255), in_the_mask)
+
+
+def test_an_rgb_mask_that_is_all_black_is_a_mask_of_colors(tmp_path):
+    write(tmp_path / "own", miniatures.png(RGB[miniatures.mask(values=(0, 1, 2))]))
+    black = miniatures.png(np.zeros((20, 30, 3), np.uint8))
+    miniatures.write_folder(tmp_path / "own", {"train/masks/1.png": black})
+    config = written_config(tmp_path / "own", tmp_path)
+    split = builders.load_split(config, "train")
+    assert sorted(map(tuple, RGB.tolist())) == sorted(
+        map(tuple, split.palette.tolist())
+    )
+    gray = miniatures.png(np.zeros((20, 30), np.uint8))
+    miniatures.write_folder(tmp_path / "own", {"train/masks/1.png": gray})
+    with pytest.raises(ValueError, match=r"gray \(.*1.png\) and others RGB \(.*png\)"):
+        folder_survey.survey(tmp_path / "own")
+
+
+def test_a_folder_without_a_train_split_is_refused(tmp_path):
+    write(tmp_path, miniatures.png(miniatures.mask()), splits=("val",))
+    with pytest.raises(ValueError, match="there is no split train, only val; name"):
+        folder_survey.survey(tmp_path)
+
+
 @pytest.mark.parametrize(("base", "steps"), [("demo", 400), ("fcn_camvid", 1000)])
 def test_lengths_fit_the_number_and_the_size_of_the_images(base, steps, tmp_path):
     write(tmp_path / "own", miniatures.png(miniatures.mask()), splits=("train",))
