@@ -93,11 +93,15 @@ def main(argv: list[str]) -> int:
     """Prepare the dataset, print a report, and write the preview if requested."""
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}; flags start with --")
-    config = _CONFIG.value
+    config, source = _CONFIG.value, None
     if _WRITE_CONFIG.value is not None:
-        config = _write_config(Path(_WRITE_CONFIG.value))
+        config, source = _surveyed_config(Path(_WRITE_CONFIG.value))
     arguments, names = _from_flags() if config is None else _from_config(config)
     splits = [load_split(split=name, **arguments) for name in names]
+    if source is not None:  # only now: the same command with --on_error=skip may follow
+        with atomic.replacing(_WRITE_CONFIG.value) as partial:
+            partial.write_text(source)
+        print(f"{_WRITE_CONFIG.value}: written, derived from configs/{_BASE.value}.py")
     reports = [inspection.inspect(split) for split in splits]
     for report in reports:
         print("\n".join(report.lines()))
@@ -124,8 +128,8 @@ def main(argv: list[str]) -> int:
     return int(any(report.problems for report in reports) or bool(left_out))
 
 
-def _write_config(path: Path) -> ConfigDict:
-    """Survey the folder, and write its config and return it."""
+def _surveyed_config(path: Path) -> tuple[ConfigDict, str]:
+    """Survey the folder, and return its config and the source to write to `path`."""
     if _DATASET.value != "folder" or not _MANUAL_DIR.value or _OPTION.value:
         raise ValueError(
             "--write_config needs --dataset=folder and --manual_dir, and no --option"
@@ -134,16 +138,17 @@ def _write_config(path: Path) -> ConfigDict:
         raise ValueError(f"--write_config={path}: the file exists; name another one")
     found = folder_survey.survey(_MANUAL_DIR.value)
     print("\n".join(found.lines()))
-    source = folder_config.config_source(found, base=_BASE.value, path=path)
-    with atomic.replacing(path) as partial:
-        partial.write_text(source)
-    print(f"{path}: written; it derives from configs/{_BASE.value}.py")
+    given = {
+        _FIELDS[name]: flags.FLAGS[name].value
+        for name in ("data_dir", "on_error", "tiles")
+        if flags.FLAGS[name].present
+    }
+    source = folder_config.config_source(
+        found, base=_BASE.value, path=path, fields=given
+    )
     namespace: dict[str, Any] = {}
     exec(compile(source, str(path), "exec"), namespace)
-    config = namespace["get_config"]()
-    config.data.data_dir = _DATA_DIR.value
-    config.data.on_error = _ON_ERROR.value
-    return config
+    return namespace["get_config"](), source
 
 
 def _from_config(config: ConfigDict) -> tuple[dict[str, Any], list[str]]:

@@ -84,6 +84,24 @@ def test_a_refusal_names_the_flags_and_leaves_nothing_and_a_config_is_written(tm
     assert done.returncode == 1 and "the file exists; name another" in done.stderr
 
 
+def test_a_config_is_written_after_preparing_and_with_the_flags_given(tmp_path):
+    write_pairs(tmp_path / "own", [(0, 255)] * 3)
+    broken = tmp_path / "own" / "train" / "1.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    path = tmp_path / "mine.py"
+    common = ["--dataset=folder", f"--manual_dir={tmp_path / 'own'}"]
+    common += [f"--data_dir={tmp_path / 'tfds'}", f"--write_config={path}"]
+    done = run(*common)
+    assert done.returncode == 1 and "1.jpg" in done.stdout, done.stderr
+    assert not path.exists()
+    run(*common, "--on_error=skip")
+    source = path.read_text()
+    assert "    config.data.on_error = 'skip'\n" in source
+    assert f"    config.data.data_dir = '{tmp_path / 'tfds'}'\n" in source
+    assert "data.tiles" not in source
+    assert "folder train: 2 images" in run(f"--config={path}").stdout
+
+
 def test_class_weights_are_those_of_the_labels_that_training_uses(tmp_path):
     values = [(0,)] * 8
     values[3] = (0, 1)  # the only image with class 1

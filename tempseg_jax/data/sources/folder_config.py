@@ -2,7 +2,9 @@
 
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tempseg_jax.data.sources.folder_survey import Survey
@@ -28,14 +30,22 @@ BASES = tuple(_BASES)
 _BATCH = 8
 
 
-def config_source(survey: Survey, *, base: str, path: Path) -> str:
+def config_source(
+    survey: Survey,
+    *,
+    base: str,
+    path: Path,
+    fields: Mapping[str, object] = MappingProxyType({}),
+) -> str:
     """Return the source of a config that trains on the folder.
 
     Args:
         survey: What the folder holds.
         base: The config that it derives from, one of BASES.
         path: Where it will be written, for the command in its documentation.
+        fields: More fields to set, such as `data.on_error`, and their values.
     """
+    more = "".join(f"    config.{name} = {x!r}\n" for name, x in fields.items())
     train = survey.images["train"]
     batch = min(_BATCH, train)
     per_epoch = train // batch
@@ -82,7 +92,7 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_epochs = {epochs / 10:g}
     config.evaluate_every_epochs = {epochs / length.evaluations:g}
     config.eval_batch_size = {batch}
-{_pretrained(base)}    return config
+{more}{_pretrained(base)}    return config
 '''
 
 
