@@ -73,8 +73,11 @@ def interval_over_seeds(difference: Interval | None, *, planned: int) -> str:
 
 
 def signed(value: float) -> str:
-    """Return `+0.57` or `−0.57`; zero has a plus sign."""
-    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+    """Return `+0.57` or `−0.57`, and `−0.00` for −0.003; zero has a plus sign.
+
+    A bound of an interval keeps its sign, which says whether the interval holds zero.
+    """
+    return f"{value + 0.0:+.2f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

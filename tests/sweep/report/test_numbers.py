@@ -305,9 +305,9 @@ def test_differing_pixels_are_colored_by_which_setting_is_correct():
 
 @pytest.mark.parametrize(
     "value, shown",
-    [(0.574, "+0.57"), (-0.574, "−0.57"), (-0.001, "+0.00"), (0.0, "+0.00")],
+    [(0.574, "+0.57"), (-0.574, "−0.57"), (-0.001, "−0.00"), (-0.0, "+0.00")],
 )
-def test_zero_has_no_minus_sign(value, shown):
+def test_a_number_keeps_its_sign_and_zero_has_no_minus(value, shown):
     assert view.signed(value) == shown
 
 
