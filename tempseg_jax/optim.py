@@ -214,9 +214,10 @@ def update_segmenter(
     keep this ratio.
 
     With `l1`, the penalty l1 · Σ |W| of the kernels is part of the loss. Its step is
-    proximal, after the step of SGD (`soft_threshold`), and 1 / (1 - momentum) times the
-    learning rate long: a constant gradient moves the weights that far, too. Like weight
-    decay, it has no factor `head_rate`.
+    proximal (`soft_threshold`), after the step of SGD. The threshold is the learning
+    rate times l1 / (1 - momentum), because with momentum a constant gradient g also
+    moves the weights by the learning rate times g / (1 - momentum). As with weight
+    decay, `head_rate` is not a factor of it.
     """
     rest = sgd(
         learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay

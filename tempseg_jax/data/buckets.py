@@ -9,6 +9,9 @@ from typing import Any
 
 Shape = tuple[int, int]  # height and width in pixels
 
+WAITING = 8
+"""Batches of images that may wait in memory for others of their canvas."""
+
 _STEP = 128  # pixels
 
 

@@ -24,8 +24,6 @@ from tempseg_jax.data.transforms import (
 from tempseg_jax.data.unlabeled import Unlabeled, WithoutLabel, as_unlabeled
 from tempseg_jax.types import IGNORE_LABEL, Batch
 
-_WAITING = 8  # batches of images that may wait for others of their canvas
-
 
 class EvalBatch(Batch):
     """Whole images, padded at the bottom and at the right to one shape."""
@@ -203,9 +201,9 @@ def eval_batches(
     """Yield this process's share of the whole images, each image exactly once.
 
     Images are padded to their canvas (see `buckets.canvas`), and the last batch of each
-    canvas is filled with void images, so that few programs are compiled. At most eight
-    batches of images wait for others of their canvas; then a batch that is not full is
-    yielded.
+    canvas is filled with void images, so that few programs are compiled. If
+    `buckets.WAITING` batches of images wait for others of their canvas, a batch that is
+    not full is yielded.
 
     Args:
         split: The split to read.
@@ -226,7 +224,7 @@ def eval_batches(
         pending[shape].append((id_, example))
         if len(pending[shape]) == batch_size:
             yield _pad_batch(pending.pop(shape), shape=shape, batch_size=batch_size)
-        elif sum(map(len, pending.values())) >= _WAITING * batch_size:
+        elif sum(map(len, pending.values())) >= buckets.WAITING * batch_size:
             longest = next(iter(pending))  # whose first image has waited longest
             yield _pad_batch(pending.pop(longest), shape=longest, batch_size=batch_size)
     for shape, examples in pending.items():

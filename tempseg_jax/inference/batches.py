@@ -12,7 +12,6 @@ from tempseg_jax.data import buckets
 from tempseg_jax.inference import image_files, sliding_window
 
 _THREADS = 4
-_WAITING = 8  # batches of images that may wait for others of their canvas
 
 Image = UInt8[np.ndarray, "h w 3"]
 
@@ -29,7 +28,7 @@ def in_batches(
 
     Images of the same canvas (see `buckets.canvas`) share a batch; an incomplete batch
     is filled with empty images, so that one program is compiled for each canvas. Images
-    are read in threads. At most 8 batches of images are in memory.
+    are read in threads. At most `buckets.WAITING` batches are in memory.
 
     Args:
         images: Files, Pillow images or arrays: see `image_files.read`.
@@ -59,7 +58,7 @@ def in_batches(
             pending[shape].append((index, image))
             if len(pending[shape]) == batch_size:
                 run(shape)
-        if sum(map(len, pending.values())) + len(done) >= _WAITING * batch_size:
+        if sum(map(len, pending.values())) + len(done) >= buckets.WAITING * batch_size:
             oldest = min(pending, key=lambda shape: pending[shape][0][0], default=None)
             if oldest is not None:
                 run(oldest)

@@ -138,7 +138,7 @@ def _merged(scope: Scope, about: Mapping[str, Any], path: Path) -> Scope:
         if saved_value != value:
             raise ValueError(
                 f"{path}: this sweep was started with --{field}={saved_value!r}, "
-                f"not {value!r}; give the same value, or another --workdir"
+                f"not {value!r}; give the same value, or choose another folder"
             )
     for field in ("steps", "dataset", "class_names"):
         if about_before[field] != about[field]:

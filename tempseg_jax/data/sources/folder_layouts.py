@@ -15,7 +15,6 @@ mask's stem may end with one of MASK_SUFFIXES.
 
 import collections
 import dataclasses
-import glob
 import zlib
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -122,11 +121,9 @@ def only(
     """
     paths = paths_by_stem.get(stem, [])
     if not paths:
-        alike = sorted(x.name for x in folder.rglob(f"{glob.escape(stem)}*"))[:3]
-        there = f"; there is {', '.join(alike)}" if alike else ""
         raise BadFile(
             f"{folder}/{stem}.* does not exist; {needed_by} needs it, with the ending "
-            f"{', '.join(ENDINGS)}{there}"
+            f"{', '.join(ENDINGS)}"
         )
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)

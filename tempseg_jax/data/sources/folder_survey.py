@@ -88,8 +88,8 @@ def survey(root: str | Path) -> Survey:
     splits = folder_layouts.find(root)
     if "train" not in splits:
         raise ValueError(
-            f"{root}: there is no split train, only {', '.join(splits)}; name the "
-            "folder of the images to train on train or training"
+            f"{root}: there is no split 'train', only {', '.join(splits)}; the folder "
+            "of the training images must be named 'train' or 'training'"
         )
     gray, rgb = None, None  # the last mask of each kind
     images, sizes = {}, collections.Counter()

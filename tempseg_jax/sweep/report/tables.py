@@ -19,7 +19,8 @@ def results(sweep: SweepResults, table: str, split: str) -> TextTable:
 
     A setting without a run that has ended has no row.
     """
-    reference, *_ = cells = sweep.with_runs(TABLES[table].cells)
+    cells = sweep.with_runs(TABLES[table].cells)
+    reference = cells[0]
     rows = [_result_row(sweep, cell, reference, split) for cell in cells]
     case = paper.case(sweep.config)
     if case:

@@ -104,7 +104,7 @@ def test_an_rgb_mask_that_is_all_black_is_a_mask_of_colors(tmp_path):
 
 def test_a_folder_without_a_train_split_is_refused(tmp_path):
     write(tmp_path, miniatures.png(miniatures.mask()), splits=("val",))
-    with pytest.raises(ValueError, match="there is no split train, only val; name"):
+    with pytest.raises(ValueError, match="no split 'train', only val; the folder"):
         folder_survey.survey(tmp_path)
 
 
