@@ -19,8 +19,9 @@ from tempseg_jax.workdir import saved_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    help_string="Config file, such as configs/demo.py; default in --mode=eval: the "
-    "config saved in --workdir.",
+    help_string="Config file, such as configs/demo.py; default in --mode=eval and "
+    "--mode=describe: the config saved in --workdir. configs/saved.py:WORKDIR is the "
+    "config of an earlier run.",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; training resumes from its last checkpoint."
@@ -110,10 +111,11 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"{argv[1]!r}: unexpected argument; options start with --")
     config = _CONFIG.value
-    if config is None and _MODE.value == "eval" and _WORKDIR.value is not None:
-        config = saved_config.read_config(_WORKDIR.value)
     if config is None:
         raise ValueError("--config: missing; for example --config=configs/demo.py")
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    if path == _config_of_the_run():
+        saved_config.print_upgrade(_WORKDIR.value)
     if _MODE.value == "describe":
         print(describe.describe(config))
         return
@@ -161,9 +163,21 @@ def _main(argv: list[str]) -> None:
         main(argv)
 
 
+def _config_of_the_run() -> str | None:
+    """Return the value of --config for the config that is saved in --workdir."""
+    if _MODE.value == "train" or _WORKDIR.value is None:
+        return None
+    return f"{saved_config.__file__}:{_WORKDIR.value}"
+
+
+_parse = functools.partial(
+    config_flag.parse, config=_CONFIG, default=_config_of_the_run
+)
+
+
 def run() -> None:
     """Run the command line, as the console script `tempseg` does."""
-    app.run(_main, flags_parser=functools.partial(config_flag.parse, config=_CONFIG))
+    app.run(_main, flags_parser=_parse)
 
 
 if __name__ == "__main__":

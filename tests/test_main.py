@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.support import ROOT
+from tempseg_jax.workdir import saved_config
+from tests.support import ROOT, load_config
 
 MISTAKES = {
     # Arguments after --config=configs/demo.py, and the line that is printed.
@@ -20,6 +21,10 @@ MISTAKES = {
     "--config=configs/fcn_vok.py": "no such file; did you mean configs/fcn_voc.py?",
     "--mode=tran": "--mode=tran: value should be one of <train|eval|describe>",
     "--wokdir=x": "Unknown command line flag 'wokdir'. Did you mean: workdir",
+    "--config=configs/saved.py": "--config: configs/saved.py: the workdir is missing; "
+    "give it after a colon, as in --config=configs/saved.py:runs/demo",
+    "--config=configs/saved.py:{workdir}": "--config: {workdir}/config.json: no such "
+    "file, so {workdir} is not the workdir of a run; train with --workdir first",
     "": "--workdir: missing; for example --workdir=runs/demo",
     "--workdir={workdir} extra": "'extra': unexpected argument; options start with --",
     "--workdir={workdir} --mode=eval": "{workdir}/checkpoints: no checkpoint 'best' "
@@ -108,6 +113,40 @@ def test_a_mistake_prints_one_line_and_exits_with_code_1(outcomes, workdir, argu
 
 def test_mistakes_write_nothing_to_disk(outcomes, workdir):
     assert list(workdir.iterdir()) == []
+
+
+def test_the_config_of_a_run_is_taken_from_its_workdir_and_can_be_overridden(tmp_path):
+    config = load_config("demo")
+    config.objective.temperature_g = 0.75
+    run, other = tmp_path / "run", tmp_path / "other"
+    saved_config.claim(run, config, allow_change=False)
+    place = f"--config.data.manual_dir={tmp_path}/moved"
+    of_run = [f"--workdir={run}", "--mode=describe"]
+    outcomes = launch(
+        [
+            of_run,
+            [*of_run, place, "--config.steps=7"],
+            [f"--config=configs/saved.py:{run}", "--mode=describe", place],
+            [*of_run, "--config.steps=x"],
+            [*of_run, "--config.stps=7"],
+            [f"--workdir={other}", "--mode=eval", place],
+            ["--mode=eval", place],
+            [f"--workdir={run}", place],
+        ],
+        tmp_path / "outputs",
+    )
+    assert [code for code, _ in outcomes] == [0, 0, 0, 1, 1, 1, 1, 1], outcomes
+    printed = [output for _, output in outcomes]
+    assert all("temperature_g: 0.75" in output for output in printed[:3])
+    assert "manual_dir: null" in printed[0] and "\nsteps: null" in printed[0]
+    assert f"manual_dir: {tmp_path}/moved" in printed[1] and "\nsteps: 7" in printed[1]
+    assert f"manual_dir: {tmp_path}/moved" in printed[2]
+    assert printed[3].startswith("error: steps: 'x' is not allowed; give a finite")
+    assert "did you mean 'steps'?" in printed[4]
+    assert printed[5].startswith(f"error: {other}/config.json: no such file")
+    for output in printed[6:]:
+        assert "--config.data.manual_dir: no config comes before it; give" in output
+    assert not other.exists()
 
 
 def test_describe_prints_the_parameters_of_table_4_and_debug_shows_a_traceback(

@@ -4,13 +4,17 @@ import difflib
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 from absl.flags import FlagHolder
 
 _LIST_FIELDS = "--mode=describe of tempseg_jax.main lists all fields"
 _FROM_FILE = (OSError, ImportError, SyntaxError, NameError, AttributeError, KeyError)
+_DELAYED = "Configuration is not available because of an earlier failure to load: "
+"""How ml_collections begins the message of an OSError without overrides."""
 _NO_FIELD = re.compile(
     r"""Key "(\w+)[\w.]*" (?:does not exist|cannot be set)|^["']\\?'(\w+)\\?'"""
 )
@@ -18,7 +22,10 @@ _NO_FIELD = re.compile(
 
 
 def parse(
-    argv: list[str], config: FlagHolder, flag_values: flags.FlagValues | None = None
+    argv: list[str],
+    config: FlagHolder,
+    flag_values: flags.FlagValues | None = None,
+    default: Callable[[], str | None] | None = None,
 ) -> list[str]:
     """Parse the flags as absl does, and return the remaining arguments.
 
@@ -27,30 +34,51 @@ def parse(
             is raised with its traceback.
         config: The flag `--config`, defined by `config_flags.DEFINE_config_file`.
         flag_values: The flags that it is one of; None means those of the program.
+        default: Returns the value of `--config` if it is not given, when all flags but
+            overrides of the config have been parsed. Without it, there is none.
 
     Raises:
         SystemExit: If the config file cannot be read or executed, or an overridden
             field does not exist.
     """
+    values = flags.FLAGS if flag_values is None else flag_values
+    completed = argv
     try:
-        rest = (flags.FLAGS if flag_values is None else flag_values)(argv)
+        if default is not None and not _is_given(argv):
+            values(argv, known_only=True)
+            if (value := default()) is not None:
+                completed = [argv[0], f"--config={value}", *argv[1:]]
+        rest = values(completed)
         if config.value is not None:
             config.value.keys()  # raises OSError if the file cannot be read
+    except flags.UnrecognizedFlagError as error:
+        message = str(error)
+        if error.flagname.startswith("config."):
+            message = (
+                f"--{error.flagname}: no config comes before it; give the one that it "
+                "overrides, such as --config=configs/demo.py"
+            )
+        _stop(message)
     except flags.Error as error:
         if "Error whilst parsing config file" not in str(error):
-            sys.exit(
-                f"FATAL Flags parsing error: {error}\n"
-                "Pass --helpshort or --helpfull to see help on flags."
-            )
+            _stop(str(error))
         if "--debug" in argv:
             raise
         # A TypeError or ValueError of the file, which ml_collections and absl wrapped.
-        sys.exit(f"error: --config: {_one_line(error.__context__.__context__)}")
+        sys.exit(f"error: {_in_file(error.__context__.__context__, argv)}")
     except _FROM_FILE as error:
         if "--debug" in argv:
             raise
         sys.exit(f"error: {_message(error, argv)}")
     return rest
+
+
+def _stop(message: str) -> NoReturn:
+    """Exit as absl does for an error in the flags."""
+    sys.exit(
+        f"FATAL Flags parsing error: {message}\n"
+        "Pass --helpshort or --helpfull to see help on flags."
+    )
 
 
 def _message(error: Exception, argv: list[str]) -> str:
@@ -72,7 +100,7 @@ def _message(error: Exception, argv: list[str]) -> str:
         return f"{flag}: the config has no field {field!r}; {hint}"
     if isinstance(error, OSError) and (path := _missing_file(argv)):
         return f"--config={path}: there is no such file{_similar_config(path)}"
-    message = f"--config: {_one_line(error)}"
+    message = _in_file(error, argv)
     module = error.name if isinstance(error, ImportError) else None
     if str(module).split(".")[0] == "configs" and _are_configs_hidden():
         message += (
@@ -80,6 +108,16 @@ def _message(error: Exception, argv: list[str]) -> str:
             "of python -m tempseg_jax.main, or rename the folder"
         )
     return message
+
+
+def _in_file(error: Exception, argv: list[str]) -> str:
+    """Return an error of the config file, after the flag if it was given."""
+    flag = "--config: " if _is_given(argv) else ""
+    return flag + _one_line(error).removeprefix(_DELAYED)
+
+
+def _is_given(argv: list[str]) -> bool:
+    return any(re.match(r"--?config(=|$)", word) for word in argv)
 
 
 def _missing_file(argv: list[str]) -> str | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from tempseg_jax.io.json_files import read_json, write_json
 from tempseg_jax.workdir import formats
@@ -72,6 +72,22 @@ def read_config(workdir: str | Path) -> ConfigDict:
     """
     config, changes = read_saved(workdir)
     _print_changes(workdir, changes)
+    return config
+
+
+def get_config(workdir: str) -> ConfigDict:
+    """Return a workdir's config for the flag `--config`, which may override its fields.
+
+    ml_collections calls this for --config=configs/saved.py:WORKDIR, while it reads the
+    flags. Processes that train together have not found each other yet, and so nothing
+    is printed.
+
+    Raises:
+        FileNotFoundError: If the folder has no config.json.
+        ValueError: If the file is not JSON, or a newer version saved it.
+    """
+    config = read_saved(workdir).config
+    _allow_overrides(config)
     return config
 
 
@@ -168,6 +184,15 @@ def _print_changes(workdir: str | Path, changes: list[str]) -> None:
             f"defaults: {'; '.join(changes)}",
             flush=True,
         )
+
+
+def _allow_overrides(config: ConfigDict) -> None:
+    """Let fields that are None be overridden, whose types JSON does not tell."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _allow_overrides(value)
+        elif value is None:
+            config[name] = config_dict.placeholder(object)
 
 
 def _compared(fields: dict[str, Any], field: str) -> Any:
