@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     config.model.output_stride = config_dict.placeholder(int)  # of ResNets: 32, 16, 8
     config.model.width = 1.0  # factor on the segmenter's channels
     config.model.remat = False  # recompute activations: less memory, more time
-    config.model.pretrained = "vgg16.tv_in1k"  # ImageNet weights; "": none
+    config.model.pretrained = "vgg16.tv_in1k"  # or a file, or a run; "": none
     config.model.pretrained_missing = ()  # prefixes of tensors that the file may lack
     config.model.freeze_batch_norm = "none"  # or statistics, all (scale and shift too)
     config.model.dropout = config_dict.placeholder(float)  # rate; FCN-8s: else 0.5

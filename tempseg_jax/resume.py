@@ -58,7 +58,8 @@ def first_state(
     else:
         objective = builders.build_objective(config, num_classes=len(split.class_names))
         model = builders.describe_model(config, objective, split)
-        state = mesh.replicate(builders.initial_state(config, objective), devices)
+        state = builders.initial_state(config, objective, class_names=split.class_names)
+        state = mesh.replicate(state, devices)
         start = objective, state, model
     # This comes last, so that a workdir that cannot be restored keeps its config.
     saved_config.claim(folder, config, allow_change=True)

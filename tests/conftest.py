@@ -83,7 +83,7 @@ def saved_run(tmp_path_factory) -> Path:
     config.model.width = 0.05
     names, palette = scenes.Scenes().classes()
     objective = builders.build_objective(config, num_classes=len(names))
-    state = builders.initial_state(config, objective)
+    state = builders.initial_state(config, objective, class_names=names)
     rng = np.random.default_rng(1)
     params = jax.tree.map(
         lambda x: x + rng.normal(scale=0.05, size=x.shape).astype(np.float32),

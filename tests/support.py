@@ -127,7 +127,7 @@ def save_teacher(config: ConfigDict, folder) -> None:
     config.distill.teacher, config.distill.pairwise = "", 0.0
     split = builders.load_split(config, config.data.val_split)
     objective = builders.build_objective(config, num_classes=len(split.class_names))
-    state = builders.initial_state(config, objective)
+    state = builders.initial_state(config, objective, class_names=split.class_names)
     params = jax.tree.map(lambda x: x + 0.01, state.segmenter.params)
     state = state.replace(segmenter=state.segmenter.replace(params=params))
     checkpoints = Checkpoints(folder)

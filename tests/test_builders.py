@@ -98,13 +98,13 @@ def test_with_alpha_zero_there_is_no_discriminator(config):
 
 def test_the_initial_state_depends_only_on_the_seed_and_has_the_abstract_shapes(config):
     objective = builders.build_objective(config, num_classes=8)
-    state = builders.initial_state(config, objective)
-    again = builders.initial_state(config, objective)
+    state = builders.initial_state(config, objective, class_names=())
+    again = builders.initial_state(config, objective, class_names=())
     jax.tree.map(np.testing.assert_array_equal, state, again)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     assert builders.abstract_state(config, objective) == shapes
     config.seed = 1
-    other = builders.initial_state(config, objective)
+    other = builders.initial_state(config, objective, class_names=())
     for name in ("segmenter", "discriminator"):
         kernels = [
             [x for x in jax.tree.leaves(getattr(s, name).params) if x.ndim == 4]

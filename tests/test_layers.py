@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "inference": "io data models precision steps workdir",
     "evaluation": "types data objective train_state discriminator_step steps mesh "
     "workdir inference",
-    "builders": "types data models precision objective train_state optim "
+    "builders": "types data models precision objective train_state optim inference "
     "discriminator_step hyperparameters mesh workdir",
     "describe": "models steps builders",
     "resume": "data objective train_state mesh workdir builders",

@@ -92,7 +92,8 @@ def train(args: argparse.Namespace) -> int:
             config, checkpoints, split, step=half, devices=devices
         )
     else:
-        state = mesh.replicate(builders.initial_state(config, objective), devices)
+        state = builders.initial_state(config, objective, class_names=names)
+        state = mesh.replicate(state, devices)
         model = builders.describe_model(config, objective, split)
     for number in range(int(state.step), args.steps):
         rng = np.random.default_rng(number)

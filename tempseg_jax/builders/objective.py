@@ -7,12 +7,11 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from tempseg_jax import precision
-from tempseg_jax.builders import semi_supervised
+from tempseg_jax.builders import initial_weights, semi_supervised
 from tempseg_jax.hyperparameters import Hyperparameters
 from tempseg_jax.models import DISCRIMINATORS, with_field
 from tempseg_jax.models.build import build_segmenter
 from tempseg_jax.models.preprocessing import Preprocessing
-from tempseg_jax.models.weights.pretrained import preprocessing_of
 from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.objective.losses import Objective
 
@@ -29,8 +28,9 @@ def build_objective(
             the preprocessing that the config's pretrained weights expect.
 
     Raises:
-        ValueError: If `model.pretrained` is neither a known source nor a weight file,
-            or if the network does not have what a field asks for.
+        FileNotFoundError: If `model.pretrained` is a folder without a checkpoint.
+        ValueError: If `model.pretrained` is neither a known source, a weight file nor a
+            run, or if the network does not have what a field asks for.
     """
     dtype = precision.COMPUTE_DTYPES[config.precision]
     segmenter = build_segmenter(
@@ -39,7 +39,8 @@ def build_objective(
         output_stride=config.model.output_stride,
         auxiliary=config.objective.auxiliary > 0,
         num_classes=num_classes,
-        preprocessing=preprocessing or preprocessing_of(config.model.pretrained),
+        preprocessing=preprocessing
+        or initial_weights.preprocessing_of(config.model.pretrained),
         width=config.model.width,
         dtype=dtype,
         remat=config.model.remat,

@@ -1,6 +1,6 @@
 """The state before training, from a config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -9,28 +9,42 @@ from jaxtyping import Array, Num, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
 from tempseg_jax import discriminator_step, optim, precision, train_state
-from tempseg_jax.models.weights.pretrained import load_pretrained
+from tempseg_jax.builders import initial_weights
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.train_state import TrainState
 
 
-def initial_state(config: ConfigDict, objective: Objective) -> TrainState:
-    """Return the state before training: seeded, with the pretrained weights loaded."""
-    return _state(config, objective, init=_COMPILED_INIT)
+def initial_state(
+    config: ConfigDict, objective: Objective, *, class_names: Sequence[str]
+) -> TrainState:
+    """Return the state before training: seeded, with the pretrained weights loaded.
+
+    Args:
+        config: The config of the run.
+        objective: Its networks.
+        class_names: The names of the classes. The score layers of another run are
+            loaded only if it has the same classes.
+
+    Raises:
+        FileNotFoundError: If `model.pretrained` is a folder without a checkpoint.
+        ValueError: If the weights are not those of this network.
+    """
+    return _state(config, objective, class_names, init=_COMPILED_INIT)
 
 
 def _state(
-    config: ConfigDict, objective: Objective, *, init: Callable[..., PyTree]
+    config: ConfigDict,
+    objective: Objective,
+    class_names: Sequence[str],
+    *,
+    init: Callable[..., PyTree],
 ) -> TrainState:
     key_g, key_d = jax.random.split(jax.random.key(config.seed))
     image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
     variables = init(key_g, image, network=objective.segmenter)
     if config.model.pretrained:
-        variables, report = load_pretrained(
-            variables,
-            config.model.pretrained,
-            segmenter_name=config.model.name,
-            missing=tuple(config.model.pretrained_missing),
+        variables, report = initial_weights.load(
+            variables, config.model, class_names=class_names
         )
         if jax.process_index() == 0:
             print(report, flush=True)
@@ -61,7 +75,7 @@ def abstract_state(config: ConfigDict, objective: Objective) -> TrainState:
     scratch = config.copy_and_resolve_references()
     with scratch.unlocked():
         scratch.model.pretrained = ""
-    return jax.eval_shape(lambda: _state(scratch, objective, init=_init))
+    return jax.eval_shape(lambda: _state(scratch, objective, (), init=_init))
 
 
 def _check_head_rate(config: ConfigDict, params: PyTree) -> None:

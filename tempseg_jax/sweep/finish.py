@@ -157,7 +157,8 @@ def _initial_discriminator(config: ConfigDict, objective: Objective) -> PyTree:
     """Draw the discriminator's first parameters again from the seed of the run."""
     scratch = config.copy_and_resolve_references()
     scratch.model.pretrained = ""  # the discriminator does not depend on it
-    return builders.initial_state(scratch, objective).discriminator.params
+    state = builders.initial_state(scratch, objective, class_names=())
+    return state.discriminator.params
 
 
 def _change(params: PyTree, initial: PyTree) -> dict[str, float]:

@@ -28,10 +28,11 @@ FREE_FIELDS = (
 but where files are, the speed, the logging and the evaluation."""
 
 MOVABLE_FIELDS = ("model.pretrained",)
+MOVABLE_FILES = (".safetensors", ".h5", ".hdf5")
 """Paths of which only the last part must stay when a run is resumed: the folder that
 holds them may be another, as on another machine. Only the start of a run reads the file
-of weights. A teacher and images without labels are read by every step, and other ones
-often have the same name, such as seed0 or images."""
+of weights. A teacher and images without labels are read by every step. Folders are not
+movable, because other ones often have the same name, such as seed0 or images."""
 
 
 class SavedConfig(NamedTuple):
@@ -197,7 +198,7 @@ def _allow_overrides(config: ConfigDict) -> None:
 
 def _compared(fields: dict[str, Any], field: str) -> Any:
     value = fields.get(field)
-    movable = field in MOVABLE_FIELDS and isinstance(value, str)
+    movable = field in MOVABLE_FIELDS and str(value).endswith(MOVABLE_FILES)
     return Path(value).name if movable else value
 
 

@@ -20,7 +20,8 @@ def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
     split = builders.load_split(demo_config, "val")
     split = dataclasses.replace(split, examples=[split.examples[i] for i in range(3)])
     objective = builders.build_objective(demo_config, num_classes=8)
-    variables = builders.initial_state(demo_config, objective).segmenter.variables
+    state = builders.initial_state(demo_config, objective, class_names=())
+    variables = state.segmenter.variables
     # The score layers start at zero, where a temperature has no effect.
     rng = np.random.default_rng(1)
     variables = variables | {

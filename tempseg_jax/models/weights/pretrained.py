@@ -182,7 +182,7 @@ def _unknown_source_message(source: str) -> str:
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(PRETRAINED)}"
     return (
         f"model.pretrained={source!r} is neither a known source ({hint}) nor the path "
-        "of a file"
+        "of a file or of a run"
     )
 
 
