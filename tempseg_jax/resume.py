@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from tempseg_jax import builders, mesh
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.models.preprocessing import TORCHVISION
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.workdir import checkpoint_folder, saved_config
@@ -19,6 +20,25 @@ from tempseg_jax.workdir.metrics_writer import read_metrics
 
 Start = tuple[Objective, TrainState, dict[str, Any]]
 """The objective, the state and the description of the model."""
+
+
+def check_networks(config: ConfigDict, folder: str | Path) -> None:
+    """Raise the errors of the networks' fields, which need no data.
+
+    Preparing the data can take long, and `first_state` comes after it. The weights that
+    training starts from are not looked at if the workdir has a checkpoint.
+
+    Raises:
+        FileNotFoundError: If `model.pretrained` is a folder without a checkpoint.
+        ValueError: If a network does not have what a field asks for, or
+            `model.pretrained` is nothing that can be loaded.
+    """
+    resumes = checkpoint_folder.steps(Path(folder) / "checkpoints")
+    builders.build_objective(
+        config,
+        num_classes=2,  # the classes may not be known yet, and change no error
+        preprocessing=TORCHVISION if resumes else None,
+    )
 
 
 def first_state(

@@ -71,8 +71,8 @@ def train(
     config_fields.check_fields(config)
     if config.writer.wandb:
         wandb_run.check_installed()
+    resume.check_networks(config, folder)
     images = builders.load_training_images(config)
-    semi_supervised.check(config)  # before a folder of images is read
     train_split, unlabeled_split = semi_supervised.divide(config, images)
     val_split = evenly_spaced(
         builders.load_split(config, config.data.val_split),

@@ -283,6 +283,29 @@ def test_another_network_is_refused_even_if_changes_are_allowed(
     assert contents(copy) == before
 
 
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"model.name": "resnet50", "model.head": "aspp"}, ValueError, "output stride"),
+        ({"model.freeze_batch_norm": "all"}, ValueError, "model.freeze_batch_norm"),
+        ({"model.pretrained": "missing.h5"}, ValueError, "nor the path of a file"),
+        ({"model.pretrained": "{folder}"}, FileNotFoundError, "no checkpoint"),
+        ({"semi.weight": 0.1}, ValueError, "semi"),
+        ({"distill.pairwise": 0.1}, ValueError, "distill.teacher: empty"),
+    ],
+)
+def test_a_mistake_in_the_networks_is_found_before_data_are_prepared(
+    config, tmp_path, changes, error, message
+):
+    config = config.copy_and_resolve_references()
+    config.data.name, config.data.manual_dir = "voc", "/missing"
+    for field, value in changes.items():
+        value = value.format(folder=tmp_path) if isinstance(value, str) else value
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(error, match=message):
+        train.train(config, tmp_path / "run", allow_change=False)
+
+
 def test_a_run_that_diverges_names_its_step_and_the_last_good_checkpoint(copy, config):
     other = changed(config, optimizer__learning_rate_g=1e38, save_every_steps=1)
     with pytest.raises(callbacks.Diverged) as caught:
