@@ -246,7 +246,7 @@ def _in_flags(message: str) -> str:
     if _CONFIG.value is not None:
         return message
     message = message.replace("data.options.allow_missing=true", "--allow_missing")
-    option = re.compile(r"data\.options\.(\w+)=(\{.*?\}|\w+)")
+    option = re.compile(r"data\.options\.(\w+)=(\{.*?\}|\[\[.*?\]\]|\w+)")
     message = option.sub(r"--option='\1=\2'", message)
     message = re.sub(r"data\.options\.(\w+)", r"--option=\1", message)
     return re.sub(r"\bdata\.(manual_dir|data_dir|on_error|tiles)\b", r"--\1", message)

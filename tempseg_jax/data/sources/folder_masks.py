@@ -138,8 +138,8 @@ class MaskRules:
     ) -> UInt8[np.ndarray, "h w"]:
         if self.colors is None:
             raise BadFile(
-                f"{path} is an RGB mask; set data.options.class_colors to the color of"
-                " each class"
+                f"{path} is an RGB mask; give the color of each class, as in"
+                " data.options.class_colors=[[0, 0, 0], [128, 64, 0]]"
             )
         table = np.full(1 << 24, -1, np.int16)
         table[_packed(self.colors)] = np.arange(len(self.colors))
