@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tempseg_jax import builders, mesh
+from tempseg_jax.builders import initial_weights
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.models.preprocessing import TORCHVISION
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.workdir import checkpoint_folder, saved_config
@@ -34,10 +34,11 @@ def check_networks(config: ConfigDict, folder: str | Path) -> None:
             `model.pretrained` is nothing that can be loaded.
     """
     resumes = checkpoint_folder.steps(Path(folder) / "checkpoints")
+    source = "" if resumes else config.model.pretrained
     builders.build_objective(
         config,
         num_classes=2,  # the classes may not be known yet, and change no error
-        preprocessing=TORCHVISION if resumes else None,
+        preprocessing=initial_weights.preprocessing_of(source),
     )
 
 

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "builders": "types data models precision objective train_state optim inference "
     "discriminator_step hyperparameters mesh workdir",
     "describe": "models steps builders",
-    "resume": "data models objective train_state mesh workdir builders",
+    "resume": "data objective train_state mesh workdir builders",
     "callbacks": "types data objective train_state hyperparameters loop workdir "
     "inference evaluation builders",
     "train": "types io data objective steps gradient_accumulation mesh loop workdir "
