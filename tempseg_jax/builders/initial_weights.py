@@ -31,7 +31,8 @@ def preprocessing_of(source: str) -> Preprocessing:
         ValueError: If it is none of these.
     """
     if _is_run(source):
-        return _load_run(source).segmenter.preprocessing
+        model = restore.read_model(_located(source))
+        return Preprocessing.restored(model["preprocessing"])
     return pretrained.preprocessing_of(source)
 
 
@@ -62,7 +63,7 @@ def load(
             f" of a file, but model.pretrained={model.pretrained} is a run; set it to "
             "()"
         )
-    run = _load_run(model.pretrained)
+    run = restore.load(_located(model.pretrained))
     if run.name != model.name:
         raise ValueError(
             f"model.pretrained: {model.pretrained} is a run of model.name={run.name!r},"
@@ -107,10 +108,8 @@ def _is_run(source: str) -> bool:
     return source.startswith(published.HUB) or Path(source).expanduser().is_dir()
 
 
-def _load_run(source: str) -> Predictor:
-    """Return the segmenter of its best checkpoint."""
-    hub = source.startswith(published.HUB)
-    return restore.load(source if hub else Path(source).expanduser())
+def _located(source: str) -> str | Path:
+    return source if source.startswith(published.HUB) else Path(source).expanduser()
 
 
 def _depends_on_classes(name: str) -> bool:

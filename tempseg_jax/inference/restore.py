@@ -1,5 +1,6 @@
 """Load a trained segmenter from a workdir, a published folder or the Hub."""
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,26 @@ def load(
         return checkpoints.read(checkpoint, read)
     finally:
         checkpoints.close()
+
+
+def read_model(workdir: str | Path) -> dict[str, Any]:
+    """Return the description of the segmenter that `load` loads by default.
+
+    The weights of a workdir are not read.
+
+    Args:
+        workdir: As in `load`.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If the description cannot be read.
+    """
+    if str(workdir).startswith(published.HUB):
+        workdir = published.fetch(str(workdir))
+    if published.is_published(workdir):
+        return published.read(workdir).model
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        return checkpoints.read("best", checkpoints.model)
 
 
 def _load_published(
