@@ -4,6 +4,7 @@ Further runs can be trained in the copy, because a sweep counts a run with a
 `final.json` as finished.
 """
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -21,9 +22,8 @@ EXAMPLES = 4
 """Number of validation images of a copy: as many as a report shows."""
 
 _DIGITS = 6
-"""Significant digits of the metrics of a copy, which makes it a third smaller."""
+"""Significant digits of the metrics of a copy, which halves their compressed size."""
 _LISTS = (train_images.TRAIN, train_images.LABELED, train_images.UNLABELED)
-_METRICS = "metrics.jsonl"
 _PREDICTIONS = "predictions.npz"
 _LAST = "final.json"
 
@@ -31,10 +31,10 @@ _LAST = "final.json"
 def publish(sweep: Path, target: Path) -> int:
     """Copy the finished runs of a sweep; runs that are there already are kept.
 
-    Configs are copied without folders of this machine, and metrics.jsonl with six
-    digits of each number. Of the validation images, `EXAMPLES` evenly spaced ones are
-    copied, and predictions of them for the first seed only: a report shows a few of
-    one seed.
+    Configs are copied without folders of this machine, and metrics.jsonl as
+    metrics.jsonl.gz with six digits of each number. Of the validation images,
+    `EXAMPLES` evenly spaced ones are copied, and predictions of them for the first seed
+    only: a report shows a few of one seed.
 
     Returns:
         The number of runs that were copied.
@@ -86,7 +86,7 @@ def _copy_run(run: Run, sweep: Path, target: Path, *, with_predictions: bool) ->
 
 
 def _copy_metrics(source: Path, copy: Path) -> None:
-    """Copy metrics.jsonl with `_DIGITS` digits of each number but the step."""
+    """Compress metrics.jsonl, with `_DIGITS` digits of each number but the step."""
     lines = [
         {
             name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
@@ -94,8 +94,9 @@ def _copy_metrics(source: Path, copy: Path) -> None:
         }
         for line in read_metrics(source)
     ]
-    with replacing(copy / _METRICS) as partial:
-        partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    with replacing(copy / "metrics.jsonl.gz") as partial:
+        partial.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def _copy_config(source: Path, copy: Path) -> None:

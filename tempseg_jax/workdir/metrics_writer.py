@@ -1,8 +1,10 @@
 """Writes metrics to metrics.jsonl, TensorBoard, the terminal and, if set, W&B."""
 
+import gzip
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,16 +26,23 @@ from tempseg_jax.workdir.wandb_run import WandbRun
 def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
     """Return the lines of a workdir's metrics.jsonl, or [] if there is no such file.
 
-    A last line that is incomplete is dropped with a warning: its process was killed.
+    The copy of a run has metrics.jsonl.gz (`sweep.publish`), which is read instead. A
+    last line that is incomplete is dropped with a warning: its process was killed.
 
     Raises:
-        ValueError: If another line is not a JSON object with a step.
+        ValueError: If another line is not a JSON object with a step, or the compressed
+            file is damaged.
     """
     path = Path(workdir) / "metrics.jsonl"
-    if not path.exists():
+    compressed = path.with_name("metrics.jsonl.gz")
+    if path.exists():
+        content = path.read_bytes()
+    elif compressed.exists():
+        path, content = compressed, _decompressed(compressed)
+    else:
         return []
     metrics = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
         if not line.endswith(b"\n"):
             logging.warning(
                 "%s: line %d is incomplete and left out; its process was killed",
@@ -48,6 +57,15 @@ def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
                 f"{path}: line {number} is not JSON ({error!s:.80}); delete that line"
             ) from None
     return metrics
+
+
+def _decompressed(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path}: it is damaged ({error}); restore it, or delete it"
+        ) from None
 
 
 def rate_text(rate: float) -> str:

@@ -49,7 +49,7 @@ def test_a_copy_has_no_checkpoint_and_no_folder_of_the_machine(tmp_path):
         "examples.npz",
         "final.json",
         "labeled_images.txt",
-        "metrics.jsonl",
+        "metrics.jsonl.gz",
         "predictions.npz",
         "sweep.json",
         "test.npz",

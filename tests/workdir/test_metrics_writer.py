@@ -1,4 +1,5 @@
 import errno
+import gzip
 import io
 import json
 
@@ -80,6 +81,33 @@ def test_nan_and_infinity_are_null_in_strict_json(tmp_path):
 
 def test_a_folder_without_metrics_has_no_lines(tmp_path):
     assert read_metrics(tmp_path) == []
+
+
+def test_a_compressed_log_is_read_unless_training_has_written_one(tmp_path):
+    compressed = tmp_path / "metrics.jsonl.gz"
+    compressed.write_bytes(gzip.compress(b'{"step": 5}\n{"step": 6}\n'))
+    assert read_metrics(tmp_path) == [{"step": 5}, {"step": 6}]
+    (tmp_path / "metrics.jsonl").write_text('{"step": 7}\n')
+    assert read_metrics(tmp_path) == [{"step": 7}]
+
+
+def test_a_damaged_line_of_a_compressed_log_is_refused(tmp_path):
+    (tmp_path / "metrics.jsonl.gz").write_bytes(gzip.compress(b'{"step": 5,\n'))
+    with pytest.raises(ValueError, match="metrics.jsonl.gz: line 1 is not JSON"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "content"])
+def test_a_damaged_compressed_log_is_refused(tmp_path, damage):
+    data = gzip.compress(b'{"step": 5}\n' * 100)
+    damaged = {
+        "cut": data[:-5],
+        "header": b"xx" + data[2:],
+        "content": data[:12] + bytes([data[12] ^ 255]) + data[13:],
+    }
+    (tmp_path / "metrics.jsonl.gz").write_bytes(damaged[damage])
+    with pytest.raises(ValueError, match="metrics.jsonl.gz: it is damaged .*restore"):
+        read_metrics(tmp_path)
 
 
 def test_a_damaged_line_is_refused_with_its_number(tmp_path):
