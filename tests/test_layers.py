@@ -20,14 +20,17 @@ MAY_IMPORT = {
     "optim": "types train_state",
     "discriminator_step": "types objective optim train_state",
     "hyperparameters": "types objective train_state",
-    "steps": "types objective optim train_state discriminator_step hyperparameters",
+    "segmenter_step": "types objective optim train_state discriminator_step "
+    "hyperparameters",
+    "steps": "types objective optim train_state discriminator_step hyperparameters "
+    "segmenter_step",
     "gradient_accumulation": "types steps train_state",
     "mesh": "types",
     "loop": "types train_state",
     "workdir": "io models precision train_state",
     "inference": "io data models precision steps workdir",
-    "evaluation": "types data objective train_state discriminator_step steps mesh "
-    "workdir inference",
+    "evaluation": "types data objective train_state discriminator_step hyperparameters "
+    "segmenter_step mesh workdir inference",
     "builders": "types data models precision objective train_state optim inference "
     "discriminator_step hyperparameters mesh workdir",
     "describe": "models steps builders",
@@ -181,6 +184,7 @@ def test_the_core_does_not_log_open_files_or_compile():
         "hyperparameters",
         "optim",
         "precision",
+        "segmenter_step",
         "steps",
     ):
         names = set(imports(MODULES[module]))

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tempseg_jax import steps
 from tempseg_jax.discriminator_step import apply_discriminator, fake_map
+from tempseg_jax.hyperparameters import Hyperparameters, at_step, step_key
 from tempseg_jax.objective.losses import Objective
-from tempseg_jax.steps import Hyperparameters
+from tempseg_jax.segmenter_step import segmentation_loss
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
 
@@ -38,13 +38,13 @@ def adversarial_gradient(
         `adv_cosine`, the cosine of the angle between those of L_adv and L_seg. Both
         are 0 if a norm that they are divided by is 0.
     """
-    hyper = steps.at_step(state, hyper, objective)
+    hyper = at_step(state, hyper, objective)
     batch = jax.tree.map(lambda x: x[:images], batch)
     logits, _ = objective.segmenter.apply(
         state.segmenter.variables,
         batch["image"],
         train=True,
-        rngs={"dropout": steps.step_key(state, hyper)},
+        rngs={"dropout": step_key(state, hyper)},
         mutable=["batch_stats"],
     )
 
@@ -56,7 +56,7 @@ def adversarial_gradient(
         return hyper.alpha * objective.adversary.segmenter(d_fake)
 
     def loss_seg(logits):
-        return steps.segmentation_loss(logits, batch, hyper, objective)
+        return segmentation_loss(logits, batch, hyper, objective)
 
     adv, seg = jax.grad(loss_adv)(logits), jax.grad(loss_seg)(logits)
     norm_adv, norm_seg = optax.tree.norm(adv), optax.tree.norm(seg)
