@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from tempseg_jax import builders, gradient_accumulation, loop, mesh, resume, steps
 from tempseg_jax.builders import config_fields, semi_supervised
 from tempseg_jax.builders.plan import Plan, micro_batch_size
+from tempseg_jax.builders.run_data import RunData
 from tempseg_jax.callbacks import RunCallbacks
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.data.subset import evenly_spaced
 from tempseg_jax.evaluation import tensorboard
 from tempseg_jax.inference import restore
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.io import atomic
 from tempseg_jax.objective.losses import Objective
+from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch
 from tempseg_jax.workdir import checkpoint_folder, log_digest, wandb_run
 from tempseg_jax.workdir.checkpoint import Checkpoints
@@ -72,30 +74,23 @@ def train(
     if config.writer.wandb:
         wandb_run.check_installed()
     resume.check_networks(config, folder)
-    images = builders.load_training_images(config)
-    train_split, unlabeled_split = semi_supervised.divide(config, images)
-    val_split = evenly_spaced(
-        builders.load_split(config, config.data.val_split),
-        config.evaluate_images or None,
-    )
-    tiles = builders.load_tiles(config, train_split)
-    unlabeled = builders.load_unlabeled(config, unlabeled_split)
-    plan = Plan.of(config, images=len(images.examples))
+    data = builders.load_run_data(config)
+    plan = Plan.of(config, images=len(data.images.examples))
     devices = mesh.data_mesh(
         batch_size=micro_batch_size(config),
         unlabeled_batch_size=semi_supervised.unlabeled_batch_size(config),
     )
     hyper = builders.hyperparameters(
-        config, plan, class_weights=builders.load_class_weights(config, train_split)
+        config, plan, class_weights=builders.load_class_weights(config, data.labeled)
     )
-    teacher = _load_teacher(config, train_split)
+    teacher = _load_teacher(config, data.labeled)
     with _locked(folder) as lock:
         checkpoints = Checkpoints(folder)
         objective, state, model = resume.first_state(
             config,
             folder,
             checkpoints,
-            split=train_split,
+            split=data.labeled,
             devices=devices,
             allow_change=allow_change,
             fallback=fallback,
@@ -111,9 +106,7 @@ def train(
         hyper = mesh.replicate(hyper, devices)
         first_step = int(state.step)
         if not jax.process_index():
-            semi_supervised.write_lists(
-                config, folder, images, labeled=train_split, unlabeled=unlabeled_split
-            )
+            data.write_lists(config, folder)
         evaluate_first = plan.evaluates_after(first_step) and (
             resume.scores_are_missing(checkpoints, folder, step=first_step)
         )
@@ -121,13 +114,11 @@ def train(
             _writer(config, folder, first_step, last_step=plan.steps) as writer,
             _closing(checkpoints),
         ):
-            counted = semi_supervised.counted(train_split, unlabeled_split)
             writer.message(
                 f"{'Resuming' if first_step else 'Starting'} at step {first_step} of "
-                f"{plan.steps}: {counted}, "
+                f"{plan.steps}: {data.counted()}, "
                 f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
             )
-            shares = tensorboard.ClassShares(train_split.class_names)
             run = RunCallbacks(
                 config,
                 plan,
@@ -135,36 +126,15 @@ def train(
                 hyper=hyper,
                 objective=objective,
                 model=model,
-                val_split=val_split,
-                shares=shares,
+                val_split=data.val,
+                shares=tensorboard.ClassShares(data.labeled.class_names),
                 folder=folder,
                 writer=writer,
                 checkpoints=checkpoints,
                 lock=lock,
             )
-
-            def place(batch: Batch) -> Batch:
-                shares.add(batch["label"])
-                return mesh.split_batch(batch, mesh=devices)
-
-            batches = builders.training_batches(
-                config,
-                train_split,
-                tiles,
-                unlabeled,
-                first_step=first_step - evaluate_first,
-            )
-            if evaluate_first:  # the run was killed during this evaluation
-                run.last_batch = place(next(batches))
-                run.evaluate(state)
-            state, interrupted = loop.train(
-                state,
-                batches,
-                step=run.train_step,
-                place=place,
-                first_step=first_step,
-                last_step=plan.steps,
-                callbacks=run.callbacks(),
+            state, interrupted = _take_steps(
+                state, run, data, devices=devices, evaluate_first=evaluate_first
             )
             checkpoints.wait()
             lock.check()
@@ -174,6 +144,50 @@ def train(
                     "is saved, and the same command resumes from it"
                 )
     return interrupted
+
+
+def _take_steps(
+    state: TrainState,
+    run: RunCallbacks,
+    data: RunData,
+    *,
+    devices: Mesh,
+    evaluate_first: bool,
+) -> tuple[TrainState, bool]:
+    """Train until the plan's last step or a signal, which `loop.train` returns.
+
+    Args:
+        state: The state to go on from.
+        run: The config, the plan, the step and the callbacks.
+        data: The images.
+        devices: The mesh that batches are split over.
+        evaluate_first: Whether the run was killed while `state` was evaluated.
+    """
+
+    def place(batch: Batch) -> Batch:
+        run.shares.add(batch["label"])
+        return mesh.split_batch(batch, mesh=devices)
+
+    first_step = int(state.step)
+    batches = builders.training_batches(
+        run.config,
+        data.labeled,
+        data.tiles,
+        data.unlabeled,
+        first_step=first_step - evaluate_first,
+    )
+    if evaluate_first:
+        run.last_batch = place(next(batches))
+        run.evaluate(state)
+    return loop.train(
+        state,
+        batches,
+        step=run.train_step,
+        place=place,
+        first_step=first_step,
+        last_step=run.plan.steps,
+        callbacks=run.callbacks(),
+    )
 
 
 def _load_teacher(config: ConfigDict, split: Split) -> Predictor | None:

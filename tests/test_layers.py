@@ -37,8 +37,8 @@ MAY_IMPORT = {
     "resume": "data objective train_state mesh workdir builders",
     "callbacks": "types data objective train_state hyperparameters loop workdir "
     "inference evaluation builders",
-    "train": "types io data objective steps gradient_accumulation mesh loop workdir "
-    "inference evaluation builders resume callbacks",
+    "train": "types io data objective train_state steps gradient_accumulation mesh "
+    "loop workdir inference evaluation builders resume callbacks",
     "evaluate": "io data mesh workdir inference evaluation builders",
     "sweep": "types io data models objective mesh workdir inference evaluation "
     "builders callbacks train",

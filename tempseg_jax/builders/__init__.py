@@ -10,7 +10,6 @@ from tempseg_jax.builders.data import (
     load_tiles,
     load_training_images,
     load_training_split,
-    load_unlabeled,
     training_batches,
 )
 from tempseg_jax.builders.numbers import (
@@ -26,6 +25,7 @@ from tempseg_jax.builders.restored import (
     restore_segmenter,
     restore_state,
 )
+from tempseg_jax.builders.run_data import load_run_data
 from tempseg_jax.builders.state import (
     abstract_state,
     initial_state,
@@ -39,11 +39,11 @@ __all__ = [
     "hyperparameters",
     "initial_state",
     "load_class_weights",
+    "load_run_data",
     "load_split",
     "load_tiles",
     "load_training_images",
     "load_training_split",
-    "load_unlabeled",
     "restore_segmenter",
     "restore_state",
     "training_batches",

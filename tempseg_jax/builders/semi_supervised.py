@@ -3,14 +3,11 @@
 The terms of the losses are in `objective.semi_supervised`.
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from tempseg_jax.data import catalog, subset
 from tempseg_jax.models import PIXELWISE_DISCRIMINATORS
 from tempseg_jax.objective.adversaries import ADVERSARIES
-from tempseg_jax.workdir import train_images
 
 
 def uses_unlabeled(config: ConfigDict) -> bool:
@@ -110,34 +107,3 @@ def divide(
             "it lower, or set data.unlabeled_dir"
         )
     return labeled, others
-
-
-def write_lists(
-    config: ConfigDict,
-    folder: str | Path,
-    images: catalog.Split,
-    *,
-    labeled: catalog.Split,
-    unlabeled: catalog.Split | None,
-) -> None:
-    """List in the workdir which images a run with a part of them, or of labels, uses.
-
-    Raises:
-        OSError: If a file cannot be written.
-    """
-    lists = {}
-    if config.data.train_fraction < 1:
-        lists[train_images.TRAIN] = images
-    if config.data.labeled_fraction < 1:
-        lists[train_images.LABELED] = labeled
-    if unlabeled is not None:
-        lists[train_images.UNLABELED] = unlabeled
-    for name, split in lists.items():
-        train_images.write(folder, name, (x["id"] for x in split.examples))
-
-
-def counted(labeled: catalog.Split, unlabeled: catalog.Split | None) -> str:
-    """Return the numbers of images in words."""
-    if unlabeled is None:
-        return f"{len(labeled.examples)} images"
-    return f"{len(labeled.examples)} labeled and {len(unlabeled.examples)} other images"
