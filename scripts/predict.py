@@ -35,7 +35,7 @@ def main() -> int:
         from tempseg_jax.inference import image_files
         from tempseg_jax.inference.predict_files import predict_files
 
-        files, left_out = image_files.find(options.images)
+        files, left_out = image_files.find(options.images, out=options.out)
         if left_out:
             print(left_out, file=sys.stderr)
         predictor = command.load_segmenter(options)

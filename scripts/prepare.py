@@ -27,6 +27,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from tempseg_jax import builders
+from tempseg_jax.builders import config_fields
 from tempseg_jax.cli import config_flag
 from tempseg_jax.data import class_pixels, inspection, pipeline, tile_preparation
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
@@ -136,7 +137,7 @@ def _surveyed_config(path: Path) -> tuple[ConfigDict, str]:
         )
     if path.exists():
         raise ValueError(f"--write_config={path}: the file exists; name another one")
-    found = folder_survey.survey(_MANUAL_DIR.value)
+    found = folder_survey.survey(_MANUAL_DIR.value, on_error=_ON_ERROR.value)
     print("\n".join(found.lines()))
     given = {
         _FIELDS[name]: flags.FLAGS[name].value
@@ -157,6 +158,7 @@ def _from_config(config: ConfigDict) -> tuple[dict[str, Any], list[str]]:
             raise ValueError(
                 f"--{name} is ignored with --config; set --config.{field}=… instead"
             )
+    config_fields.check_fields(config)
     data = config.data
     arguments = {
         "name": data.name,

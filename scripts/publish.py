@@ -73,9 +73,12 @@ def publish(options: argparse.Namespace) -> None:
             config=saved_config.without_folders(options.workdir),
             out=out,
         )
-        print(f"checkpoint {segmenter.step} of {options.workdir}: written to {out}")
+        what = f"checkpoint {segmenter.step} of {options.workdir}"
+        if options.out:
+            print(f"{what}: written to {out}")
         if options.repo:
             published.upload(out, options.repo, private=options.private)
+            print(f"{what}: uploaded to {options.repo}")
     print(f'use it by tempseg_jax.load("{address}")')
 
 

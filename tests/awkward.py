@@ -12,14 +12,14 @@ READABLE = (
     *("gray-alpha.png", "alpha.png", "colorkey.png", "gray16.png", "rgb16.png"),
     *("rgba16.png", "gray16.tif", "rgb.tif", "turned.tif", "rgb.bmp", "alpha.webp"),
     *("turned.webp", "progressive.jpg", "several.jpg", "trailer.jpg", "tiny.png"),
-    *("rgb.png", "badexif.jpg", "xmp.jpg"),
+    *("rgb.png", "badexif.jpg", "xmp.jpg", "video.jpg", "thumbnail.jpg"),
     *(f"turned{i}.jpg" for i in range(1, 9)),
     *(f"turned{i}.png" for i in range(1, 9)),
 )
 UNREADABLE = (
     *("cmyk.jpg", "float.tif", "lab.tif", "picture.gif", "empty.png", "text.png"),
     *("truncated.jpg", "truncated.png", "header.jpg", "chunk.png", "idat.png"),
-    "bomb.png",
+    *("bomb.png", "cut-after-thumbnail.jpg"),
 )
 
 
@@ -65,6 +65,12 @@ def write(folder):
     _turned(folder, picture, save)
     jpeg = (folder / "turned6.jpg").read_bytes()
     (folder / "trailer.jpg").write_bytes(jpeg + b"\0" * 100)
+    (folder / "video.jpg").write_bytes(jpeg + rng.bytes(200_000))
+    plain = (folder / "gray.jpg").read_bytes()
+    inside = b"Exif\0\0" + b"II*\0\x08\0\0\0\0\0" + plain  # with its end marker
+    segment = b"\xff\xe1" + struct.pack(">H", len(inside) + 2) + inside
+    (folder / "thumbnail.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
+    (folder / "cut-after-thumbnail.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:-400])
     (folder / "badexif.jpg").write_bytes(
         jpeg.replace(b"\x01\x12\x00\x03", b"\x01\x12\x00\x63")
     )

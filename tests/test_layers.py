@@ -59,7 +59,8 @@ LEAVES = {
     "evaluation.boundary_iou": "types",
     "data.image_reader": "",
     "inference.standalone": "data.image_reader",
-    "inference.image_files": "data.image_reader",
+    "inference.image_files": "data.image_reader io.folder_files",
+    "io.folder_files": "",
     "cli.huge_pages": "",
     "cli.config_flag": "",
 }

@@ -133,7 +133,7 @@ def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w 3"]:
         BadFile: If `data` cannot be decoded, or is truncated; OpenCV would fill the
             missing part of a truncated image with gray.
     """
-    image_reader.check_end(data, *image_reader.END_MARKERS.values(), name=name)
+    image_reader.check_whole(data, name=name)
     turn = 1
     if data.startswith(_JPEG) and _EXIF in data:
         with image_reader.open_image(data, name=name) as header:

@@ -13,6 +13,7 @@ and Pillow.
 
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -27,10 +28,11 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Their file name extensions, in lower case."""
 
-END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-"""The last bytes of a whole file, as far as a format has an end marker."""
-
-_TRAILER = 1 << 16  # bytes; cameras and editors append data after the end marker
+_JPEG = b"\xff\xd8"
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_JPEG_END = b"\xff\xd9"
+_JPEG_ALONE = (b"\xff\x01", b"\xff\xd8")  # markers without a segment after them
+_PNG_END = b"IEND\xaeB`\x82"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
@@ -86,7 +88,7 @@ def open_image(data: bytes, *, name: str) -> Image.Image:
     Raises:
         BadFile: As `decode`, as far as it can be seen without decoding.
     """
-    check_end(data, b"", name=name)
+    check_whole(data, name=name)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -97,26 +99,46 @@ def open_image(data: bytes, *, name: str) -> Image.Image:
             reason = f"is no image in a format that is read ({', '.join(FORMATS)})"
             raise BadFile(f"{name}: {reason}") from error
         raise BadFile(f"{name}: the header is damaged ({error})") from error
-    # Pillow calls a JPEG of several pictures, as some phones write it, MPO.
-    kind = "JPEG" if image.format == "MPO" else image.format
-    check_end(data, END_MARKERS.get(kind, b""), name=name)
-    if kind == "PNG":
+    if image.format == "PNG":
         png_chunks(data, name=name)
     return image
 
 
-def check_end(data: bytes, *markers: bytes, name: str) -> None:
-    """Check that a file is neither empty nor truncated.
+def check_whole(data: bytes, *, name: str) -> None:
+    """Check that a file is not empty, and that a JPEG or PNG is not truncated.
+
+    Data after the end marker are allowed: phones append videos, and editors thumbnails.
 
     Raises:
-        BadFile: If it is empty, or none of the markers is near its end.
+        BadFile: If it is empty, or there is no end marker.
     """
     if not data:
         raise BadFile(f"{name}: the file is empty (0 bytes)")
-    if not any(data.endswith(x) or x in data[-_TRAILER:] for x in markers):
+    whole = True
+    if data.startswith(_JPEG):
+        whole = data.endswith(_JPEG_END) or _has_jpeg_end(data)
+    elif data.startswith(_PNG):
+        whole = _PNG_END in data
+    if not whole:
         raise BadFile(
             f"{name}: the file is truncated: its {len(data)} bytes have no end marker"
         )
+
+
+def _has_jpeg_end(data: bytes) -> bool:
+    """Go from marker to marker up to the end marker of the first picture.
+
+    Segments are skipped, because an EXIF thumbnail has an end marker of its own. In
+    compressed data, 0xff is followed by 0 or a restart marker (ITU-T T.81, B.1.1).
+    """
+    position = 0
+    while marker := _JPEG_MARKER.search(data, position):
+        position = marker.end()
+        if marker[0] == _JPEG_END:
+            return True
+        if marker[0] not in _JPEG_ALONE:
+            position += int.from_bytes(data[position : position + 2], "big")
+    return False
 
 
 def to_rgb(image: Image.Image, *, name: str) -> np.ndarray:

@@ -56,9 +56,9 @@ class RandomScaleCrop:
     Args:
         min_scale: The smallest factor.
         max_scale: The largest factor.
-        cat_max_ratio: As in mmsegmentation, the window is redrawn, up to ten times,
-            while one class fills more than this share of its pixels that are not void;
-            1 never redraws.
+        cat_max_ratio: As in mmsegmentation, another window is drawn while one class
+            fills more than this share of its pixels that are not void; ten at most, and
+            the last one is taken. 1 draws only one.
     """
 
     min_scale: float

@@ -74,7 +74,8 @@ def programs(predictor: Predictor) -> dict[str, Callable[..., Array]]:
     """Return the functions to export; they take weights, images and a temperature.
 
     Preprocessing is part of them. Images are padded as `predictor` pads them, so that
-    the results are the same.
+    the results are the same. (Unless told otherwise, `predictor` itself runs images of
+    more than 2048 x 1024 pixels in windows.)
 
     Raises:
         ValueError: If `predictor` uses sliding windows; an exported program runs whole
@@ -127,12 +128,12 @@ def export(predictor: Predictor, out: Path, *, shape: Shape) -> list[str]:
 
     The files are `labels.jax_export` and `probabilities.jax_export` (StableHLO,
     serialized by `jax.export`, for CPU and CUDA), `weights.safetensors`, `model.json`,
-    `use.py`, and `torchvision.safetensors` if torchvision has the architecture. Other
-    files of an existing folder are kept.
+    `use.py`, `requirements.txt`, and `torchvision.safetensors` if torchvision has the
+    architecture. Files of other names are kept.
 
     Raises:
         ValueError: If `predictor` uses sliding windows, or scales for images of any
-            size.
+            size, or `out` has a file of one of these names and is no export.
         OSError: If the folder cannot be written.
     """
     if predictor.settings.scales != (1.0,) and shape.height is None:
@@ -141,9 +142,10 @@ def export(predictor: Predictor, out: Path, *, shape: Shape) -> list[str]:
             "--size too"
         )
     functions = programs(predictor)
-    with atomic.adding_files(out) as folder:
+    with atomic.adding_files(out, mark="labels.jax_export") as folder:
         _write(predictor, functions, folder, shape=shape)
-    return sorted(path.name for path in out.iterdir())
+        names = sorted(path.name for path in folder.iterdir())
+    return names
 
 
 def _write(

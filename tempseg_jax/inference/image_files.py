@@ -1,6 +1,6 @@
 """Images given as files, Pillow images or arrays, as upright 8-bit RGB."""
 
-import collections
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from PIL import Image
 
 from tempseg_jax.data import image_reader
 from tempseg_jax.data.image_reader import ENDINGS, BadFile
+from tempseg_jax.io.folder_files import files_in, kinds_of
 
 
 def read(
@@ -31,15 +32,21 @@ def read(
     return image_reader.decode(image_reader.read_bytes(image), name=str(image))
 
 
-def find(paths: list[str | Path]) -> tuple[list[tuple[Path, Path]], str]:
+def find(
+    paths: Sequence[str | Path], *, out: Path | None = None
+) -> tuple[list[tuple[Path, Path]], str]:
     """Return the image files of files and folders, searched recursively.
+
+    Args:
+        paths: Files and folders.
+        out: The folder that results are written to. If it is within one of the folders,
+            it is not searched, because its images are results of before.
 
     Returns:
         For each image (file, name): for a file its own name, for a file of a folder its
         path relative to that folder. The files of a folder are sorted. Then, in words,
         what was left out of the folders: how many files, and their extensions; "" if
-        nothing was. Hidden files are incomplete, or metadata of another operating
-        system, and are not counted.
+        nothing was. Hidden files are not counted.
 
     Raises:
         FileNotFoundError: If a path does not exist, or a folder has no images.
@@ -51,8 +58,7 @@ def find(paths: list[str | Path]) -> tuple[list[tuple[Path, Path]], str]:
                 raise FileNotFoundError(f"{path}: there is no such file or folder")
             files.append((path, Path(path.name)))
             continue
-        found = sorted(x for x in path.rglob("*") if not x.name.startswith("."))
-        found = [x for x in found if not x.is_dir()]
+        found = [x for x in files_in(path) if not _is_result(x, out, searched=path)]
         images = [x for x in found if x.suffix.lower() in ENDINGS and x.is_file()]
         left_out += sorted(set(found) - set(images))
         if not images:
@@ -60,19 +66,16 @@ def find(paths: list[str | Path]) -> tuple[list[tuple[Path, Path]], str]:
                 f"{path}: the folder has no image files ({', '.join(ENDINGS)})"
             )
         files += [(file, file.relative_to(path)) for file in images]
-    return files, _counted(left_out)
-
-
-def _counted(left_out: list[Path]) -> str:
-    """Return how many files were left out, by extension; "" if there are none."""
     if not left_out:
-        return ""
-    kinds = collections.Counter(
-        (path.suffix or "no extension") if path.is_file() else "no regular file"
-        for path in left_out
-    )
-    counts = ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common())
-    return f"left out {len(left_out)} of the files in folders: {counts}"
+        return files, ""
+    number = len(left_out)
+    return files, f"left out {number} of the files in folders: {kinds_of(left_out)}"
+
+
+def _is_result(file: Path, out: Path | None, *, searched: Path) -> bool:
+    if out is None or out.resolve() == searched.resolve():
+        return False
+    return file.resolve().is_relative_to(out.resolve())
 
 
 def shrunk(

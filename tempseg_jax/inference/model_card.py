@@ -124,7 +124,7 @@ def _scores(workdir: Path, evaluations: list[dict[str, Any]], *, step: int) -> s
         how += f", scales {views['scales']}" + (", flipped" if views["flip"] else "")
         lines.append(
             f"| {x['dataset']} {x['split']}, {how} | {x['images']}{limit} |"
-            f" {_percent(x['miou'])} | {_percent(x['pacc'])} | {x['nll']:.4f} |"
+            f" {_percent(x['miou'])} | {_percent(x['pacc'])} | {_nats(x['nll'])} |"
             f" {_percent(x['ece'])} |"
         )
     if evaluations:
@@ -134,7 +134,7 @@ def _scores(workdir: Path, evaluations: list[dict[str, Any]], *, step: int) -> s
         lines.append(
             f"| validation split during training, whole images | – |"
             f" {_percent(x['val/miou'])} | {_percent(x['val/pacc'])} |"
-            f" {x['val/nll']:.4f} | {_percent(x['val/ece'])} |"
+            f" {_nats(x['val/nll'])} | {_percent(x['val/ece'])} |"
         )
     return "\n".join(lines) if logged else "This checkpoint was not evaluated."
 
@@ -143,13 +143,18 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
+def _nats(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
 def _not_measured(evaluations: list[dict[str, Any]], config: dict[str, Any]) -> str:
     missing = []
-    chosen = config.get("data", {}).get("val_split", "val")
-    if not any(x["split"] != chosen for x in evaluations):
+    data = config.get("data", {})
+    used = {data.get("val_split", "val"), data.get("train_split", "train")}
+    independent = (x for x in evaluations if x["split"] not in used)
+    if all(x["miou"] is None for x in independent):  # None: it has no labels
         missing.append(
-            "scores on a split other than the one that chose the checkpoint, so that"
-            " the scores above are optimistic"
+            "scores on images that neither trained the network nor chose its checkpoint"
         )
     missing += ["the variation over seeds", "images of other sources", "fairness"]
     return "; ".join(missing)

@@ -49,7 +49,7 @@ def write(
     config: dict[str, Any] | None,
     out: Path,
 ) -> None:
-    """Write the folder; other files in it are kept.
+    """Write the folder; files of other names are kept.
 
     Args:
         variables: Parameters and running statistics of the segmenter.
@@ -62,9 +62,13 @@ def write(
 
     Raises:
         OSError: If the folder cannot be written.
+        ValueError: If it is a workdir, or has a file of one of these names that `write`
+            has not written.
     """
+    if (out / "checkpoints").exists():
+        raise ValueError(f"{out}: is the workdir of a run; choose another folder")
     flat = flatten_dict(jax.device_get(variables), sep="/")
-    with atomic.adding_files(out) as folder:
+    with atomic.adding_files(out, mark=DESCRIPTION) as folder:
         save_file(
             {k: np.ascontiguousarray(v) for k, v in flat.items()}, folder / WEIGHTS
         )
@@ -132,7 +136,7 @@ def fetch(address: str) -> Path:
 
 
 def upload(folder: Path, repo: str, *, private: bool) -> str:
-    """Upload a published folder to USER/NAME on the Hub; return its address.
+    """Upload the files of `write` to USER/NAME on the Hub; return its address.
 
     Raises:
         ValueError: If the Hub refuses it, for example because nobody is logged in.
@@ -140,7 +144,11 @@ def upload(folder: Path, repo: str, *, private: bool) -> str:
     api = huggingface_hub.HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder)
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            allow_patterns=[DESCRIPTION, WEIGHTS, CARD, _CONFIG],
+        )
     except Exception as error:  # each of the client's layers raises its own
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(

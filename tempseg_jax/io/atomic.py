@@ -76,15 +76,21 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def adding_files(folder: str | Path) -> Iterator[Path]:
+def adding_files(folder: str | Path, *, mark: str | None = None) -> Iterator[Path]:
     """Write several files to a temporary folder; move them to `folder` at the end.
 
     The temporary folder lies in `folder`, which is created and keeps its other files.
     Files are moved in reverse alphabetical order, so that `model.onnx.data` is there
     before `model.onnx`. If the block raises, `folder` is left as it was.
 
+    Args:
+        folder: The folder.
+        mark: The name of a file by which a folder of the same kind is recognized. Only
+            where it exists are files of the same names replaced. None: everywhere.
+
     Raises:
         OSError: If the files cannot be written.
+        ValueError: If the folder has one of the files, but not `mark`.
     """
     folder = Path(folder).absolute()
     new = not folder.exists()
@@ -92,7 +98,14 @@ def adding_files(folder: str | Path) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=folder))
     try:
         yield partial
-        for path in sorted(partial.iterdir(), reverse=True):
+        paths = sorted(partial.iterdir(), reverse=True)
+        taken = [path.name for path in paths if (folder / path.name).exists()]
+        if mark is not None and taken and not (folder / mark).exists():
+            raise ValueError(
+                f"{folder / taken[-1]}: would be replaced, but is of another kind, "
+                f"because the folder has no {mark}; choose another folder"
+            )
+        for path in paths:
             path.replace(folder / path.name)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

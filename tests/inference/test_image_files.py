@@ -1,5 +1,7 @@
 """Image files of many formats become upright 8-bit RGB, or an error."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -112,6 +114,17 @@ def test_a_folder_gives_its_images_in_order_and_one_without_is_refused(tmp_path)
         image_files.find([tmp_path / "c"])
     with pytest.raises(FileNotFoundError, match="lost"):
         image_files.find([tmp_path / "lost"])
+
+
+def test_earlier_results_within_a_folder_are_not_searched(tmp_path):
+    out = tmp_path / "predicted"
+    out.mkdir()
+    for path in (tmp_path / "1.png", out / "1.png"):
+        path.touch()
+    assert len(image_files.find([tmp_path])[0]) == 2
+    found = image_files.find([tmp_path], out=out)
+    assert found == ([(tmp_path / "1.png", Path("1.png"))], "")
+    assert len(image_files.find([out], out=out)[0]) == 1  # written beside the images
 
 
 def test_shrinking_keeps_the_aspect_ratio():

@@ -1,5 +1,6 @@
 """A published network round-trips through a folder and through a simulated Hub."""
 
+import fnmatch
 import json
 import shutil
 
@@ -10,6 +11,7 @@ import pytest
 
 import tempseg_jax
 from tempseg_jax.inference import published
+from tempseg_jax.inference.model_card import model_card
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.workdir import saved_config
 from tests.inference.test_predict_files import script
@@ -37,8 +39,11 @@ def hub(tmp_path, monkeypatch):
         def create_repo(self, repo, *, private, exist_ok):
             (root / repo).mkdir(parents=True, exist_ok=exist_ok)
 
-        def upload_folder(self, *, repo_id, folder_path):
-            shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
+        def upload_folder(self, *, repo_id, folder_path, allow_patterns):
+            for path in folder_path.rglob("*"):
+                name = str(path.relative_to(folder_path))
+                if any(fnmatch.fnmatch(name, x) for x in allow_patterns):
+                    shutil.copyfile(path, root / repo_id / name)
 
     def snapshot_download(repo, *, revision, allow_patterns):
         if not (root / repo).is_dir():
@@ -89,6 +94,28 @@ def test_the_hub_gives_the_same_predictor(
         tempseg_jax.load("hf://me/other")
 
 
+def test_only_what_was_published_is_uploaded(saved_run, tmp_path, hub, monkeypatch):
+    out = tmp_path / "shared"
+    out.mkdir()
+    (out / "secret.txt").write_text("")
+    script(
+        *("publish", monkeypatch, f"--workdir={saved_run}", f"--out={out}"),
+        "--repo=me/net",
+    )
+    assert (out / "secret.txt").exists()
+    uploaded = {path.name for path in (hub / "me" / "net").iterdir()}
+    assert "secret.txt" not in uploaded
+    assert uploaded == {path.name for path in out.iterdir()} - {"secret.txt"}
+
+
+def test_a_workdir_is_not_overwritten(saved_run, tmp_path, monkeypatch):
+    workdir = shutil.copytree(saved_run, tmp_path / "run")
+    before = {x: x.read_bytes() for x in workdir.rglob("*") if x.is_file()}
+    with pytest.raises(SystemExit, match="run: is the workdir of a run; choose"):
+        script("publish", monkeypatch, f"--workdir={saved_run}", f"--out={workdir}")
+    assert before == {x: x.read_bytes() for x in workdir.rglob("*") if x.is_file()}
+
+
 def test_the_card_has_the_scores_of_this_checkpoint_and_what_was_not_measured(
     saved_run, tmp_path, monkeypatch
 ):
@@ -109,8 +136,23 @@ def test_the_card_has_the_scores_of_this_checkpoint_and_what_was_not_measured(
     assert row in card and "10.00 %" not in card
     assert "license: apache-2.0" in card.split("---")[1]
     assert f'tempseg_jax.load("{out}")' in card
-    assert "Not measured: scores on a split other than" in card
+    assert "Not measured: scores on images that neither trained the netw" in card
     assert "| 1 | stone | 120, 130, 160 |" in card
+
+
+def test_a_split_without_labels_is_no_independent_score(saved_run, predictor, tmp_path):
+    workdir = shutil.copytree(saved_run, tmp_path / "run")
+    empty = dict.fromkeys(("miou", "pacc", "nll", "ece"))
+    for split, scores in (("test", empty), ("train", {})):
+        write_json(
+            workdir / f"eval-{split}.json", EVALUATION | {"split": split} | scores
+        )
+    card = model_card(predictor, workdir, address="net", license_name="other")
+    assert "| scenes test, default windows, scales [1.0] | 64 | – | – | – | – |" in card
+    assert "Not measured: scores on images that neither trained" in card
+    write_json(workdir / "eval-test.json", EVALUATION | {"split": "test"})
+    card = model_card(predictor, workdir, address="net", license_name="other")
+    assert "Not measured: the variation over seeds" in card
 
 
 def test_the_config_that_is_shared_names_no_folder_of_this_machine(

@@ -85,6 +85,23 @@ def test_a_failure_removes_the_folder_only_if_it_was_new(tmp_path):
     assert list(old.iterdir()) == []
 
 
+def test_only_files_of_the_same_kind_of_folder_are_replaced(tmp_path):
+    def add():
+        with atomic.adding_files(tmp_path, mark="model.json") as partial:
+            for name in ("model.json", "README.md"):
+                (partial / name).write_text("new")
+
+    (tmp_path / "README.md").write_text("of somebody else")
+    with pytest.raises(ValueError, match="README.md: would be replaced.*no model.json"):
+        add()
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "of somebody else"
+    (tmp_path / "README.md").unlink()
+    add()
+    add()
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "model.json"}
+
+
 def test_two_writers_of_equal_process_id_have_different_temporary_files(tmp_path):
     path = tmp_path / "examples.npz"
     with atomic.replacing(path) as first:

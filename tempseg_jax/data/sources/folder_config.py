@@ -123,5 +123,7 @@ def _options(survey: Survey) -> str:
         options["class_colors"] = "tuple(CLASSES.values())"
     else:  # also if the values are the labels: the lines may be reordered
         options["mask_values"] = "{str(v): k for k, v in enumerate(CLASSES.values())}"
+    if survey.absent:  # listed above, in the documentation of the config
+        options["allow_absent_classes"] = "True"
     inside = "".join(f'            "{k}": {v},\n' for k, v in options.items())
     return f"\n        {{\n{inside}        }}\n    "

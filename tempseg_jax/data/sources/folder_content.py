@@ -44,9 +44,11 @@ class Content:
             ValueError: If all are.
         """
         if not self._pixels[:IGNORE_LABEL].any():
+            remedy = "set data.options.mask_values to the class of each value"
+            if self._is_rgb:
+                remedy = "correct data.options.class_colors"
             raise ValueError(
-                f"{where}: every pixel of every mask is void; {self._holds()}; set"
-                " data.options.mask_values to the class of each value"
+                f"{where}: every pixel of every mask is void; {self._holds()}; {remedy}"
             )
 
     def check_present(

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 
 from tempseg_jax.data.image_reader import ENDINGS, BadFile
+from tempseg_jax.io.folder_files import files_in
 from tempseg_jax.io.json_files import read_text
 
 SPLITS = {
@@ -99,16 +100,6 @@ def masks_by_stem(folder: Path) -> dict[str, list[Path]]:
             if stem.endswith(suffix):
                 masks.setdefault(stem.removesuffix(suffix), paths)
     return masks
-
-
-def files_in(folder: Path) -> list[Path]:
-    """Return all files, without hidden ones, sorted."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if not path.is_dir()
-        and not any(x.startswith(".") for x in path.relative_to(folder).parts)
-    )
 
 
 def only(

@@ -7,10 +7,10 @@ from pathlib import Path
 from tempseg_jax.data.image_reader import ENDINGS
 from tempseg_jax.data.sources.folder_layouts import (
     Pairs,
-    files_in,
     masks_by_stem,
     paths_by_stem,
 )
+from tempseg_jax.io.folder_files import files_in, kinds_of
 
 
 def left_out(splits: Mapping[str, Pairs]) -> tuple[str, ...]:
@@ -40,14 +40,9 @@ def _other_files(folder: Path) -> str:
     ]
     if not others:
         return ""
-    kinds = collections.Counter(
-        (path.suffix or "no extension") if path.is_file() else "no regular file"
-        for path in others
-    )
-    counts = ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common())
     return (
         f"{folder}: {len(others)} files are left out, which are no images in a format"
-        f" that is read: {counts}, such as {others[0].name}"
+        f" that is read: {kinds_of(others)}, such as {others[0].name}"
     )
 
 

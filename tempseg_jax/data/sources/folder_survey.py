@@ -8,6 +8,7 @@ import numpy as np
 
 from tempseg_jax.data import codec, image_reader
 from tempseg_jax.data.image_reader import BadFile
+from tempseg_jax.data.problem_files import ProblemFiles, check_on_error
 from tempseg_jax.data.sources import folder_layouts, folder_notes
 from tempseg_jax.types import IGNORE_LABEL
 
@@ -25,6 +26,7 @@ class Survey:
     images: dict[str, int]  # of each split
     sizes: collections.Counter[tuple[int, int]]  # masks of each (height, width)
     pixels: collections.Counter[Value]  # of each value, in all masks
+    of_train: frozenset[Value]  # the values in masks of train
     notes: tuple[str, ...]  # on files that no split uses
 
     @property
@@ -42,6 +44,11 @@ class Survey:
         """The value or color of each class, in the order of the labels."""
         values = sorted(self.pixels)
         return [v for v in values if not (self.void and v == IGNORE_LABEL)]
+
+    @property
+    def absent(self) -> list[Value]:
+        """The values or colors of the classes that no mask of train has."""
+        return [value for value in self.classes if value not in self.of_train]
 
     @property
     def are_indices(self) -> bool:
@@ -66,6 +73,9 @@ class Survey:
             f"{len(self.classes)} classes; the {kind} are {meaning}",
             "void: 255" if self.void else "void: none found",
         ]
+        if self.absent:
+            values = ", ".join(map(str, self.absent))
+            lines.append(f"in no mask of train, so that they are not learned: {values}")
         return lines + [f"note: {note}" for note in self.notes]
 
     def _indices(self, *, without: int) -> bool:
@@ -74,14 +84,19 @@ class Survey:
         return len(others) > 1 and max(others) < _MOST
 
 
-def survey(root: str | Path) -> Survey:
+def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
     """Read every mask of a folder in one of the layouts of `folder_layouts`.
+
+    Args:
+        root: The folder.
+        on_error: 'raise' refuses masks that are missing or broken; 'skip' skips them.
 
     Raises:
         FileNotFoundError: If there are no images in any of the layouts.
-        ValueError: If a mask cannot be read, there are more than 64 different values,
-            or only one.
+        ProblemFiles: If masks are missing or broken and `on_error` is 'raise'.
+        ValueError: If the masks have more than 64 different values, or only one.
     """
+    check_on_error(on_error)
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"data.manual_dir={root}: there is no such folder")
@@ -92,35 +107,47 @@ def survey(root: str | Path) -> Survey:
             "of the training images must be named 'train' or 'training'"
         )
     gray, rgb = None, None  # the last mask of each kind
-    images, sizes = {}, collections.Counter()
+    images, sizes, problems = {}, collections.Counter(), []
     pixels: collections.Counter[Value] = collections.Counter()
+    of_train: set[Value] = set()
     for split, pairs in splits.items():
         found = folder_layouts.paths_by_stem(pairs.images)
         stems = sorted(found) if pairs.stems is None else pairs.stems
         masks = folder_layouts.masks_by_stem(pairs.masks)
         images[split] = len(stems)
         for stem in stems:
-            path = folder_layouts.only(
-                stem, masks, folder=pairs.masks, needed_by=f"image {stem}"
-            )
-            mask = codec.read_mask(image_reader.read_bytes(path), name=str(path))
+            try:
+                path = folder_layouts.only(
+                    stem, masks, folder=pairs.masks, needed_by=f"image {stem}"
+                )
+                mask = codec.read_mask(image_reader.read_bytes(path), name=str(path))
+            except BadFile as error:
+                problems.append(str(error))
+                continue
             sizes[mask.shape[:2]] += 1
             gray, rgb = (path, rgb) if mask.ndim == 2 else (gray, path)
-            pixels += _values(mask, path)
+            values = _values(mask, path)
+            pixels += values
+            of_train.update(values if split == "train" else ())
             _check_number(pixels, path)
+    if problems and on_error == "raise":
+        raise ProblemFiles(problems, where=str(root))
     if len(pixels) < 2:
-        raise ValueError(
-            f"{root}: all masks hold the value {next(iter(pixels))} only; there must be"
-            " two classes"
-        )
+        held = "no mask can be read"
+        if pixels:
+            held = f"all masks hold the value {next(iter(pixels))} only"
+        raise ValueError(f"{root}: {held}; there must be two classes")
     if len({isinstance(value, tuple) for value in pixels}) > 1:
         if gray is not None:
             raise ValueError(
                 f"{root}: some masks are gray ({gray}) and others RGB ({rgb}); convert "
                 "those of one kind"
             )
-        pixels = _as_colors(pixels)  # some RGB masks hold only black, white or grays
-    return Survey(root, images, sizes, pixels, folder_notes.left_out(splits))
+        # Some RGB masks hold only black, white or grays.
+        pixels = _as_colors(pixels)
+        of_train = set(map(_as_color, of_train))
+    notes = folder_notes.left_out(splits)
+    return Survey(root, images, sizes, pixels, frozenset(of_train), notes)
 
 
 def _values(mask: np.ndarray, path: Path) -> collections.Counter[Value]:
@@ -141,11 +168,16 @@ def _values(mask: np.ndarray, path: Path) -> collections.Counter[Value]:
 
 
 def _as_colors(pixels: collections.Counter[Value]) -> collections.Counter[Value]:
-    """Return the numbers of pixels by color, a gray value v being (v, v, v)."""
+    """Return the numbers of pixels by color."""
     colors: collections.Counter[Value] = collections.Counter()
     for value, count in pixels.items():
-        colors[value if isinstance(value, tuple) else (value,) * 3] += count
+        colors[_as_color(value)] += count
     return colors
+
+
+def _as_color(value: Value) -> tuple[int, ...]:
+    """Return the color of a value; that of a gray value v is (v, v, v)."""
+    return value if isinstance(value, tuple) else (value,) * 3
 
 
 def _check_number(pixels: collections.Counter[Value], path: Path) -> None:

@@ -133,9 +133,12 @@ class Voc:
     def _ids(self) -> dict[str, list[str]]:
         ids = {split: self._read_list(split) for split in ("train", "val")}
         if self._files.has_aug:
-            names = self._files.devkit.names()
-            masks = [name for name in names if f"{AUG_FOLDER}/" in name]
-            ids["extra"] = [Path(mask).stem for mask in masks]
+            masks = [Path(x) for x in self._files.devkit.names() if AUG_FOLDER in x]
+            ids["extra"] = [
+                mask.stem
+                for mask in masks
+                if mask.suffix == ".png" and not mask.name.startswith(".")
+            ]
         elif self._files.sbd:
             ids["extra"] = list(self._files.sbd.ids())
         if "extra" in ids:

@@ -102,6 +102,33 @@ def test_an_rgb_mask_that_is_all_black_is_a_mask_of_colors(tmp_path):
         folder_survey.survey(tmp_path / "own")
 
 
+@pytest.mark.parametrize("rgb", [False, True])
+def test_a_class_of_val_only_is_named_and_allowed(rgb, tmp_path):
+    root = tmp_path / "own"
+    masks = {
+        split: miniatures.mask(values=values)
+        for split, values in (("train", (0, 1)), ("val", (0, 1, 2)))
+    }
+    for split, mask in masks.items():
+        write(root, miniatures.png(RGB[mask] if rgb else mask), splits=(split,))
+    value = (9, 9, 200) if rgb else 2
+    assert folder_survey.survey(root).absent == [value]
+    config = written_config(root, tmp_path)
+    assert f"are not learned: {value}" in (tmp_path / "mine.py").read_text()
+    assert len(builders.load_split(config, "train").class_names) == 3
+
+
+def test_missing_and_broken_masks_are_named_together_or_skipped(tmp_path):
+    root = tmp_path / "own"
+    write(root, miniatures.png(miniatures.mask(values=(0, 1))))
+    (root / "train/masks/1.png").unlink()
+    (root / "val/masks/2.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="own: 2 problem files: .*1[.].*; .*2.png"):
+        folder_survey.survey(root)
+    found = folder_survey.survey(root, on_error="skip")
+    assert found.sizes.total() == 4 and found.classes == [0, 1]
+
+
 def test_a_folder_without_a_train_split_is_refused(tmp_path):
     write(tmp_path, miniatures.png(miniatures.mask()), splits=("val",))
     with pytest.raises(ValueError, match="no split 'train', only val; the folder"):

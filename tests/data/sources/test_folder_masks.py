@@ -95,6 +95,21 @@ def test_a_mask_like_a_jpeg_is_named_as_such(tmp_path):
             labels(tmp_path, class_names=names)
 
 
+def test_rgb_masks_that_are_all_void_are_refused_with_the_remedy(tmp_path):
+    mask = np.zeros((20, 30, 3), np.uint8)
+    mask[..., 2] = 7
+    write(tmp_path / "own", miniatures.png(mask))
+    colors = [(7, 0, 0), (0, 7, 0)]
+    with pytest.raises(ValueError, match="is void; .*correct data.options.class_colo"):
+        labels(
+            tmp_path,
+            class_names=NAMES[:2],
+            class_colors=colors,
+            void_index=255,
+            allow_absent_classes=True,
+        )
+
+
 def test_void_everywhere_is_refused(tmp_path):
     write(tmp_path / "own", miniatures.png(np.full((20, 30), 255, np.uint8)))
     with pytest.raises(ValueError, match="train: every pixel of every mask is void"):

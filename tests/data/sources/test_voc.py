@@ -108,6 +108,8 @@ def test_segmentation_class_aug_replaces_sbd(tmp_path, members):
     for id_ in [*TRAIN, *VAL, *OTHERS]:
         label = miniatures.mask(7)
         members[f"SegmentationClassAug/{id_}.png"] = miniatures.png(label)
+    for name in (".DS_Store", "._o1.png", "notes.txt"):
+        members[f"SegmentationClassAug/{name}"] = b""
     miniatures.write_folder(tmp_path / "VOC2012", members)
     dataset = source(tmp_path)
     assert ids(dataset, "extra") == OTHERS
