@@ -84,8 +84,12 @@ def adam_no_momentum(*, learning_rate: Scalar) -> optax.GradientTransformation:
 
 
 def rmsprop(*, learning_rate: Scalar) -> optax.GradientTransformation:
-    """Return RMSProp with decay 0.99, as in WGAN's code (Arjovsky et al. 2017)."""
-    return optax.rmsprop(learning_rate, decay=0.99)
+    """Return PyTorch's RMSProp, as in WGAN's code (Arjovsky et al. 2017).
+
+    The denominator is √v + 1e-8. optax's own is √(v + 1e-8), which is at least 1e-4:
+    more than the gradients of D, which then hardly learns.
+    """
+    return optax.rmsprop(learning_rate, decay=0.99, eps_in_sqrt=False)
 
 
 DISCRIMINATOR_OPTIMIZERS = {

@@ -31,15 +31,18 @@ def check_networks(config: ConfigDict, folder: str | Path) -> None:
     Raises:
         FileNotFoundError: If `model.pretrained` is a folder without a checkpoint.
         ValueError: If a network does not have what a field asks for, or
-            `model.pretrained` is nothing that can be loaded.
+            `model.pretrained` is nothing that can be loaded, or of another network.
     """
     resumes = checkpoint_folder.steps(Path(folder) / "checkpoints")
     source = "" if resumes else config.model.pretrained
-    builders.build_objective(
+    objective = builders.build_objective(
         config,
         num_classes=2,  # the classes may not be known yet, and change no error
         preprocessing=initial_weights.preprocessing_of(source),
     )
+    if source:
+        shapes = builders.abstract_state(config, objective).segmenter.variables
+        initial_weights.check_fits(shapes, config.model)
 
 
 def first_state(

@@ -71,6 +71,11 @@ def train(
         Diverged: If a loss or a parameter is not finite.
     """
     config_fields.check_fields(config)
+    if (Path(folder) / "sweep.json").exists():
+        raise ValueError(
+            f"{folder}: is the folder of a sweep, whose runs scripts/sweep.py trains; "
+            "choose another --workdir"
+        )
     if config.writer.wandb:
         wandb_run.check_installed()
     resume.check_networks(config, folder)

@@ -110,6 +110,15 @@ def test_a_run_that_does_not_fit_is_refused(config, saved_run, changes, message)
         start(config, saved_run, builders.class_names(config))
 
 
+@pytest.mark.parametrize("field", ["name", "pretrained_missing"])
+def test_a_run_that_does_not_fit_is_found_without_its_weights(config, saved_run, field):
+    config.model.pretrained = str(saved_run)
+    initial_weights.check_fits({}, config.model)
+    config.model[field] = {"name": "resnet50", "pretrained_missing": ("x",)}[field]
+    with pytest.raises(ValueError, match=f"model.pretrained.*{config.model[field]}"):
+        initial_weights.check_fits({}, config.model)
+
+
 def test_what_is_no_run_is_named(config, tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint 'best'"):
         start(config, tmp_path, builders.class_names(config))

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "loop workdir inference evaluation builders resume callbacks",
     "evaluate": "io data mesh workdir inference evaluation builders",
     "sweep": "types io data models objective mesh workdir inference evaluation "
-    "builders callbacks train",
+    "builders resume callbacks train",
     "aot": "steps mesh builders train",
     "cli": "inference",
     "main": "workdir inference describe train evaluate cli",

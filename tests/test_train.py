@@ -290,6 +290,7 @@ def test_another_network_is_refused_even_if_changes_are_allowed(
         ({"model.freeze_batch_norm": "all"}, ValueError, "model.freeze_batch_norm"),
         ({"model.pretrained": "missing.h5"}, ValueError, "nor the path of a file"),
         ({"model.pretrained": "{folder}"}, FileNotFoundError, "no checkpoint"),
+        ({"model.pretrained": "keras_resnet50"}, ValueError, "fits model.name="),
         ({"semi.weight": 0.1}, ValueError, "semi"),
         ({"distill.pairwise": 0.1}, ValueError, "distill.teacher: empty"),
     ],

@@ -36,6 +36,28 @@ def preprocessing_of(source: str) -> Preprocessing:
     return pretrained.preprocessing_of(source)
 
 
+def check_fits(variables: PyTree, model: ConfigDict) -> None:
+    """Raise those errors of `load` that need no download and no weights.
+
+    Args:
+        variables: The segmenter's variables, or their shapes.
+        model: The section `model` of the config; `pretrained` is not "".
+
+    Raises:
+        FileNotFoundError: If a folder has no checkpoint.
+        ValueError: If the weights are not those of this network.
+    """
+    if not _is_run(model.pretrained):
+        pretrained.check_fits(
+            variables,
+            model.pretrained,
+            segmenter_name=model.name,
+            missing=tuple(model.pretrained_missing),
+        )
+        return
+    _check_run(model, name=restore.read_model(_located(model.pretrained))["name"])
+
+
 def load(
     variables: PyTree, model: ConfigDict, *, class_names: Sequence[str]
 ) -> tuple[PyTree, LoadReport]:
@@ -57,19 +79,24 @@ def load(
             segmenter_name=model.name,
             missing=tuple(model.pretrained_missing),
         )
+    run = restore.load(_located(model.pretrained))
+    _check_run(model, name=run.name)
+    return _of_run(variables, run, source=model.pretrained, class_names=class_names)
+
+
+def _check_run(model: ConfigDict, *, name: str) -> None:
+    """Check that the run's network, `model.name` of its config, is this one."""
     if model.pretrained_missing:
         raise ValueError(
             f"model.pretrained_missing: {tuple(model.pretrained_missing)} names tensors"
             f" of a file, but model.pretrained={model.pretrained} is a run; set it to "
             "()"
         )
-    run = restore.load(_located(model.pretrained))
-    if run.name != model.name:
+    if name != model.name:
         raise ValueError(
-            f"model.pretrained: {model.pretrained} is a run of model.name={run.name!r},"
+            f"model.pretrained: {model.pretrained} is a run of model.name={name!r},"
             f" not {model.name!r}; change one of the two"
         )
-    return _of_run(variables, run, source=model.pretrained, class_names=class_names)
 
 
 def _of_run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, train
+from tempseg_jax import builders, resume, train
 from tempseg_jax.builders import config_fields
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.callbacks import Diverged
@@ -80,12 +80,17 @@ def run_sweep(
     splits = Splits.load(
         config, test_split=scope.test_split, train_images=scope.train_images
     )
-    for cell in dict.fromkeys(x.cell for x in mine):  # before hours of training
-        own = cells.configure(config, cell, seed=0, rates=scope.rates)
-        config_fields.check_fields(own)
-        builders.build_objective(own, num_classes=len(splits["val"].class_names))
     plan = Plan.of(config, images=splits.images_per_epoch)
-    saved_config.claim(folder, config, allow_change=False)
+    saved_config.check(folder, config, remedy="choose another --workdir")
+    started = {x.cell: x for x in reversed(mine) if not x.finished(folder)}
+    for current in started.values():  # before hours of training
+        own = cells.configure(
+            config, current.cell, seed=current.seed, rates=scope.rates
+        )
+        config_fields.check_fields(own)
+        resume.check_networks(own, current.folder(folder))
+        builders.hyperparameters(own, plan)
+    saved_config.claim(folder, config, allow_change=True)
     claim(folder, scope, val=splits["val"], steps=plan.steps)
     origin = provenance()  # before training, during which the files may change
     for current in mine:

@@ -113,8 +113,19 @@ def without_folders(workdir: str | Path) -> dict[str, Any] | None:
     return {"format": formats.FORMAT} | config
 
 
-def check(workdir: str | Path, config: ConfigDict) -> None:
+_REMEDY = (
+    "choose another --workdir, or continue from its checkpoint with the new values: "
+    "pass --allow_config_change to tempseg_jax.main"
+)
+
+
+def check(workdir: str | Path, config: ConfigDict, *, remedy: str = _REMEDY) -> None:
     """Check that a workdir is unclaimed, or claimed by this config; write nothing.
+
+    Args:
+        workdir: A folder, which need not exist.
+        config: The config of the run that is about to start.
+        remedy: The end of the message: what to do if it is claimed by another config.
 
     Raises:
         ValueError: If it is claimed by another config, or its config cannot be read.
@@ -126,9 +137,7 @@ def check(workdir: str | Path, config: ConfigDict) -> None:
     if found:
         raise ValueError(
             f"{_path(workdir)}: the workdir belongs to another config ("
-            + "; ".join(found)
-            + "); choose another --workdir, or continue from its checkpoint with the "
-            "new values: pass --allow_config_change to tempseg_jax.main"
+            f"{'; '.join(found)}); {remedy}"
         )
     _print_changes(workdir, changes)
 

@@ -227,9 +227,26 @@ def test_other_settings_are_refused_in_the_folder_of_a_sweep(config, copy):
     before = (copy / "sweep.json").read_text()
     with pytest.raises(ValueError, match="train_images=3, not 4"):
         run(config, copy, scope=SCOPE._replace(train_images=4))
-    with pytest.raises(ValueError, match="another config"):
+    with pytest.raises(ValueError, match="another .*choose another --workdir$"):
         run(changed(config, optimizer__learning_rate_g=1.0), copy)
     assert (copy / "sweep.json").read_text() == before
+
+
+def test_cells_are_checked_before_the_folder_is_written(config, tmp_path):
+    networks = SCOPE._replace(tables=("4", "networks"))
+    weights = changed(config, model__pretrained="vgg16.tv_in1k", model__width=1.0)
+    with pytest.raises(ValueError, match="fits model.name='fcn8s', not 'resnet50_v15"):
+        run(weights, tmp_path / "sweep", scope=networks)
+    with pytest.raises(ValueError, match="optimizer.warmup_epochs"):
+        run(changed(config, optimizer__warmup_epochs=9.0), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_single_run_does_not_take_the_folder_of_a_sweep(config, copy):
+    before = (copy / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="is the folder of a sweep.*--workdir"):
+        train.train(config, copy, allow_change=True)
+    assert (copy / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

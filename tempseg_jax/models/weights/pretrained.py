@@ -88,6 +88,32 @@ def preprocessing_of(source: str | None) -> Preprocessing:
     return _resolve(source).preprocessing if source else TORCHVISION
 
 
+def check_fits(
+    variables: Variables,
+    source: str,
+    *,
+    segmenter_name: str,
+    missing: tuple[str, ...],
+) -> None:
+    """Raise those errors of `load_pretrained` that need no download and no weights.
+
+    Args:
+        variables: As for `load_pretrained`; only their shapes are used.
+        source: As for `load_pretrained`, and so are the other arguments.
+        segmenter_name: The key of `SEGMENTERS` that the variables belong to.
+        missing: Prefixes of tensor names that may be missing from the file.
+
+    Raises:
+        ValueError: If the weights are not those of this network.
+    """
+    location, layout, _ = _resolve(source)
+    fresh = flatten_dict(variables, sep="/")
+    _check_network(fresh, source, layout, segmenter_name)
+    _check_prefixes(missing, layout)
+    if isinstance(location, LocalFile):
+        _checked_rows(location.fetch(), fresh, layout, missing)
+
+
 def load_pretrained(
     variables: Variables,
     source: str,
@@ -114,10 +140,7 @@ def load_pretrained(
     _check_network(fresh, source, layout, segmenter_name)
     _check_prefixes(missing, layout)
     path = location.fetch()
-    index = read_index(path)
-    needed = _needed_rows(layout, fresh, index)
-    _check_file(path, index, layout, needed, missing)
-    _check_shapes(path, index, fresh, layout, needed)
+    index, needed = _checked_rows(path, fresh, layout, missing)
     rows = {row.file: row for row in needed if row.file in index.shapes}
     unused = tuple(name for name in index.shapes if name not in rows)
     loaded = {}
@@ -134,6 +157,17 @@ def load_pretrained(
         unused=unused,
     )
     return unflatten_dict(fresh | loaded, sep="/"), report
+
+
+def _checked_rows(
+    path: Path, fresh: dict[str, Any], layout: Layout, missing: tuple[str, ...]
+) -> tuple[Index, list[Row]]:
+    """Return the tensors of a file and the rows to load, which are checked."""
+    index = read_index(path)
+    needed = _needed_rows(layout, fresh, index)
+    _check_file(path, index, layout, needed, missing)
+    _check_shapes(path, index, fresh, layout, needed)
+    return index, needed
 
 
 def _needed_rows(layout: Layout, fresh: dict[str, Any], index: Index) -> list[Row]:

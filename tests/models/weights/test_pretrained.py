@@ -23,6 +23,7 @@ from tempseg_jax.models.weights.layouts import (
 )
 from tempseg_jax.models.weights.pretrained import (
     PRETRAINED,
+    check_fits,
     load_pretrained,
     preprocessing_of,
 )
@@ -240,6 +241,12 @@ def test_a_missing_tensor_is_an_error_that_names_it(tmp_path, keras_shapes):
         match=f"holed.h5 does not have the tensors {absent} of.*pretrained_missing",
     ):
         _load_resnet50(path)
+    with pytest.raises(ValueError, match=f"does not have the tensors {absent} of"):
+        check_fits(
+            *(variable_shapes("resnet50"), str(path)),
+            segmenter_name="resnet50",
+            missing=(),
+        )
     with pytest.raises(ValueError, match=f"does not have the tensors {absent} of"):
         _load_resnet50(path, missing=("conv5", "conv3_block1"))
     report = _load_resnet50(path, missing=("conv3_block2",))[1]
