@@ -189,6 +189,16 @@ def test_fields_that_depend_on_each_other_are_checked_together():
         check_fields(config)
 
 
+@pytest.mark.parametrize("field", ["steps", "data.unlabeled_batch_size"])
+def test_a_count_is_a_whole_number(field):
+    # As --config.steps=1e3 is with configs/saved.py, where None has no type.
+    config = load_config("fcn_voc").to_dict()
+    section, _, name = field.rpartition(".")
+    (config[section] if section else config)[name] = 1e3
+    with pytest.raises(ValueError, match=f"^{field}: 1000.0 .* a whole number of"):
+        check_fields(ConfigDict(config))
+
+
 def test_a_range_describes_the_numbers_that_it_allows():
     assert str(Range(above=0, at_most=1)) == "a finite number above 0 and of at most 1"
     assert str(Range(below=2**32)) == "a finite number below 4294967296"

@@ -24,11 +24,13 @@ class Range(NamedTuple):
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
+    whole: bool = False
 
     def contains(self, value: float | int) -> bool:
-        """Return whether the number is finite and within the bounds."""
+        """Return whether the number is finite, within the bounds, and of the kind."""
         return (
             math.isfinite(value)
+            and (isinstance(value, int) or not self.whole)
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
@@ -43,31 +45,36 @@ class Range(NamedTuple):
             "below": self.below,
         }
         words = [f"{word} {x}" for word, x in bounds.items() if x is not None]
-        return f"a finite number {' and '.join(words)}".rstrip()
+        kind = "whole" if self.whole else "finite"
+        return f"a {kind} number {' and '.join(words)}".rstrip()
+
+
+def _count(at_least: int) -> Range:
+    return Range(at_least=at_least, whole=True)
 
 
 RANGES = {
-    "seed": Range(at_least=0, below=2**31),
-    "epochs": Range(at_least=1),
-    "steps": Range(at_least=1),
-    "accumulate": Range(at_least=1),
+    "seed": Range(at_least=0, below=2**31, whole=True),
+    "epochs": _count(1),
+    "steps": _count(1),
+    "accumulate": _count(1),
     "data.train_fraction": Range(above=0, at_most=1),
-    "data.subset_seed": Range(at_least=0, below=2**32),
+    "data.subset_seed": Range(at_least=0, below=2**32, whole=True),
     "data.labeled_fraction": Range(above=0, at_most=1),
-    "data.labeled_seed": Range(at_least=0, below=2**32),
-    "data.unlabeled_batch_size": Range(at_least=1),
-    "data.batch_size": Range(at_least=1),
-    "data.crop_size": Range(at_least=1),
+    "data.labeled_seed": Range(at_least=0, below=2**32, whole=True),
+    "data.unlabeled_batch_size": _count(1),
+    "data.batch_size": _count(1),
+    "data.crop_size": _count(1),
     "data.min_scale": Range(above=0),
     "data.max_scale": Range(above=0),
     "data.cat_max_ratio": Range(above=0, at_most=1),
-    "data.num_workers": Range(at_least=0),
-    "data.cache_bytes": Range(at_least=0),
+    "data.num_workers": _count(0),
+    "data.cache_bytes": _count(0),
     "model.width": Range(at_least=0.01),
-    "model.output_stride": Range(at_least=8, at_most=32),
+    "model.output_stride": Range(at_least=8, at_most=32, whole=True),
     "model.drop_connect": Range(at_least=0, below=1),
     "model.dropout": Range(at_least=0, below=1),
-    "objective.critic_steps": Range(at_least=1),
+    "objective.critic_steps": _count(1),
     "objective.alpha": Range(at_least=0),
     "objective.auxiliary": Range(at_least=0),
     "objective.label_smoothing": Range(at_least=0, below=1),
@@ -91,13 +98,13 @@ RANGES = {
     "optimizer.l1": Range(at_least=0),
     "optimizer.weight_decay": Range(at_least=0),
     "optimizer.warmup_epochs": Range(at_least=0),
-    "optimizer.cycles": Range(at_least=1),
-    "log_every_steps": Range(at_least=1),
+    "optimizer.cycles": _count(1),
+    "log_every_steps": _count(1),
     "evaluate_every_epochs": Range(),  # 0 or less: never
-    "evaluate_every_steps": Range(at_least=1),
-    "evaluate_images": Range(at_least=0),
-    "save_every_steps": Range(at_least=1),
-    "eval_batch_size": Range(at_least=1),
+    "evaluate_every_steps": _count(1),
+    "evaluate_images": _count(0),
+    "save_every_steps": _count(1),
+    "eval_batch_size": _count(1),
 }
 """The range of every numeric field."""
 

@@ -48,17 +48,21 @@ def adversarial_gradient(
         mutable=["batch_stats"],
     )
 
+    # In float16 the gradient within D underflows without the scale of its loss.
+    loss_scale = state.discriminator.loss_scale
+    scale = 1.0 if loss_scale is None else loss_scale.scale
+
     def loss_adv(logits):
         fake = fake_map(logits, batch, hyper.temperature_adv, objective)
         d_fake, _ = apply_discriminator(
             objective, state.discriminator.variables, fake, batch["image"]
         )
-        return hyper.alpha * objective.adversary.segmenter(d_fake)
+        return scale * hyper.alpha * objective.adversary.segmenter(d_fake)
 
     def loss_seg(logits):
         return segmentation_loss(logits, batch, hyper, objective)
 
-    adv, seg = jax.grad(loss_adv)(logits), jax.grad(loss_seg)(logits)
+    adv, seg = jax.grad(loss_adv)(logits) / scale, jax.grad(loss_seg)(logits)
     norm_adv, norm_seg = optax.tree.norm(adv), optax.tree.norm(seg)
     return {
         "adv_share": _ratio(norm_adv, optax.tree.norm(adv + seg)),

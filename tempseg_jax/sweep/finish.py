@@ -55,11 +55,23 @@ class Splits(dict[str, Split]):
         splits = cls(val=val)
         splits.images_per_epoch = len(train.examples)
         if count:
-            total = len(train.examples)
-            chosen = Chosen(train.examples, _spaced(total, min(count, total)))
-            splits["train"] = dataclasses.replace(train, examples=chosen)
+            splits["train"] = _part(train, count)
         if test_split:
             splits["test"] = builders.load_split(config, test_split)
+        return splits
+
+    def of_run(self, config: ConfigDict) -> "Splits":
+        """Return the splits that a run is measured on.
+
+        If it uses the labels of some images only, these are the images of train:
+        others would tell nothing about the train–val gap.
+        """
+        if config.data.labeled_fraction == 1 or "train" not in self:
+            return self
+        labeled = builders.load_training_split(config)
+        splits = Splits(self)
+        splits.images_per_epoch = self.images_per_epoch
+        splits["train"] = _part(labeled, len(self["train"].examples))
         return splits
 
 
@@ -91,6 +103,7 @@ def finish(
         objective, state, _ = builders.restore_state(
             config, checkpoints, splits["val"], step=step, devices=mesh.local_mesh()
         )
+    splits = splits.of_run(config)
     temperatures = (1.0, builders.training_temperature(config))
     final = {
         "step": step,
@@ -124,6 +137,13 @@ def finish(
             state.discriminator.params, _initial_discriminator(config, objective)
         )
     return final
+
+
+def _part(split: Split, count: int) -> Split:
+    """Return `count` evenly spaced images of a split; all if it has no more."""
+    total = len(split.examples)
+    chosen = Chosen(split.examples, _spaced(total, min(count, total)))
+    return dataclasses.replace(split, examples=chosen)
 
 
 def _spaced(length: int, count: int) -> list[int]:

@@ -96,8 +96,9 @@ def without_folders(workdir: str | Path) -> dict[str, Any] | None:
     """Return the content of config.json without folders of this machine.
 
     A config that is shared must not tell them. Files of weights, the teacher's workdir
-    and the folder of images without labels keep their names. The result is None if the
-    workdir has no config.json.
+    and the folder of images without labels keep their names, and addresses on the
+    Hugging Face Hub are kept whole. The result is None if the workdir has no
+    config.json.
 
     Raises:
         ValueError: If the file cannot be read.
@@ -107,9 +108,14 @@ def without_folders(workdir: str | Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     config["data"] |= {"manual_dir": None, "data_dir": None}
-    config["data"]["unlabeled_dir"] = Path(config["data"]["unlabeled_dir"]).name
-    config["model"]["pretrained"] = Path(config["model"]["pretrained"]).name
-    config["distill"]["teacher"] = Path(config["distill"]["teacher"]).name
+    for section, field in (
+        ("data", "unlabeled_dir"),
+        ("model", "pretrained"),
+        ("distill", "teacher"),
+    ):
+        value = config[section][field]
+        if not value.startswith("hf://"):
+            config[section][field] = Path(value).name
     return {"format": formats.FORMAT} | config
 
 

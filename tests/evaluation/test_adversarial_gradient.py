@@ -61,6 +61,31 @@ def test_share_and_cosine_are_those_of_the_gradients_of_a_step(alpha):
     np.testing.assert_allclose(result["adv_cosine"], cosine, rtol=1e-3, atol=1e-4)
 
 
+def test_a_small_gradient_in_float16_is_not_lost():
+    """As with D on whole images, where each score has a gradient below 6e-8."""
+
+    class Half(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = nn.Conv(1, (1, 1), dtype=jnp.float16)(x.astype(jnp.float16))
+            return x.astype(jnp.float32) * 1e-6
+
+    shares = []
+    for loss_scale in (None, 2.0**15):
+        state = make_state(
+            *(Logits(), Half()), size=8, num_classes=CLASSES, loss_scale=loss_scale
+        )
+        result = adversarial_gradient(
+            state,
+            make_batch(),
+            HYPER._replace(alpha=0.01),
+            images=1,
+            objective=make_objective(Logits(), Half()),
+        )
+        shares.append(float(result["adv_share"]))
+    assert shares[0] == 0 and shares[1] > 0
+
+
 def test_without_a_gradient_both_are_zero():
     objective = make_objective(Logits(), Discriminator())
     state = make_state(Logits(), Discriminator(), size=8, num_classes=CLASSES)

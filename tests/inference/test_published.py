@@ -162,7 +162,7 @@ def test_the_config_that_is_shared_names_no_folder_of_this_machine(
     demo_config.data.manual_dir = "/home/me/own"
     demo_config.data.data_dir = "/home/me/prepared"
     demo_config.model.pretrained = "/home/me/vgg16.npz"
-    demo_config.distill.teacher = "/home/me/runs/teacher"
+    demo_config.distill.teacher = "hf://me/teacher"
     saved_config.claim(workdir, demo_config, allow_change=True)
     out = tmp_path / "shared"
     script("publish", monkeypatch, f"--workdir={workdir}", f"--out={out}")
@@ -170,7 +170,7 @@ def test_the_config_that_is_shared_names_no_folder_of_this_machine(
         assert "/home/me" not in path.read_text()
     shared = json.loads((out / "config.json").read_text())
     assert shared["model"]["pretrained"] == "vgg16.npz"
-    assert shared["distill"]["teacher"] == "teacher"
+    assert shared["distill"]["teacher"] == "hf://me/teacher"
     assert shared["optimizer"] == demo_config.optimizer.to_dict()
     assert "| initial weights | vgg16.npz |" in (out / "README.md").read_text()
 

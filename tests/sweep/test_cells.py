@@ -5,8 +5,10 @@ import pytest
 from tempseg_jax import builders
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.sweep import cells
+from tempseg_jax.sweep.report import paper
 from tempseg_jax.sweep.run import run_sweep
 from tempseg_jax.sweep.scope import Scope
+from tests.support import load_config
 
 
 def test_every_cell_overrides_existing_fields_of_the_config(demo_config):
@@ -166,6 +168,36 @@ def test_a_network_that_a_cell_does_not_fit_is_refused_before_training(
             keep_checkpoints=False,
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_t_1_is_t_1_whatever_the_schedule_of_the_config(demo_config):
+    demo_config.objective.temperature_schedule = "cosine"
+    demo_config.objective.temperature_end = 2.0
+    for cell in ("baseline", "adversarial", "tg0.5"):
+        objective = cells.configure(demo_config, cell, seed=0).objective
+        assert objective.temperature_schedule == "constant"
+    cell = cells.configure(demo_config, "cosine_t", seed=0)
+    assert cell.objective.temperature_schedule == "cosine"
+
+
+@pytest.mark.parametrize(
+    "changes, case",
+    [
+        ({}, "ResNet-50-V"),
+        ({"data.name": "cityscapes"}, "ResNet-50-C"),
+        ({"data.name": "folder"}, None),
+        ({"data.train_fraction": 0.1}, None),
+        ({"data.labeled_fraction": 0.125}, None),
+        ({"model.width": 0.5}, None),
+        ({"model.head": "deeplabv3plus"}, None),
+        ({"model.output_stride": 16}, None),
+        ({"model.output_stride": 32}, "ResNet-50-V"),
+    ],
+)
+def test_the_papers_numbers_are_of_its_own_settings_only(changes, case):
+    config = load_config("resnet50_voc")
+    config.update_from_flattened_dict(changes)
+    assert paper.case(config) == case
 
 
 def test_a_sweep_without_an_adversary_is_refused(demo_config):

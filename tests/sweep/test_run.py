@@ -404,6 +404,18 @@ def test_the_measured_splits_are_val_part_of_train_and_test(config, tmp_path):
         finish.Splits.load(config, test_split="nowhere", train_images=5)
 
 
+def test_a_run_is_measured_on_images_whose_labels_it_uses(config):
+    splits = finish.Splits.load(config, test_split="", train_images=5)
+    assert splits.of_run(config) is splits
+    own = changed(config, data__labeled_fraction=0.25)
+    labeled = {x["id"] for x in builders.load_training_split(own).examples}
+    measured = splits.of_run(own)
+    assert {x["id"] for x in measured["train"].examples} <= labeled
+    assert len(measured["train"].examples) == min(5, len(labeled))
+    assert measured["val"] is splits["val"]
+    assert measured.images_per_epoch == splits.images_per_epoch
+
+
 def start(config, folder):
     """Start the script in its own process."""
     data = ("data_dir", "batch_size", "crop_size", "num_workers")

@@ -1,9 +1,9 @@
 """Tables 1 to 4 of the paper."""
 
-from tempseg_jax.sweep.cells.kinds import SUPERVISED, T1, Cell, Table
+from tempseg_jax.sweep.cells.kinds import SUPERVISED, T1, Cell, Overrides, Table
 
 
-def _decay(value: float) -> dict[str, float | None]:
+def _decay(value: float) -> Overrides:
     return SUPERVISED | {"optimizer.weight_decay": value}
 
 

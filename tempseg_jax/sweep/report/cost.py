@@ -76,7 +76,7 @@ def _epoch_seconds(sweep: SweepResults, cell: str) -> float | None:
     rates = [
         rate
         for points in sweep.curves(cell, "train/images_per_s").values()
-        for _, rate in points[1:] or points  # the first includes compilation
+        for _, rate in points[1:] or points  # the first fills the cache of images
     ]
     finals = list(sweep.finished(cell).values())
     return finals[0]["images_per_epoch"] / float(np.median(rates)) if rates else None

@@ -1,6 +1,5 @@
 """Train-val gap, calibration, discriminator outputs, and IoU by class."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,8 +50,9 @@ def train_val_gap(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
         ("setting", "seeds", "mIoU train", "mIoU val", "gap", "Δ gap (seeds)"),
         rows,
         "gap: mIoU on train minus mIoU on val. The training images are the same for "
-        "every run, evenly spaced over the split, and evaluated like those of val: "
-        "whole and without augmentation. A regularizer should reduce the gap, so that "
+        "every run (of a run with a part of the labels, images with labels), evenly "
+        "spaced over the split, and evaluated like those of val: whole and without "
+        "augmentation. A regularizer should reduce the gap, so that "
         "Δ gap is below zero. Δ gap: paired difference from "
         f"“{CELLS[reference].title}” {PAIRS}.",
     )
@@ -130,14 +130,14 @@ def discriminator(sweep: SweepResults, cells: Sequence[str]) -> TextTable:
             )
         ]
         relative = [100 * x["relative"] for x in changes.values()]
-        largest = max((x["largest"] for x in changes.values()), default=math.nan)
+        largest = max(x["largest"] for x in changes.values())
         rows.append(
             (
                 CELLS[cell].title,
                 seeds(sweep, cell, changes),
                 *last,
-                f"{np.mean(relative):.2g} %" if changes else NONE,
-                f"{largest:.1e}" if changes else NONE,
+                f"{np.mean(relative):.2g} %",
+                f"{largest:.1e}",
             )
         )
     return TextTable(

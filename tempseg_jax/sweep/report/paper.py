@@ -62,12 +62,15 @@ _DATASETS = {"voc": "V", "cityscapes": "C"}
 def case(config: ConfigDict) -> str | None:
     """Return the paper's case that a config reproduces, such as `FCN-8s-V`, or None.
 
-    V is PASCAL VOC and C is Cityscapes. A config with
-    `data.options.allow_missing` or another `model.width` than 1 is none of them.
+    V is PASCAL VOC and C is Cityscapes. A config with another head, output stride or
+    width of the network, or with a part of the images or labels, is none of them.
     """
-    dataset = _DATASETS.get(config.data.name)
-    partial = config.data.options.get("allow_missing", False)
-    network = _NETWORKS.get(config.model.name)
+    dataset, network = _DATASETS.get(config.data.name), _network(config)
+    partial = (
+        config.data.options.get("allow_missing", False)
+        or config.data.train_fraction < 1
+        or config.data.labeled_fraction < 1
+    )
     if dataset is None or network is None or partial or config.model.width != 1:
         return None
     return f"{network}-{dataset}"
@@ -75,5 +78,13 @@ def case(config: ConfigDict) -> str | None:
 
 def cases_of_network(config: ConfigDict) -> tuple[str, ...]:
     """Return the paper's cases with the config's network, on either of its datasets."""
-    network = _NETWORKS.get(config.model.name, "")
+    network = _network(config)
     return tuple(name for name in RESULTS if network and name.startswith(network))
+
+
+def _network(config: ConfigDict) -> str | None:
+    """Return the paper's name of the config's network, of any width, or None."""
+    model = config.model
+    if model.head != "score" or model.output_stride not in (None, 32):
+        return None
+    return _NETWORKS.get(model.name)
