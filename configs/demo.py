@@ -1,7 +1,7 @@
 """A narrow FCN-8s on generated scenes: the whole system in minutes on a CPU.
 
 Run:      python -m tempseg_jax.main --config=configs/demo.py --workdir=runs/demo
-Measured: 94.9 pAcc, 82.1 mIoU on val in minutes on two cores (README.md)
+Measured: 95.3 pAcc, 84.0 mIoU on val in minutes on two cores (README.md)
 """
 
 from ml_collections import ConfigDict
