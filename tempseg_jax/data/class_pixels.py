@@ -1,5 +1,6 @@
 """Pixels of each class in each training image, and class weights from them."""
 
+import errno
 import functools
 import os
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float32, Int64
 
 from tempseg_jax.data import codec
@@ -15,6 +17,8 @@ from tempseg_jax.data.decoder import decode
 from tempseg_jax.data.subset import Chosen
 from tempseg_jax.io import atomic
 
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 Counts = Int64[np.ndarray, "n k"]
 
 
@@ -22,6 +26,7 @@ def count(split: Split) -> Counts:
     """Return the pixels of each class in each image of a whole split.
 
     The counts are stored with the prepared dataset, and read from there the next time.
+    If its folder cannot be written, they are counted every time, and a warning says so.
     An image that cannot be decoded has none.
     """
     stored = _file(split)
@@ -31,9 +36,23 @@ def count(split: Split) -> Counts:
         rows = pool.map(functools.partial(_row, split), range(len(split.examples)))
         counts = np.stack(list(rows))
     if stored is not None:
-        with atomic.replacing(stored) as path:
-            np.save(path, counts)
+        _store(counts, stored)
     return counts
+
+
+def _store(counts: Counts, path: Path) -> None:
+    try:
+        with atomic.replacing(path) as partial:
+            np.save(partial, counts)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        logging.warning(
+            "%s cannot be written (%s), so the pixels of each class are counted at every "
+            "start; prepare the dataset once with scripts/prepare.py",
+            path,
+            error.strerror,
+        )
 
 
 def of_subset(counts: Counts, split: Split) -> Int64[np.ndarray, "m k"]:

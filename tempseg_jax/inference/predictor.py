@@ -105,8 +105,11 @@ class Predictor:
             batch_size: Images per batch.
 
         Raises:
-            ValueError: If an image cannot be read, or its pixel type is not supported.
+            ValueError: If `batch_size` is below 1, an image cannot be read, or its
+                pixel type is not supported.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: {batch_size} is below 1")
 
         def whole(
             batch: UInt8[np.ndarray, "b h w 3"],

@@ -1,6 +1,8 @@
 """Class weights, compared with their definitions on three images."""
 
 import dataclasses
+import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +48,21 @@ def test_counts_are_those_of_the_report_and_are_stored_with_the_dataset(
     rows = class_pixels.of_subset(counts, part)
     assert len(rows) == len(part.examples)
     np.testing.assert_array_equal(rows, counts[part.examples.indices])
+
+
+def test_counts_that_cannot_be_stored_are_used_with_a_warning(
+    demo_config, monkeypatch, caplog
+):
+    split = builders.load_split(demo_config, "val")
+    expected = class_pixels.count(split)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(class_pixels, "_file", lambda split: Path("/prepared/x.npy"))
+    monkeypatch.setattr(class_pixels.atomic, "replacing", refuse)
+    np.testing.assert_array_equal(class_pixels.count(split), expected)
+    assert "/prepared/x.npy cannot be written (Permission denied)" in caplog.text
 
 
 def test_given_weights_must_be_one_for_each_class(demo_config):

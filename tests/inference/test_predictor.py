@@ -49,6 +49,8 @@ def test_many_images_of_different_sizes_keep_their_order(saved_run, tmp_path):
         np.testing.assert_array_equal(label, predictor(image))
     with pytest.raises(ValueError, match="lost.png: there is no such file"):
         list(predictor.predict_many([images[0], tmp_path / "lost.png"]))
+    with pytest.raises(ValueError, match="batch_size: 0 is below 1"):
+        predictor.predict_many(images, batch_size=0)
 
 
 def test_many_images_do_not_wait_for_a_rare_canvas(saved_run):
