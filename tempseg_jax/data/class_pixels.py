@@ -48,7 +48,7 @@ def _store(counts: Counts, path: Path) -> None:
         if error.errno not in _READ_ONLY:
             raise
         logging.warning(
-            "%s cannot be written (%s), so the pixels of each class are counted at every "
+            "%s cannot be written (%s); the pixels of each class are counted at every "
             "start; prepare the dataset once with scripts/prepare.py",
             path,
             error.strerror,
