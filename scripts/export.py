@@ -50,8 +50,14 @@ def main() -> int:
             )
         if options.batch is not None and options.batch < 1:
             raise ValueError(f"--batch={options.batch}: must be 1 or more")
-        from tempseg_jax.inference.export import Shape, export
+        from tempseg_jax.inference.export import Shape, export, is_export
 
+        onnx = options.out / "model.onnx"
+        if options.onnx and onnx.exists() and not is_export(options.out):
+            raise ValueError(
+                f"{onnx}: would be replaced, but this command has not written it; "
+                "choose another folder"
+            )
         predictor = command.load_segmenter(options)
         shape = Shape(options.batch, height, width)
         names = export(predictor, options.out, shape=shape)
@@ -59,11 +65,10 @@ def main() -> int:
         if options.onnx:
             from tempseg_jax.inference.export_onnx import export_onnx
 
-            path = options.out / "model.onnx"
             shape = shape._replace(batch=options.batch or 1)
-            difference = export_onnx(predictor, path, shape=shape)
+            difference = export_onnx(predictor, onnx, shape=shape)
             print(
-                f"{path}: onnxruntime's probabilities differ from JAX's by at most "
+                f"{onnx}: onnxruntime's probabilities differ from JAX's by at most "
                 f"{difference:.1e}"
             )
     return 0

@@ -37,7 +37,9 @@ def preprocessing_of(source: str) -> Preprocessing:
 
 
 def check_fits(variables: PyTree, model: ConfigDict) -> None:
-    """Raise those errors of `load` that need no download and no weights.
+    """Raise those errors of `load` that need neither weights nor PRETRAINED's files.
+
+    What is on the Hugging Face Hub is downloaded.
 
     Args:
         variables: The segmenter's variables, or their shapes.

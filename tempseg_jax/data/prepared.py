@@ -25,7 +25,7 @@ from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.sources.base import Entry, Record, Source, data_home, digest
 from tempseg_jax.io.prepare_once import prepare_once
 
-VERSION = "1.3.0"  # of the records; increase it when their content changes
+VERSION = "1.4.0"  # of the records; increase it when their content changes
 _METADATA = {"class_names", "palette", "left_out", "notes", "sizes"}
 _DIGEST = "sha256"  # key of the metadata's own digest, which older datasets lack
 _EXAMPLES_PER_SHARD = 2048

@@ -48,8 +48,8 @@ def adversarial_gradient(
         mutable=["batch_stats"],
     )
 
-    # In float16 the gradient within D underflows without the scale of its loss.
-    loss_scale = state.discriminator.loss_scale
+    # In float16 the gradient within D underflows without the scale of L_G.
+    loss_scale = state.segmenter.loss_scale
     scale = 1.0 if loss_scale is None else loss_scale.scale
 
     def loss_adv(logits):

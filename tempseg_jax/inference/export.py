@@ -123,6 +123,14 @@ def flat_weights(predictor: Predictor) -> dict[str, np.ndarray]:
     return {path: np.asarray(value) for path, value in flat.items()}
 
 
+_MARK = "labels.jax_export"
+
+
+def is_export(folder: Path) -> bool:
+    """Return whether `export` has written a folder."""
+    return (folder / _MARK).is_file()
+
+
 def export(predictor: Predictor, out: Path, *, shape: Shape) -> list[str]:
     """Write the export folder, and return the names of its files.
 
@@ -142,7 +150,7 @@ def export(predictor: Predictor, out: Path, *, shape: Shape) -> list[str]:
             "--size too"
         )
     functions = programs(predictor)
-    with atomic.adding_files(out, mark="labels.jax_export") as folder:
+    with atomic.adding_files(out, mark=_MARK) as folder:
         _write(predictor, functions, folder, shape=shape)
         names = sorted(path.name for path in folder.iterdir())
     return names

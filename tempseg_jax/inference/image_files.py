@@ -1,5 +1,6 @@
 """Images given as files, Pillow images or arrays, as upright 8-bit RGB."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,9 +74,12 @@ def find(
 
 
 def _is_result(file: Path, out: Path | None, *, searched: Path) -> bool:
-    if out is None or out.resolve() == searched.resolve():
+    if out is None:
         return False
-    return file.resolve().is_relative_to(out.resolve())
+    results, folder = (Path(os.path.realpath(x)) for x in (out, searched))
+    if results == folder or not results.is_relative_to(folder):
+        return False
+    return Path(os.path.realpath(file)).is_relative_to(results)
 
 
 def shrunk(

@@ -147,11 +147,20 @@ def _nats(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+def _parts(split: str) -> set[str]:
+    """Return the splits without images in common that a split of VOC consists of."""
+    return {"trainval": {"train", "val"}, "train_aug": {"train", "extra"}}.get(
+        split, {split}
+    )
+
+
 def _not_measured(evaluations: list[dict[str, Any]], config: dict[str, Any]) -> str:
     missing = []
     data = config.get("data", {})
-    used = {data.get("val_split", "val"), data.get("train_split", "train")}
-    independent = (x for x in evaluations if x["split"] not in used)
+    used = _parts(data.get("val_split", "val")) | _parts(
+        data.get("train_split", "train")
+    )
+    independent = (x for x in evaluations if not _parts(x["split"]) & used)
     if all(x["miou"] is None for x in independent):  # None: it has no labels
         missing.append(
             "scores on images that neither trained the network nor chose its checkpoint"

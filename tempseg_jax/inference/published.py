@@ -25,6 +25,7 @@ HUB = "hf://"
 
 DESCRIPTION, WEIGHTS, CARD = "segmenter.json", "weights.safetensors", "README.md"
 _CONFIG = "config.json"
+_AGAIN = "copy or download the folder again"
 
 
 class Published(NamedTuple):
@@ -92,26 +93,41 @@ def read(folder: str | Path) -> Published:
     Raises:
         ValueError: If a file is damaged or missing, or a newer version wrote it.
     """
+    model, step, digest = _description(folder)
+    path = Path(folder) / WEIGHTS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error}); {_AGAIN}") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(
+            f"{path}: is damaged: its SHA-256 is not {digest}, as {DESCRIPTION} says; "
+            f"{_AGAIN}"
+        )
+    variables = {"batch_stats": {}} | unflatten_dict(load(data), sep="/")
+    return Published(model, step, variables)
+
+
+def read_model(folder: str | Path) -> dict[str, Any]:
+    """Return the description of the segmenter in a published folder.
+
+    Raises:
+        ValueError: If it cannot be read, or a newer version wrote it.
+    """
+    return _description(folder)[0]
+
+
+def _description(folder: str | Path) -> tuple[dict[str, Any], int, str]:
+    """Return the segmenter's description, the step, and the weights' SHA-256."""
     path = Path(folder) / DESCRIPTION
-    remedy = f"copy or download {folder} again"
     try:
         content = json.loads(path.read_text())
         step, digest, model = (content[k] for k in ("step", "sha256", "model"))
-        data = (Path(folder) / WEIGHTS).read_bytes()
+        model |= {"format": content.get("format", 1)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); {remedy}") from error
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise ValueError(
-            f"{Path(folder) / WEIGHTS}: is damaged: its SHA-256 is not {digest}, as "
-            f"{DESCRIPTION} says; {remedy}"
-        )
-    model = formats.complete(
-        model | {"format": content.get("format", 1)},
-        formats.MODEL_UPGRADES,
-        where=str(path),
-    ).fields
-    variables = {"batch_stats": {}} | unflatten_dict(load(data), sep="/")
-    return Published(model, step, variables)
+        raise ValueError(f"{path}: cannot be read ({error}); {_AGAIN}") from error
+    upgraded = formats.complete(model, formats.MODEL_UPGRADES, where=str(path))
+    return upgraded.fields, step, digest
 
 
 def fetch(address: str) -> Path:

@@ -81,7 +81,7 @@ def load(
 def read_model(workdir: str | Path) -> dict[str, Any]:
     """Return the description of the segmenter that `load` loads by default.
 
-    The weights of a workdir are not read.
+    The weights are not read, but those on the Hub are downloaded.
 
     Args:
         workdir: As in `load`.
@@ -93,7 +93,7 @@ def read_model(workdir: str | Path) -> dict[str, Any]:
     if str(workdir).startswith(published.HUB):
         workdir = published.fetch(str(workdir))
     if published.is_published(workdir):
-        return published.read(workdir).model
+        return published.read_model(workdir)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         return checkpoints.read("best", checkpoints.model)
 

@@ -2,27 +2,51 @@
 
 import collections
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
+def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield (path of a folder, names of its files) for a folder and its subfolders.
+
+    Links to folders are followed, but not to one that is being walked, whose files
+    would be found again and again. A link to nothing is a file.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+    yield from _walk(os.fspath(folder), ())
+
+
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    subfolders, names = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # Not entry.is_dir(), which raises for a link that leads to itself.
+            (subfolders if os.path.isdir(entry.path) else names).append(entry.name)
+    yield folder, names
+    for name in subfolders:
+        yield from _walk(os.path.join(folder, name), (*above, real))
+
+
 def files_in(folder: Path) -> list[Path]:
-    """Return all files in a folder and its subfolders, sorted, without hidden ones.
+    """Return all files of `walk`, sorted, without hidden ones.
 
     Hidden files and folders start with a dot: metadata of an operating system or of
-    another program. Links to folders are followed, unless they lead to a folder that
-    contains them.
+    another program.
+
+    Raises:
+        OSError: If a folder cannot be read.
     """
-    found = []
-    for root, subfolders, names in os.walk(folder, followlinks=True):
-        here = Path(root)
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not name.startswith(".") and not _is_loop(here / name)
-        ]
-        found += [here / name for name in names if not name.startswith(".")]
-    return sorted(found)
+    files = (Path(root, name) for root, names in walk(folder) for name in names)
+    return sorted(
+        path
+        for path in files
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def kinds_of(paths: Iterable[Path]) -> str:
@@ -32,9 +56,3 @@ def kinds_of(paths: Iterable[Path]) -> str:
         for path in paths
     )
     return ", ".join(f"{kind} ({n})" for kind, n in kinds.most_common())
-
-
-def _is_loop(folder: Path) -> bool:
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(
-        folder.resolve()
-    )

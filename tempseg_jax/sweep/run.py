@@ -22,6 +22,8 @@ from tempseg_jax.sweep.store import Run
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 
+_REMEDY = "choose another --workdir"  # if the folder belongs to another config
+
 
 def parse_shard(text: str) -> tuple[int, int]:
     """Return (i, n) of the text `i/n`.
@@ -77,19 +79,22 @@ def run_sweep(
     deadline += time.monotonic()
     folder, runs = Path(folder), scope.runs(config)
     mine = runs_of_process(config, scope, only=only, shard=shard)
+    saved_config.check(folder, config, remedy=_REMEDY)
+    started = {x.cell: x for x in reversed(mine) if not x.finished(folder)}
+    configs = [
+        cells.configure(config, x.cell, seed=x.seed, rates=scope.rates)
+        for x in started.values()
+    ]
+    for own, current in zip(configs, started.values(), strict=True):
+        config_fields.check_fields(own)
+        resume.check_networks(own, current.folder(folder))
     splits = Splits.load(
         config, test_split=scope.test_split, train_images=scope.train_images
     )
     plan = Plan.of(config, images=splits.images_per_epoch)
-    saved_config.check(folder, config, remedy="choose another --workdir")
-    started = {x.cell: x for x in reversed(mine) if not x.finished(folder)}
-    for current in started.values():  # before hours of training
-        own = cells.configure(
-            config, current.cell, seed=current.seed, rates=scope.rates
-        )
-        config_fields.check_fields(own)
-        resume.check_networks(own, current.folder(folder))
+    for own in configs:  # before hours of training
         builders.hyperparameters(own, plan)
+    saved_config.check(folder, config, remedy=_REMEDY)  # another sweep may have begun
     saved_config.claim(folder, config, allow_change=True)
     claim(folder, scope, val=splits["val"], steps=plan.steps)
     origin = provenance()  # before training, during which the files may change

@@ -125,6 +125,7 @@ def test_earlier_results_within_a_folder_are_not_searched(tmp_path):
     found = image_files.find([tmp_path], out=out)
     assert found == ([(tmp_path / "1.png", Path("1.png"))], "")
     assert len(image_files.find([out], out=out)[0]) == 1  # written beside the images
+    assert len(image_files.find([out], out=tmp_path)[0]) == 1  # written above them
 
 
 def test_shrinking_keeps_the_aspect_ratio():

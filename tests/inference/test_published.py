@@ -15,6 +15,7 @@ from tempseg_jax.inference.model_card import model_card
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.workdir import saved_config
 from tests.inference.test_predict_files import script
+from tests.support import load_config
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
 EVALUATION = {
@@ -138,6 +139,17 @@ def test_the_card_has_the_scores_of_this_checkpoint_and_what_was_not_measured(
     assert f'tempseg_jax.load("{out}")' in card
     assert "Not measured: scores on images that neither trained the netw" in card
     assert "| 1 | stone | 120, 130, 160 |" in card
+
+
+def test_splits_of_voc_that_share_images_are_not_independent(
+    saved_run, predictor, tmp_path
+):
+    workdir = shutil.copytree(saved_run, tmp_path / "run")
+    saved_config.claim(workdir, load_config("fcn_voc"), allow_change=True)
+    for split in ("train", "trainval"):  # it was trained on train_aug
+        write_json(workdir / f"eval-{split}.json", EVALUATION | {"split": split})
+        card = model_card(predictor, workdir, address="net", license_name="other")
+        assert "Not measured: scores on images that neither" in card
 
 
 def test_a_split_without_labels_is_no_independent_score(saved_run, predictor, tmp_path):

@@ -1,5 +1,6 @@
 """The search for files."""
 
+from tempseg_jax.data.sources.base import stat_listing
 from tempseg_jax.io.folder_files import files_in, kinds_of
 
 
@@ -22,8 +23,19 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     touch(tmp_path, "disk/city/1.png", "own/2.png")
     (tmp_path / "own/city").symlink_to(tmp_path / "disk/city")
     (tmp_path / "own/again").symlink_to(tmp_path / "own")
+    (tmp_path / "own/more").symlink_to(tmp_path / "own")
     (tmp_path / "own/lost.png").symlink_to(tmp_path / "nothing")
-    assert found(tmp_path / "own") == ["2.png", "city/1.png", "lost.png"]
+    (tmp_path / "own/itself.png").symlink_to(tmp_path / "own/itself.png")
+    files = ["2.png", "city/1.png", "itself.png", "lost.png"]
+    assert found(tmp_path / "own") == files
+    assert [name for name, _, _ in stat_listing(tmp_path / "own")] == files
+
+
+def test_folders_that_are_linked_to_each_other_are_read_once_in_each(tmp_path):
+    touch(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "a/x").symlink_to(tmp_path / "b")
+    (tmp_path / "b/y").symlink_to(tmp_path / "a")
+    assert found(tmp_path) == ["a/1.png", "a/x/2.png", "b/2.png", "b/y/1.png"]
 
 
 def test_kinds_are_counted_the_most_frequent_first(tmp_path):

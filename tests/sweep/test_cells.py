@@ -184,7 +184,8 @@ def test_t_1_is_t_1_whatever_the_schedule_of_the_config(demo_config):
     "changes, case",
     [
         ({}, "ResNet-50-V"),
-        ({"data.name": "cityscapes"}, "ResNet-50-C"),
+        ({"data.name": "cityscapes", "data.train_split": "train"}, "ResNet-50-C"),
+        ({"data.train_split": "train"}, None),
         ({"data.name": "folder"}, None),
         ({"data.train_fraction": 0.1}, None),
         ({"data.labeled_fraction": 0.125}, None),

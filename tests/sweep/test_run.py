@@ -235,6 +235,7 @@ def test_other_settings_are_refused_in_the_folder_of_a_sweep(config, copy):
 def test_cells_are_checked_before_the_folder_is_written(config, tmp_path):
     networks = SCOPE._replace(tables=("4", "networks"))
     weights = changed(config, model__pretrained="vgg16.tv_in1k", model__width=1.0)
+    weights.data.name, weights.data.manual_dir = "voc", "/missing"  # not read yet
     with pytest.raises(ValueError, match="fits model.name='fcn8s', not 'resnet50_v15"):
         run(weights, tmp_path / "sweep", scope=networks)
     with pytest.raises(ValueError, match="optimizer.warmup_epochs"):

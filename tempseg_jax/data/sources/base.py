@@ -10,6 +10,8 @@ from typing import Protocol, TypedDict, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from tempseg_jax.io.folder_files import walk
+
 
 class Record(TypedDict):
     """One example as it is stored: not decoded, so that reading it is fast."""
@@ -80,7 +82,7 @@ def stat_listing(folder: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
     Stands for the content of the files, and is fast enough to compare at every start.
     """
     listing = []
-    for root, _, names in os.walk(folder, followlinks=True):
+    for root, names in walk(folder):
         for name in names:
             path = os.path.join(root, name)
             try:

@@ -23,7 +23,7 @@ class Survey:
     """What a folder holds."""
 
     root: Path
-    images: dict[str, int]  # of each split
+    images: dict[str, int]  # of each split, with a mask that can be read
     sizes: collections.Counter[tuple[int, int]]  # masks of each (height, width)
     pixels: collections.Counter[Value]  # of each value, in all masks
     of_train: frozenset[Value]  # the values in masks of train
@@ -114,7 +114,7 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
         found = folder_layouts.paths_by_stem(pairs.images)
         stems = sorted(found) if pairs.stems is None else pairs.stems
         masks = folder_layouts.masks_by_stem(pairs.masks)
-        images[split] = len(stems)
+        images[split] = 0
         for stem in stems:
             try:
                 path = folder_layouts.only(
@@ -124,6 +124,7 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
             except BadFile as error:
                 problems.append(str(error))
                 continue
+            images[split] += 1
             sizes[mask.shape[:2]] += 1
             gray, rgb = (path, rgb) if mask.ndim == 2 else (gray, path)
             values = _values(mask, path)

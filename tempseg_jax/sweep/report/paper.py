@@ -57,6 +57,7 @@ COSTS = {
 }
 _NETWORKS = {"resnet50": "ResNet-50", "resnet50_v15": "ResNet-50", "fcn8s": "FCN-8s"}
 _DATASETS = {"voc": "V", "cityscapes": "C"}
+_TRAIN_SPLITS = {"voc": "train_aug", "cityscapes": "train"}
 
 
 def case(config: ConfigDict) -> str | None:
@@ -68,6 +69,7 @@ def case(config: ConfigDict) -> str | None:
     dataset, network = _DATASETS.get(config.data.name), _network(config)
     partial = (
         config.data.options.get("allow_missing", False)
+        or config.data.train_split != _TRAIN_SPLITS.get(config.data.name)
         or config.data.train_fraction < 1
         or config.data.labeled_fraction < 1
     )
