@@ -114,6 +114,11 @@ def run(args: argparse.Namespace) -> int:
                 f"--memory_images={args.memory_images}: give 10 or more, because the "
                 "memory is read after each tenth of them"
             )
+        if args.window is None and args.images % args.batch_size:
+            raise ValueError(
+                f"--images={args.images}: give a multiple of --batch_size="
+                f"{args.batch_size}, so that both modes run full batches"
+            )
         settings = InferenceSettings(
             window=args.window,
             stride=args.stride,
@@ -178,7 +183,12 @@ class Evaluation:
         """Return the seconds per image of the network's forward passes alone."""
         shapes, images = self.inputs()
         rng = np.random.default_rng(0)
-        inputs = {x: jnp.asarray(rng.integers(0, 256, x, np.uint8)) for x in {*shapes}}
+        inputs = {
+            shape: mesh.split_batch(
+                {"image": rng.integers(0, 256, shape, np.uint8)}, self.devices
+            )["image"]
+            for shape in {*shapes}
+        }
         start = time.perf_counter()
         for shape in shapes:
             logits = _FORWARD(

@@ -119,14 +119,18 @@ def run(args: argparse.Namespace) -> int:
         # The peer uses one GPU, so ours uses the same one; both inherit the variable.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
-    results = []
+    results, failed = [], []
     for model in args.model:
         for mode in args.mode:
-            results += _lines(_own_command(args, model, mode))
-        if args.peer:
-            results += _peer_results(args, model, platform=results[-1]["platform"])
+            results += _lines(_own_command(args, model, mode), failed)
+    for model in args.model if args.peer and results else ():
+        for command in _peer_commands(args, model, platform=results[0]["platform"]):
+            peer = _lines(command, failed)
+            results += [result | {"peer": True} for result in peer]
     print(table(results), file=sys.stderr)
-    return 0
+    for message in failed:
+        print(message, file=sys.stderr)
+    return int(bool(failed))
 
 
 def _own_command(args: argparse.Namespace, model: str, mode: str) -> list[str]:
@@ -146,10 +150,10 @@ def _own_command(args: argparse.Namespace, model: str, mode: str) -> list[str]:
     return command
 
 
-def _peer_results(
+def _peer_commands(
     args: argparse.Namespace, model: str, *, platform: str
-) -> list[dict[str, Any]]:
-    """Run the peer on the platform that one of our own measurements reported.
+) -> list[list[str]]:
+    """Return the peer's commands for the platform that our measurements reported.
 
     This process must not ask JAX for the platform: it would then hold most of the GPU's
     memory until it ends.
@@ -159,15 +163,13 @@ def _peer_results(
     command += ["--mode", *args.mode]
     for name in ("dtype", "size", "batch", "classes", "steps", "warmup"):
         command.append(f"--{name}={getattr(args, name)}")
-    results = _lines(command)
-    return results + (_lines([*command, "--compile"]) if device == "cuda" else [])
+    return [command, [*command, "--compile"]] if device == "cuda" else [command]
 
 
-def _lines(command: list[str]) -> list[dict[str, Any]]:
+def _lines(command: list[str], failed: list[str]) -> list[dict[str, Any]]:
     """Run a command; print its JSON lines, and return them decoded.
 
-    Raises:
-        ValueError: If the command fails.
+    A command that fails adds a message to `failed`; the others are still run.
     """
     results = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -176,7 +178,7 @@ def _lines(command: list[str]) -> list[dict[str, Any]]:
                 results.append(json.loads(line))
                 print(line, end="", flush=True)
     if process.returncode:
-        raise ValueError(
+        failed.append(
             f"{' '.join(command)}: the command failed with exit status "
             f"{process.returncode}"
         )
@@ -192,7 +194,7 @@ def table(results: list[dict[str, Any]]) -> str:
         peers = [
             other["ms_per_step"]
             for other in results
-            if other["framework"].startswith("torch")
+            if other.get("peer")
             and all(other[key] == result[key] for key in ("model", "mode"))
         ]
         ratio = f"{min(peers) / result['ms_per_step']:.2f}" if peers else ""

@@ -16,6 +16,7 @@ Options that start with --config. are passed on to training (the parts `loop` an
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -90,6 +91,8 @@ def parse(argv: list[str]) -> cases.Settings:
 
 def main() -> int:
     """Run the parts; return 1 if cases are left to run."""
+    # Ends the case that runs, too, which is in a session of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     settings = parse(sys.argv[1:])
     day = runner.Day(
         settings.out,

@@ -101,7 +101,9 @@ def flags(settings: Settings) -> dict[str, Case]:
     return {
         f"{model}-{name}": Case(
             _benchmark(settings, model, "adversarial", "bfloat16", steps=25, warmup=3),
-            settings.cache | {"XLA_FLAGS": flag},
+            # XLA's cache of autotuning does not know of flags.
+            settings.cache
+            | {"XLA_FLAGS": flag, "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none"},
         )
         for model in NETWORKS
         for name, flag in FLAGS.items()
@@ -200,7 +202,7 @@ def training(settings: Settings) -> dict[str, Case]:
             command += ["--config.steps=2", "--config.data.crop_size=32"]
             command += ["--config.data.batch_size=2", "--config.model.width=0.05"]
             command += ["--train_images=2"]
-        result[cell] = Case(command, settings.cache, unavailable=missing)
+        result[cell] = Case(command, settings.cache, unavailable=missing, resumes=True)
     return result
 
 

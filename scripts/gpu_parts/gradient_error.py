@@ -23,7 +23,7 @@ from flax.traverse_util import flatten_dict
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import benchmark_step
 
-from tempseg_jax import precision, steps
+from tempseg_jax import precision, steps, train_state
 from tempseg_jax.models import SEGMENTERS, Discriminator
 from tempseg_jax.models.preprocessing import TORCHVISION
 from tempseg_jax.objective.adversaries import ADVERSARIES
@@ -39,8 +39,14 @@ VARIANTS = {
 }
 
 
-def gradients(args: argparse.Namespace, dtype: str) -> tuple[dict, dict]:
-    """Return the gradients of G and of D by parameter, as NumPy arrays."""
+def gradients(
+    args: argparse.Namespace, dtype: str
+) -> tuple[tuple[dict, dict], float | None]:
+    """Return the gradients of G and of D by parameter, as NumPy arrays.
+
+    Also the loss scale with float16, which is halved until both are finite, as it is in
+    training.
+    """
     compute = precision.COMPUTE_DTYPES[dtype]
     objective = Objective(
         SEGMENTERS[args.model](
@@ -71,12 +77,23 @@ def gradients(args: argparse.Namespace, dtype: str) -> tuple[dict, dict]:
             objective=objective,
         )
     )
-    both, _, _ = compute_gradients(
-        state,
-        benchmark_step.random_batch(options),
-        benchmark_step.hyperparameters(options),
-    )
-    return tuple(flatten_dict(jax.device_get(g.grads), sep="/") for g in both)
+    batch = benchmark_step.random_batch(options)
+    hyper = benchmark_step.hyperparameters(options)
+    while True:
+        both, _, _ = compute_gradients(state, batch, hyper)
+        scale = state.segmenter.loss_scale and float(state.segmenter.loss_scale.scale)
+        if scale is None or scale <= 1 or all(bool(g.finite) for g in both):
+            break
+        state = state.replace(
+            segmenter=_halved(state.segmenter),
+            discriminator=_halved(state.discriminator),
+        )
+    return tuple(flatten_dict(jax.device_get(g.grads), sep="/") for g in both), scale
+
+
+def _halved(player: train_state.Player) -> train_state.Player:
+    scale = player.loss_scale.scale / 2
+    return player.replace(loss_scale=player.loss_scale.replace(scale=scale))
 
 
 def _not_zero(path: tuple, leaf: jax.Array) -> jax.Array:
@@ -115,10 +132,10 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     args = parser.parse_args()
     with jax.default_matmul_precision("highest"):
-        reference = gradients(args, "float32")
+        reference, _ = gradients(args, "float32")
     for name, (dtype, products) in VARIANTS.items():
         with jax.default_matmul_precision(products):
-            grads = gradients(args, dtype)
+            grads, scale = gradients(args, dtype)
         each = errors(grads[0], reference[0])
         worst = sorted(each, key=each.get)[-WORST:][::-1]
         total = [
@@ -128,6 +145,7 @@ def main() -> None:
         result = {
             "model": args.model,
             "precision": name,
+            "loss_scale": scale,
             "error_g": round(total[0], 5),
             "error_d": round(total[1], 5),
             "median_error_g": round(float(np.median(list(each.values()))), 5),

@@ -27,6 +27,14 @@ class Case(NamedTuple):
     command: Sequence[str | Path] = ()
     env: dict[str, str] = {}
     unavailable: str = ""  # why it cannot run here; empty if it can
+    resumes: bool = False  # whether a second run goes on where the first was stopped
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What its results depend on: options and environment, without paths."""
+        words = (str(word).partition("=") for word in self.command)
+        options = {name: value for name, _, value in words if name.startswith("-")}
+        return {k: v for k, v in (options | self.env).items() if "/" not in v}
 
 
 class Part(NamedTuple):
@@ -43,16 +51,26 @@ class Day:
     def __init__(self, out: Path, *, deadline: float):
         """Use `out`, which is created; `deadline` is a time of `time.monotonic`."""
         self.out, self.deadline = out, deadline
+        self._length = deadline - time.monotonic()
         (out / "logs").mkdir(parents=True, exist_ok=True)
 
     def run(self, parts: Sequence[Part], settings: Any) -> int:
         """Run what is not finished; return the number of cases that are left.
 
-        Cases that failed in an earlier call, or needed the whole time box of their part
-        and more, are tried again after all others.
+        Cases that failed in an earlier call, or needed all the time that a call can
+        give them and more, are tried again after all others. Results of other options,
+        such as sizes, are replaced.
         """
         cases = {part.name: part.cases(settings) for part in parts}
-        earlier = {part.name: self._read(part) for part in parts}
+        earlier = {
+            part.name: {
+                name: result
+                for name, result in self._read(part).items()
+                if name in cases[part.name]
+                and result.get("options") == cases[part.name][name].options
+            }
+            for part in parts
+        }
         for failed in (False, True):
             for part in parts:
                 results = earlier[part.name]
@@ -60,7 +78,7 @@ class Day:
                     name: case
                     for name, case in cases[part.name].items()
                     if _status(results, name) != "done"
-                    and _has_failed(results.get(name, {}), part) == failed
+                    and self._has_failed(results.get(name, {}), part, case) == failed
                 }
                 self._run_part(part, todo)
         return sum(
@@ -80,10 +98,18 @@ class Day:
             else:
                 log = self.out / "logs" / f"{part.name}-{name}"
                 result = run_case(case, limit_s=limit, log=log)
+            result["options"] = case.options
             results = self._read(part) | {name: result}
             write_json(self._path(part), results)
             words = result.get("error") or result.get("reason") or ""
             print(f"{part.name} {name}: {result['status']} {words}".strip(), flush=True)
+
+    def _has_failed(self, result: dict, part: Part, case: Case) -> bool:
+        longest = min(60 * part.minutes, self._length)
+        had_all_time = result.get("limit_s", 0.0) > 0.9 * longest
+        return result.get("status") == "failed" or (
+            result.get("status") == "stopped" and had_all_time and not case.resumes
+        )
 
     def _path(self, part: Part) -> Path:
         return self.out / f"{part.name}.json"
@@ -95,13 +121,6 @@ class Day:
 
 def _status(results: dict[str, dict], name: str) -> str:
     return results.get(name, {}).get("status", "")
-
-
-def _has_failed(result: dict, part: Part) -> bool:
-    had_all_time = result.get("limit_s", 0.0) > 0.9 * 60 * part.minutes
-    return result.get("status") == "failed" or (
-        result.get("status") == "stopped" and had_all_time
-    )
 
 
 def run_case(case: Case, *, limit_s: float, log: Path) -> dict[str, Any]:

@@ -32,10 +32,11 @@ PAD_COLOR, VOID = (124, 116, 104), 255
 class VOC(Dataset):
     """Augmented crops of the images that a list of PASCAL VOC names."""
 
-    def __init__(self, root: Path, split: str, crop: int) -> None:
-        """Read the list of the split."""
+    def __init__(self, root: Path, split: str, crop: int, *, images: int) -> None:
+        """Read the list of the split, and repeat it to at least so many images."""
         listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        self.names = listed.read_text().split()
+        names = listed.read_text().split()
+        self.names = names * -(-images // len(names))
         self.root, self.crop = root, crop
 
     def __len__(self) -> int:
@@ -69,13 +70,19 @@ class VOC(Dataset):
 
 
 def rate(loader: DataLoader) -> float:
-    """Return the images per second of one epoch, after its first batch."""
+    """Return the images per second of one epoch, after its first batches."""
     batches = iter(loader)
-    next(batches)  # the start of an epoch is not counted
+    # Batches that were prefetched before the clock starts must not be counted.
+    for _ in range(_prefetched(loader.num_workers)):
+        next(batches)
     start, images = time.perf_counter(), 0
     for image, _ in batches:
         images += len(image)
     return images / (time.perf_counter() - start)
+
+
+def _prefetched(workers: int) -> int:
+    return 2 * workers + 1  # two for each worker by default
 
 
 def main() -> None:
@@ -91,8 +98,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
     cv2.setNumThreads(0)  # the workers are the parallelism
+    least = 40 + _prefetched(args.workers)  # batches
     loader = DataLoader(
-        VOC(args.root, args.split, args.crop),
+        VOC(args.root, args.split, args.crop, images=least * args.batch),
         args.batch,
         shuffle=True,
         drop_last=True,

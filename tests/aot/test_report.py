@@ -29,16 +29,12 @@ def test_the_need_counts_aliased_outputs_once():
 
 def test_the_description_adds_up():
     result = report.describe_step(STEP, CARDS["h100"])
-    launched = kernels.list_kernels(hlo.parse(TEXT))
     assert result["need_gib"] == 6
     assert result["kernels"] == 11 + 3 * 3  # three of them in a loop of three
     assert result["convolutions"] == {"bfloat16": 3}
     assert result["products"] == {"bfloat16": 1, "float32": 1}
     assert result["float32_products"] == ["tempseg_jax/models/ops.py:112"]
     assert result["all_reduced_mb"] == {"bfloat16": 0.001}  # 16 * 3 * 3 * 4 * 2 bytes
-    assert sum(k.launches * k.bytes for k in launched) / 1e9 == pytest.approx(
-        result["gb_moved"], abs=0.005
-    )
 
 
 def test_the_roofline_is_the_longer_of_arithmetic_and_memory_of_each_kernel():

@@ -56,15 +56,15 @@ def test_training_is_measured_without_data_and_without_its_libraries():
 
 
 def test_the_table_compares_with_the_faster_peer_of_the_same_work(benchmark_train):
-    def result(framework, mode, ms):
-        return dict(framework=framework, model="fcn8s", mode=mode, ms_per_step=ms)
+    def result(mode, ms, **fields):
+        return dict(framework="x 1", model="fcn8s", mode=mode, ms_per_step=ms) | fields
 
     table = benchmark_train.table(
         [
-            result("jax 0", "adversarial", 10.0),
-            result("torch 2", "adversarial", 15.0),
-            result("torch 2", "adversarial", 12.0),
-            result("torch 2", "supervised", 1.0),
+            result("adversarial", 10.0),
+            result("adversarial", 15.0, peer=True),
+            result("adversarial", 12.0, peer=True),
+            result("supervised", 1.0, peer=True),
         ]
     )
     ours = table.splitlines()[1]
@@ -77,7 +77,7 @@ def test_the_peer_runs_on_our_platform_and_the_parent_process_uses_no_device(
 ):
     commands = []
 
-    def lines(command):
+    def lines(command, failed):
         commands.append(command)
         ours = command[1] != "peer.py"
         return [
@@ -106,6 +106,30 @@ def test_the_peer_runs_on_our_platform_and_the_parent_process_uses_no_device(
     assert len(commands) == (3 if device == "cuda" else 2)
     assert "torch 2" in capsys.readouterr().err
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"  # the peer uses one
+
+
+def test_a_peer_that_fails_does_not_end_the_others(
+    benchmark_train, monkeypatch, capsys, tmp_path
+):
+    result = {"framework": "x", "model": "fcn8s", "platform": "cpu", "ms_per_step": 2}
+    printing = "import json, sys; print(json.dumps(%r | {'mode': 'supervised'}))"
+    ours, peer = tmp_path / "ours.py", tmp_path / "peer.py"
+    ours.write_text(printing % result)
+    peer.write_text(f"{printing % result}; sys.exit('resnet50' in str(sys.argv))")
+    monkeypatch.setattr(
+        benchmark_train,
+        "_own_command",
+        lambda args, model, mode: [sys.executable, str(ours)],
+    )
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # prevents a restart of the tests
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    parser = argparse.ArgumentParser()
+    benchmark_train.add_arguments(parser)
+    words = ["--mode", "supervised", "--model", "resnet50", "fcn8s", f"--peer={peer}"]
+    assert benchmark_train.run(parser.parse_args(words)) == 1
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 1 + 2 + 2 + 1  # the head, ours, the peer's, the failure
+    assert printed[-1].endswith("the command failed with exit status 1")
 
 
 def test_the_default_peer_is_the_one_of_the_repository(benchmark_train):

@@ -20,7 +20,7 @@ def campaign(*flags):
 
 def test_damaged_files_are_read_or_refused_in_one_line():
     only = "--only=images,masks,weights,archives,mat"
-    assert campaign("--minutes=1", "--count=8", only) == 40
+    assert campaign("--minutes=60", "--count=8", only) == 40
 
 
 @pytest.mark.faults

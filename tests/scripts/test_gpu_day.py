@@ -1,5 +1,7 @@
 import importlib
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -85,12 +87,72 @@ def test_a_case_that_had_its_whole_time_box_is_tried_last(runner, tmp_path):
     log = tmp_path / "log"
     note = f"open({str(log)!r}, 'a').write(%r)"
     # The case "all" was stopped after the whole box of one minute, "part" before.
-    stopped = {"all": 59.0, "part": 20.0}
-    results = {k: {"status": "stopped", "limit_s": s} for k, s in stopped.items()}
-    (tmp_path / "part.json").write_text(json.dumps(results))
+    write_stopped(runner, tmp_path, {"all": 59.0, "part": 20.0})
     programs = {name: note % name[0] for name in ("all", "part", "new")}
     assert run(runner, tmp_path, {"part": programs}) == 0
     assert log.read_text() == "pna"
+
+
+def write_stopped(runner, folder, limits):
+    """Write results of cases that were stopped, by name and limit in seconds."""
+    options = runner.Case(python("")).options
+    results = {
+        name: {"status": "stopped", "limit_s": limit, "options": options}
+        for name, limit in limits.items()
+    }
+    (folder / "part.json").write_text(json.dumps(results))
+
+
+def test_a_case_that_had_a_whole_call_is_tried_last_unless_it_resumes(runner, tmp_path):
+    log = tmp_path / "log"
+    note = f"open({str(log)!r}, 'a').write(%r)"
+    write_stopped(runner, tmp_path, {"all": 29.0, "resumes": 29.0})
+    parts = {
+        "part": {
+            "all": note % "a",
+            "resumes": runner.Case(python(note % "r"), resumes=True),
+            "new": note % "n",
+        }
+    }
+    assert run(runner, tmp_path, parts, seconds=30.0) == 0
+    assert log.read_text() == "rna"
+
+
+def test_results_of_other_options_are_replaced(runner, tmp_path):
+    def count(*options, env):
+        program = f"open({str(tmp_path / 'log')!r}, 'a').write('x')"
+        case = runner.Case([*python(program), *options], env)
+        assert run(runner, tmp_path, {"part": {"a": case}}) == 0
+        return len((tmp_path / "log").read_text())
+
+    assert count("--size=32", env={"XLA_FLAGS": "a", "CACHE": "/one"}) == 1
+    assert count("--size=32", env={"XLA_FLAGS": "a", "CACHE": "/two"}) == 1
+    assert count("--size=416", env={"XLA_FLAGS": "a"}) == 2
+    assert count("--size=416", env={"XLA_FLAGS": "b"}) == 3
+
+
+def test_sigterm_ends_the_case_that_runs(tmp_path):
+    pid = tmp_path / "pid"
+    case = (
+        "import os, pathlib, time; "
+        f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    )
+    program = (
+        "import sys, gpu_day\n"
+        "from gpu_parts import runner\n"
+        f"cases = {{'a': runner.Case([sys.executable, '-S', '-c', {case!r}])}}\n"
+        "gpu_day.PARTS = (runner.Part('part', 9, lambda settings: cases),)\n"
+        f"sys.argv = ['gpu_day.py', '--out={tmp_path}', '--parts', 'part']\n"
+        "sys.exit(gpu_day.main())\n"
+    )
+    day = subprocess.Popen([sys.executable, "-c", program], cwd=SCRIPTS)
+    while not (pid.exists() and pid.read_text()):
+        assert day.poll() is None
+        time.sleep(0.1)
+    day.terminate()
+    assert day.wait() == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_a_case_ends_at_the_time_limit_with_its_results_so_far(runner, tmp_path):
@@ -109,8 +171,22 @@ def test_nothing_is_started_when_the_time_is_over(runner, tmp_path):
 def test_what_is_not_available_is_said_in_words_and_is_not_left_to_do(runner, tmp_path):
     case = runner.Case(unavailable="no PyTorch")
     assert run(runner, tmp_path, {"part": {"peer": case}}) == 0
-    expected = {"peer": {"status": "not available", "reason": "no PyTorch"}}
+    expected = {"status": "not available", "reason": "no PyTorch", "options": {}}
+    expected = {"peer": expected}
     assert read(tmp_path, "part") == expected
+
+
+def assert_known(command):
+    """Check that the script defines every option; it is not imported, which is slow."""
+    script = Path(command[1])
+    name = {"loop_speed": "tempseg_jax/main.py"}.get(script.stem)
+    if script.stem == "benchmark":
+        name = f"scripts/benchmark_{command[2]}.py"
+    source = (ROOT / name if name else script).read_text()
+    for word in command[2:]:
+        option = str(word).partition("=")[0]
+        if option.startswith("--") and not option.startswith("--config"):
+            assert f'"{option}"' in source or f'"{option[2:]}"' in source, word
 
 
 def test_every_part_has_cases_whose_commands_exist(gpu_day, tmp_path):
@@ -121,6 +197,7 @@ def test_every_part_has_cases_whose_commands_exist(gpu_day, tmp_path):
         assert cases and all(name.isascii() for name in cases)
         for case in cases.values():
             assert all(Path(word).exists() for word in case.command[:2])
+            assert_known(case.command)
     trainings = [*gpu_day.PARTS[-1].cases(settings).values()]
     assert all("--config.model.width=0.5" in case.command for case in trainings)
 
