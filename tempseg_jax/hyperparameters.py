@@ -1,4 +1,4 @@
-"""The numbers of an experiment, and their values at a step."""
+"""Hyperparameters that the training step traces, and their values at a step."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The state that training starts or goes on from."""
+"""Restore the latest good checkpoint of a run, or build its initial state."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The segmenter's variables before training: of a weight file, or of another run."""
+"""Load the segmenter's initial weights from a weight file or from another run."""
 
 from collections.abc import Sequence
 from pathlib import Path

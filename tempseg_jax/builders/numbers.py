@@ -1,4 +1,4 @@
-"""The numbers that the training step traces, from a config."""
+"""Build the `Hyperparameters` of a run, which the training step traces."""
 
 import jax
 import jax.numpy as jnp

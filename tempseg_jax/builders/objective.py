@@ -1,4 +1,4 @@
-"""The networks and the terms of their losses, from a config."""
+"""Build the `Objective` of a run: its networks and the terms of their losses."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, with the networks of its config."""
+"""Restore checkpoints of a run into the networks that its config describes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The state before training, from a config."""
+"""Build the initial training state of a run, with its pretrained weights."""
 
 from collections.abc import Callable, Sequence
 

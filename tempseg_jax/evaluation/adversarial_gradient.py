@@ -1,4 +1,4 @@
-"""How much of the segmenter's gradient is the adversary's, and where it points."""
+"""The share of L_adv in the segmenter's gradient, and its cosine with that of L_seg."""
 
 import jax
 import jax.numpy as jnp

@@ -2,10 +2,10 @@
 
 The network runs on windows of one shape, so one program serves images of all sizes. Its
 results are added up on the device, in the log domain, so that no probability underflows
-and the result of a pixel in a single window is that of the network. At most one band of
-rows is in memory, never the whole image. The small programs around the network are
-compiled for each canvas (`buckets.canvas`), not for each image size: where the windows
-lie is an argument.
+and the result of a pixel in a single window is that of the network. Results of at
+most one band of rows are in memory, never those of the whole image. The small programs
+around the network are compiled for each canvas (`buckets.canvas`), not for each image
+size: where the windows lie is an argument.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The convolution of the discriminators, with fast gradients of every order."""
+"""The 4x4 convolution of stride 2 of the discriminators, with fast gradients."""
 
 import flax.linen as nn
 import jax

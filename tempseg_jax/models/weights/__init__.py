@@ -1,1 +1,1 @@
-"""ImageNet weights: sources, file layouts, loading and export."""
+"""Pretrained weights: sources, file layouts, loading and export."""

@@ -1,4 +1,4 @@
-"""Load ImageNet weights, each with the preprocessing it was trained with."""
+"""Load pretrained weights, each with the preprocessing it was trained with."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""Adversarial objectives and discriminators."""
+"""Cells of the table `adversaries`: adversarial objectives and discriminators."""
 
 from tempseg_jax.sweep.cells.kinds import LEARNING_D, Cell, Contrast, Table
 

@@ -1,4 +1,4 @@
-"""Control experiments: what T_G, the learning rate and D each do."""
+"""Cells of the tables `controls` and `discriminator`: the effects of T_G and of D."""
 
 from tempseg_jax.sweep.cells.kinds import (
     LEARNING_D,

@@ -50,5 +50,5 @@ T1 = {
 }
 SUPERVISED = T1 | {"objective.alpha": 0.0}
 
-# D learns with a thousand times the rate of the paper.
+# D learns at a thousand times the paper's rate for FCN-8s.
 LEARNING_D = T1 | {"optimizer.learning_rate_d": 1e-4}

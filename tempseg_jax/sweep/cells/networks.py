@@ -1,4 +1,4 @@
-"""Output strides and heads, on one backbone."""
+"""Cells of the table `networks`: output strides and heads, on one backbone."""
 
 from tempseg_jax.sweep.cells.kinds import SUPERVISED, Cell, Contrast, Overrides, Table
 

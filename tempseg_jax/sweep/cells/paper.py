@@ -1,4 +1,4 @@
-"""Tables 1 to 4 of the paper."""
+"""Cells of the paper's tables 1 to 4."""
 
 from tempseg_jax.sweep.cells.kinds import SUPERVISED, T1, Cell, Overrides, Table
 

@@ -1,4 +1,4 @@
-"""Learning rates, with and without D."""
+"""Cells of the tables `grid` and `rates`: learning rates, without and with D."""
 
 from tempseg_jax.sweep.cells.kinds import SUPERVISED, T1, Cell, Table, Times
 

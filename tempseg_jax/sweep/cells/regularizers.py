@@ -1,4 +1,4 @@
-"""Regularizers that are compared with a temperature, without D."""
+"""Cells of the table `regularizers`, to compare with a temperature, without D."""
 
 from tempseg_jax.sweep.cells.kinds import SUPERVISED, Cell, Contrast, Table
 
