@@ -5,10 +5,11 @@
 
 Each part has a time box and consists of cases, each a command of its own. When a case
 ends, DIR/PART.json is written again with the results of all cases of the part so far.
-Call it again with the same --out to continue: finished cases are skipped, and failed
-ones are tried again after all others. A case that fails is recorded with the last line
-of its error, and the next one starts. DIR/logs has what each case printed. Nothing is
-downloaded. On a CPU, or with --tiny, all sizes are tiny, to try the command itself.
+Call it again with the same --out to continue: cases that finished with the same options
+are skipped, and failed ones are tried again after all others. A case that fails is
+recorded with the last line of its error, and the next one starts. DIR/logs has what
+each case printed. Nothing is downloaded. On a CPU, or with --tiny, all sizes are tiny,
+to try the command itself.
 
 Options that start with --config. are passed on to training (the parts `loop` and
 `training`), for example --config.model.pretrained=FILE.
