@@ -114,10 +114,11 @@ def run(args: argparse.Namespace) -> int:
                 f"--memory_images={args.memory_images}: give 10 or more, because the "
                 "memory is read after each tenth of them"
             )
-        if args.window is None and args.images % args.batch_size:
+        batch = mesh.divisible(args.batch_size, mesh.local_mesh())
+        if args.window is None and args.images % batch:
             raise ValueError(
-                f"--images={args.images}: give a multiple of --batch_size="
-                f"{args.batch_size}, so that both modes run full batches"
+                f"--images={args.images}: give a multiple of {batch}, the images of a "
+                "batch over all devices, so that both modes run full batches"
             )
         settings = InferenceSettings(
             window=args.window,

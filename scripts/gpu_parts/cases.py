@@ -1,7 +1,9 @@
 """The cases of each part: which commands are run, with which options."""
 
 import dataclasses
+import hashlib
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -153,7 +155,6 @@ def loop(settings: Settings) -> dict[str, Case]:
     result = {}
     for name in (*names, "demo") if settings.tiny else names:
         command = [sys.executable, script, f"--config=configs/{name}.py"]
-        command.append(f"--workdir={settings.out / 'work' / name}")
         if name != "demo":
             command += _training_options(settings)
         if settings.tiny:
@@ -162,6 +163,7 @@ def loop(settings: Settings) -> dict[str, Case]:
             command.append("--config.model.width=0.05")
         else:
             command += ["--config.steps=300", "--config.log_every_steps=50"]
+        command.append(f"--workdir={settings.out / 'work' / _folder(name, command)}")
         result[name] = Case(
             command, settings.cache, unavailable="" if name == "demo" else missing
         )
@@ -196,14 +198,21 @@ def training(settings: Settings) -> dict[str, Case]:
     for cell in ("baseline", "adversarial", "tg0.5", "tg2"):  # table 3
         command = [sys.executable, SCRIPTS / "sweep.py", "--table=3", "--seeds=1"]
         command += [f"--config={ROOT / 'configs' / 'resnet50_camvid.py'}"]
-        command += [f"--workdir={settings.out / 'sweep'}", f"--cells={cell}"]
         command += _training_options(settings)
         if settings.tiny:
             command += ["--config.steps=2", "--config.data.crop_size=32"]
             command += ["--config.data.batch_size=2", "--config.model.width=0.05"]
             command += ["--train_images=2"]
+        command.append(f"--workdir={settings.out / _folder('sweep', command)}")
+        command.append(f"--cells={cell}")
         result[cell] = Case(command, settings.cache, unavailable=missing, resumes=True)
     return result
+
+
+def _folder(name: str, command: list[str | Path]) -> str:
+    """Return a name for a workdir, which belongs to one config."""
+    options = json.dumps(Case(command).options, sort_keys=True)
+    return f"{name}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
 
 
 def _benchmark(

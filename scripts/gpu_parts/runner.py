@@ -31,10 +31,17 @@ class Case(NamedTuple):
 
     @property
     def options(self) -> dict[str, str]:
-        """What its results depend on: options and environment, without paths."""
+        """What its results depend on: options and environment.
+
+        Of paths only the names of files count: folders differ between machines.
+        """
         words = (str(word).partition("=") for word in self.command)
         options = {name: value for name, _, value in words if name.startswith("-")}
-        return {k: v for k, v in (options | self.env).items() if "/" not in v}
+        return {
+            name: Path(value).name
+            for name, value in (options | self.env).items()
+            if "/" not in value or Path(value).suffix
+        }
 
 
 class Part(NamedTuple):
@@ -62,15 +69,7 @@ class Day:
         such as sizes, are replaced.
         """
         cases = {part.name: part.cases(settings) for part in parts}
-        earlier = {
-            part.name: {
-                name: result
-                for name, result in self._read(part).items()
-                if name in cases[part.name]
-                and result.get("options") == cases[part.name][name].options
-            }
-            for part in parts
-        }
+        earlier = {part.name: self._current(part, cases[part.name]) for part in parts}
         for failed in (False, True):
             for part in parts:
                 results = earlier[part.name]
@@ -82,16 +81,27 @@ class Day:
                 }
                 self._run_part(part, todo)
         return sum(
-            _status(self._read(part), name) not in ("done", "not available")
+            not case.unavailable
+            and _status(self._current(part, cases[part.name]), name) != "done"
             for part in parts
-            for name in cases[part.name]
+            for name, case in cases[part.name].items()
         )
+
+    def _current(self, part: Part, cases: dict[str, Case]) -> dict[str, dict]:
+        """Return the results of the same options, by case."""
+        return {
+            name: result
+            for name, result in self._read(part).items()
+            if name in cases and result.get("options") == cases[name].options
+        }
 
     def _run_part(self, part: Part, todo: dict[str, Case]) -> None:
         box = time.monotonic() + 60 * part.minutes
         for name, case in todo.items():
             limit = min(box, self.deadline) - time.monotonic()
             if case.unavailable:
+                if _status(self._read(part), name) == "done":
+                    continue  # of an earlier call that could run it
                 result = {"status": "not available", "reason": case.unavailable}
             elif limit < SHORTEST_S:
                 continue

@@ -59,7 +59,9 @@ def find(
                 raise FileNotFoundError(f"{path}: there is no such file or folder")
             files.append((path, Path(path.name)))
             continue
-        found = [x for x in files_in(path) if not _is_result(x, out, searched=path)]
+        found = files_in(path)
+        if out is not None and _is_within(out, path):
+            found = [x for x in found if not _is_within(x, out)]
         images = [x for x in found if x.suffix.lower() in ENDINGS and x.is_file()]
         left_out += sorted(set(found) - set(images))
         if not images:
@@ -73,13 +75,9 @@ def find(
     return files, f"left out {number} of the files in folders: {kinds_of(left_out)}"
 
 
-def _is_result(file: Path, out: Path | None, *, searched: Path) -> bool:
-    if out is None:
-        return False
-    results, folder = (Path(os.path.realpath(x)) for x in (out, searched))
-    if results == folder or not results.is_relative_to(folder):
-        return False
-    return Path(os.path.realpath(file)).is_relative_to(results)
+def _is_within(path: Path, folder: Path) -> bool:
+    real, above = (Path(os.path.realpath(x)) for x in (path, folder))
+    return real != above and real.is_relative_to(above)
 
 
 def shrunk(

@@ -6,47 +6,56 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def walk(folder: str | os.PathLike[str]) -> Iterator[tuple[str, list[str]]]:
+def walk(
+    folder: str | os.PathLike[str], *, hidden: bool
+) -> Iterator[tuple[str, list[str]]]:
     """Yield (path of a folder, names of its files) for a folder and its subfolders.
 
     Links to folders are followed, but not to one that is being walked, whose files
     would be found again and again. A link to nothing is a file.
 
+    Args:
+        folder: The folder, which exists.
+        hidden: Whether to list files and folders whose names start with a dot, too.
+
     Raises:
         OSError: If a folder cannot be read.
     """
-    yield from _walk(os.fspath(folder), ())
+    yield from _walk(os.fspath(folder), hidden, ())
 
 
-def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+def _walk(
+    folder: str, hidden: bool, above: tuple[str, ...]
+) -> Iterator[tuple[str, list[str]]]:
     real = os.path.realpath(folder)
     if real in above:
         return
     subfolders, names = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            # Not entry.is_dir(), which raises for a link that leads to itself.
-            (subfolders if os.path.isdir(entry.path) else names).append(entry.name)
+            if hidden or not entry.name.startswith("."):
+                (subfolders if _is_folder(entry) else names).append(entry.name)
     yield folder, names
     for name in subfolders:
-        yield from _walk(os.path.join(folder, name), (*above, real))
+        yield from _walk(os.path.join(folder, name), hidden, (*above, real))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    if entry.is_symlink():  # entry.is_dir() raises for a link that leads to itself
+        return os.path.isdir(entry.path)
+    return entry.is_dir()
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return all files of `walk`, sorted, without hidden ones.
+    """Return all files of a folder and its subfolders, sorted, without hidden ones.
 
-    Hidden files and folders start with a dot: metadata of an operating system or of
-    another program.
+    Hidden ones are metadata of an operating system or of another program.
 
     Raises:
         OSError: If a folder cannot be read.
     """
-    files = (Path(root, name) for root, names in walk(folder) for name in names)
-    return sorted(
-        path
-        for path in files
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    found = walk(folder, hidden=False)
+    return sorted(Path(root, name) for root, names in found for name in names)
 
 
 def kinds_of(paths: Iterable[Path]) -> str:

@@ -79,7 +79,6 @@ def run_sweep(
     deadline += time.monotonic()
     folder, runs = Path(folder), scope.runs(config)
     mine = runs_of_process(config, scope, only=only, shard=shard)
-    saved_config.check(folder, config, remedy=_REMEDY)
     started = {x.cell: x for x in reversed(mine) if not x.finished(folder)}
     configs = [
         cells.configure(config, x.cell, seed=x.seed, rates=scope.rates)
@@ -94,8 +93,7 @@ def run_sweep(
     plan = Plan.of(config, images=splits.images_per_epoch)
     for own in configs:  # before hours of training
         builders.hyperparameters(own, plan)
-    saved_config.check(folder, config, remedy=_REMEDY)  # another sweep may have begun
-    saved_config.claim(folder, config, allow_change=True)
+    saved_config.claim(folder, config, allow_change=False, remedy=_REMEDY)
     claim(folder, scope, val=splits["val"], steps=plan.steps)
     origin = provenance()  # before training, during which the files may change
     for current in mine:

@@ -170,20 +170,27 @@ def print_upgrade(workdir: str | Path) -> None:
     _print_changes(workdir, changes)
 
 
-def claim(workdir: str | Path, config: ConfigDict, *, allow_change: bool) -> None:
+def claim(
+    workdir: str | Path,
+    config: ConfigDict,
+    *,
+    allow_change: bool,
+    remedy: str = _REMEDY,
+) -> None:
     """Save the config in a workdir, which from then on belongs to it.
 
     Args:
         workdir: A folder, which is created if it does not exist.
         config: The config of the run that is about to start.
         allow_change: Replace another config without an error.
+        remedy: The end of the message of that error, as in `check`.
 
     Raises:
         ValueError: If the workdir is claimed by another config, or its config cannot
             be read; not with `allow_change`.
     """
     if not allow_change:
-        check(workdir, config)
+        check(workdir, config, remedy=remedy)
     if jax.process_index() == 0:
         write_json(_path(workdir), {"format": formats.FORMAT} | config.to_dict())
 

@@ -1,7 +1,7 @@
 """The search for files."""
 
 from tempseg_jax.data.sources.base import stat_listing
-from tempseg_jax.io.folder_files import files_in, kinds_of
+from tempseg_jax.io.folder_files import files_in, kinds_of, walk
 
 
 def touch(root, *names):
@@ -17,6 +17,8 @@ def found(folder):
 def test_hidden_files_and_folders_are_left_out(tmp_path):
     touch(tmp_path, "b/2.png", "1.png", "._1.png", ".ipynb_checkpoints/1.png")
     assert found(tmp_path) == ["1.png", "b/2.png"]
+    assert not [root for root, _ in walk(tmp_path, hidden=False) if "ipynb" in root]
+    assert [root for root, _ in walk(tmp_path, hidden=True) if "ipynb" in root]
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):

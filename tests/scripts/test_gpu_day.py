@@ -131,6 +131,46 @@ def test_results_of_other_options_are_replaced(runner, tmp_path):
     assert count("--size=416", env={"XLA_FLAGS": "b"}) == 3
 
 
+def test_results_stay_if_a_later_call_cannot_run_their_cases(runner, tmp_path):
+    done = {"part": {"a": runner.Case(python("print('{}')"))}}
+    assert run(runner, tmp_path, done) == 0
+    missing = {"part": {"a": runner.Case(["x", "--y=None"], unavailable="no CamVid")}}
+    assert run(runner, tmp_path, missing) == 0
+    assert read(tmp_path, "part")["a"]["status"] == "done"
+
+
+def test_results_of_other_options_are_not_counted_as_finished(runner, tmp_path):
+    tiny = {"part": {"a": runner.Case([*python(""), "--size=32"])}}
+    assert run(runner, tmp_path, tiny) == 0
+    large = {"part": {"a": runner.Case([*python(""), "--size=416"])}}
+    assert run(runner, tmp_path, large, seconds=1.0) == 1
+
+
+def test_other_weights_and_sizes_are_other_options_and_workdirs(gpu_day, tmp_path):
+    def training(*words):
+        words = [f"--out={tmp_path}", f"--manual_dir={tmp_path}", *words]
+        cases = gpu_day.PARTS[-1].cases(gpu_day.parse(words))
+        workdirs = {
+            word
+            for case in cases.values()
+            for word in map(str, case.command)
+            if word.startswith("--workdir")
+        }
+        assert len(workdirs) == 1  # all cells are in one sweep
+        return cases["baseline"].options, workdirs.pop()
+
+    weights = "--config.model.pretrained"
+    others = [
+        training("--tiny", f"{weights}=/w/a.h5"),
+        training("--tiny", f"{weights}=/w/b.h5"),
+        training("--tiny", f"{weights}=/w/a.h5", "--config.seed=3"),
+    ]
+    for i, (options, workdir) in enumerate(others):
+        for other_options, other_workdir in others[:i]:
+            assert options != other_options and workdir != other_workdir
+    assert training("--tiny", f"{weights}=/other/a.h5") == others[0]
+
+
 def test_sigterm_ends_the_case_that_runs(tmp_path):
     pid = tmp_path / "pid"
     case = (

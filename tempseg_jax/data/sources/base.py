@@ -82,7 +82,7 @@ def stat_listing(folder: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
     Stands for the content of the files, and is fast enough to compare at every start.
     """
     listing = []
-    for root, names in walk(folder):
+    for root, names in walk(folder, hidden=True):
         for name in names:
             path = os.path.join(root, name)
             try:

@@ -52,7 +52,7 @@ class Files(Protocol):
 
 
 class FolderFiles:
-    """The files in some folders of `root`, at any depth."""
+    """The files in some folders of `root`, at any depth; not all folders must exist."""
 
     def __init__(self, root: Path, *, folders: tuple[str, ...]):
         self.where = str(root)
@@ -60,6 +60,7 @@ class FolderFiles:
         self._listing = [
             (f"{folder}/{name}", size, mtime)
             for folder in folders
+            if (root / folder).is_dir()
             for name, size, mtime in stat_listing(root / folder)
         ]
         self._sizes = {name: size for name, size, _ in self._listing}

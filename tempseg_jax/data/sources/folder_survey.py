@@ -133,11 +133,13 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
             _check_number(pixels, path)
     if problems and on_error == "raise":
         raise ProblemFiles(problems, where=str(root))
+    if not images["train"]:
+        raise ValueError(f"{root}: no mask of train can be read; repair some")
     if len(pixels) < 2:
-        held = "no mask can be read"
-        if pixels:
-            held = f"all masks hold the value {next(iter(pixels))} only"
-        raise ValueError(f"{root}: {held}; there must be two classes")
+        raise ValueError(
+            f"{root}: all masks hold the value {next(iter(pixels))} only; there must be"
+            " two classes"
+        )
     if len({isinstance(value, tuple) for value in pixels}) > 1:
         if gray is not None:
             raise ValueError(

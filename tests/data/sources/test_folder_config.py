@@ -125,6 +125,17 @@ def test_missing_and_broken_masks_are_named_together_or_skipped(tmp_path):
     (root / "val/masks/2.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="own: 2 problem files: .*1[.].*; .*2.png"):
         folder_survey.survey(root)
+    for i in range(3):
+        (root / f"val/masks/{i}.png").rename(root / f"val/masks/{i}.bak")
+    broken = root / "train/masks"
+    broken.rename(root / "train/kept")
+    broken.mkdir()
+    with pytest.raises(ValueError, match="own: no mask of train can be read"):
+        folder_survey.survey(root, on_error="skip")
+    broken.rmdir()
+    (root / "train/kept").rename(broken)
+    for i in range(3):
+        (root / f"val/masks/{i}.bak").rename(root / f"val/masks/{i}.png")
     found = folder_survey.survey(root, on_error="skip")
     assert found.images == {"train": 2, "val": 2} and found.classes == [0, 1]
 

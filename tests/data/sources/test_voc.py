@@ -117,6 +117,13 @@ def test_segmentation_class_aug_replaces_sbd(tmp_path, members):
     np.testing.assert_array_equal(label, miniatures.mask(7))
 
 
+def test_a_devkit_without_its_lists_is_refused_with_the_remedy(tmp_path, members):
+    files = {k: v for k, v in members.items() if not k.startswith("ImageSets/")}
+    miniatures.write_folder(tmp_path / "VOC2012", files)
+    with pytest.raises(FileNotFoundError, match="train.txt is missing; download VOC"):
+        source(tmp_path).entries("train")
+
+
 def test_without_sbd_train_aug_is_refused_with_the_remedy(tmp_path, members):
     write_archives(tmp_path, members)
     with pytest.raises(ValueError, match="train_aug needs SBD; put benchmark.tgz"):
