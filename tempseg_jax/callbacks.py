@@ -44,7 +44,9 @@ class RunCallbacks:
     config: ConfigDict
     plan: Plan
     _: dataclasses.KW_ONLY
-    step: Callable[[TrainState, Batch, Hyperparameters], tuple[TrainState, Metrics]]
+    jitted_step: Callable[
+        [TrainState, Batch, Hyperparameters], tuple[TrainState, Metrics]
+    ]
     hyper: Hyperparameters
     objective: Objective
     model: dict[str, Any]  # by `builders.describe_model`
@@ -72,7 +74,7 @@ class RunCallbacks:
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Take one step, and remember its batch for the next evaluation."""
         self.last_batch = batch
-        return self.step(state, batch, self.hyper)
+        return self.jitted_step(state, batch, self.hyper)
 
     def log(self, number: int, means: dict[str, float]) -> None:
         """Write the metrics, after a check that earlier files could be written."""
@@ -106,12 +108,14 @@ class RunCallbacks:
         result = _score(self.config, self.objective, state, self.val_split)
         self.writer.message(table(result, self.val_split))
         self.lock.check()
-        step, last = int(state.step), int(state.step) == self.plan.steps
+        step = int(state.step)
         self.writer.write(step, named | result.named(prefix="val/"))
         self.writer.show(
             step,
             self.shares.scalars() | tensorboard.scalars(result, self.val_split),
-            tensorboard.pictures(result, self.val_split, with_confusion=last),
+            tensorboard.pictures(
+                result, self.val_split, with_confusion=step == self.plan.steps
+            ),
         )
         self.writer.sync()
         self.checkpoints.score(step, {"miou": result.scores["miou"]})
@@ -125,13 +129,13 @@ class RunCallbacks:
         steps_left = self.plan.steps - number
         if not steps_left:
             return None
-        seconds, evaluations = steps_left / steps_per_s, ""
+        seconds, not_timed = steps_left / steps_per_s, ""
         if count := self.plan.evaluations_after(number):
             if self.evaluations:
                 seconds += count * sum(self.evaluations) / len(self.evaluations)
             else:
-                evaluations = f" + {count} evaluation{'s' if count > 1 else ''}"
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}{evaluations}"
+                not_timed = f" + {count} evaluation{'s' if count > 1 else ''}"
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}{not_timed}"
 
 
 def _score(

@@ -32,8 +32,8 @@ def describe(config: ConfigDict) -> str:
         f"segmenter: {model.name}, {num_classes} classes, head {model.head}{stride}",
         f"discriminator: {critic}",
     ]
-    for name in ("segmenter", "discriminator"):
-        player = getattr(state, name)
+    players = {"segmenter": state.segmenter, "discriminator": state.discriminator}
+    for name, player in players.items():
         count = count_parameters(player.params) if player else 0
         lines.append(f"{name} parameters: {count}")
     lines.append(

@@ -1,6 +1,9 @@
 """Evaluate one checkpoint on a whole split: `--mode=eval`."""
 
 import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,41 +67,29 @@ def evaluate(
         raise ValueError(f"--limit={limit}: give a number of images of at least 1")
     whole = builders.load_split(config, split_name or config.data.val_split)
     split = evenly_spaced(whole, limit)
-    with contextlib.closing(Checkpoints(folder)) as checkpoints:
-
-        def restore(step: int) -> tuple[int, str, nn.Module, PyTree]:
-            devices = mesh.global_mesh()
-            selected = _selection(checkpoint, checkpoints.miou(step))
-            return (
-                step,
-                selected,
-                *builders.restore_segmenter(
-                    config, checkpoints, split, step=step, devices=devices
-                ),
-            )
-
-        step, selected, segmenter, variables = checkpoints.read(checkpoint, restore)
-    common = {
-        "segmenter": segmenter,
-        "batch_size": config.eval_batch_size,
-        "num_workers": config.data.num_workers,
-        "settings": settings,
-    }
+    step, selected, segmenter, variables = _restore(
+        config, folder, split, checkpoint=checkpoint
+    )
+    score_split = functools.partial(
+        score,
+        variables,
+        segmenter=segmenter,
+        batch_size=config.eval_batch_size,
+        num_workers=config.data.num_workers,
+        settings=settings,
+    )
     temperatures = {"one": 1.0, "t_g": builders.training_temperature(config)}
     if fit:
-        temperatures["fitted"] = _fit_temperature(
-            config, variables, common, limit=limit
-        )
-    threads = config.data.num_workers
-    with BoundaryIoU.in_threads(len(split.class_names), threads) as boundaries:
-        result = score(
-            variables,
+        temperatures["fitted"] = _fit_temperature(config, score_split, limit=limit)
+    with BoundaryIoU.in_threads(
+        len(split.class_names), config.data.num_workers
+    ) as boundaries:
+        result = score_split(
             split,
             temperatures=temperatures,
             num_examples=PANELS,
             visit=lambda example: boundaries.add(example.label, example.prediction),
             progress=f"evaluating {split.name}",
-            **common,
         )
         iou_of_boundaries = boundary_iou(mesh.over_processes(boundaries.sums()))
     report = {
@@ -109,18 +100,28 @@ def evaluate(
     }
     if len(split.examples) < len(whole.examples):
         report["limit"] = {"images": limit, "of": len(whole.examples)}
-    report |= {"views": settings.__dict__} | _numbers(result, split, iou_of_boundaries)
+    report["views"] = dataclasses.asdict(settings)
+    report |= _numbers(result, split, iou_of_boundaries)
     if jax.process_index() == 0:
-        print(f"checkpoint: step {step}, {selected}")
-        print(f"{split.dataset} {split.name}, {_describe(settings)}")
-        if "limit" in report:
-            total = len(whole.examples)
-            print(f"only {limit} of {total} images, evenly spaced (--limit)")
-        print(table(result, split))
-        for line in _more_lines(report):
-            print(line)
+        _print(report, result, split, settings=settings)
         _save(report, result, split, Path(folder))
     return report
+
+
+def _restore(
+    config: ConfigDict, folder: str | Path, split: Split, *, checkpoint: Step
+) -> tuple[int, str, nn.Module, PyTree]:
+    """Return the step, how it was chosen, and the segmenter with its variables."""
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+
+        def read(step: int) -> tuple[int, str, nn.Module, PyTree]:
+            selected = _selection(checkpoint, checkpoints.miou(step))
+            segmenter, variables = builders.restore_segmenter(
+                config, checkpoints, split, step=step, devices=mesh.global_mesh()
+            )
+            return step, selected, segmenter, variables
+
+        return checkpoints.read(checkpoint, read)
 
 
 def _selection(checkpoint: Step, miou: float | None) -> str:
@@ -135,22 +136,22 @@ def _selection(checkpoint: Step, miou: float | None) -> str:
 
 
 def _fit_temperature(
-    config: ConfigDict,
-    variables: PyTree,
-    common: dict[str, Any],
-    *,
-    limit: int | None,
+    config: ConfigDict, score_split: Callable[..., Result], *, limit: int | None
 ) -> float:
-    """Return the temperature that minimizes the NLL on the validation split."""
+    """Return the temperature that minimizes the NLL on the validation split.
+
+    Args:
+        config: The config, which names the split.
+        score_split: `score` with the network and the settings of inference.
+        limit: Number of images, as in `evaluate`.
+    """
     grid = calibration.TEMPERATURE_GRID
-    result = score(
-        variables,
+    result = score_split(
         evenly_spaced(builders.load_split(config, config.data.val_split), limit),
         temperatures={str(t): t for t in grid},
         num_examples=0,
         visit=lambda example: None,
         progress="fitting the temperature",
-        **common,
     )
     return calibration.fit_temperature(result.sums.tally, grid)
 
@@ -186,6 +187,19 @@ def _numbers(
         full = cityscapes_iou.from_train_ids(confusion)
         numbers["cityscapes_official_miou"] = cityscapes_iou.official_miou(full)
     return numbers
+
+
+def _print(
+    report: dict[str, Any], result: Result, split: Split, *, settings: InferenceSettings
+) -> None:
+    print(f"checkpoint: step {report['checkpoint']}, {report['selected']}")
+    print(f"{split.dataset} {split.name}, {_describe(settings)}")
+    if "limit" in report:
+        images, total = report["limit"]["images"], report["limit"]["of"]
+        print(f"only {images} of {total} images, evenly spaced (--limit)")
+    print(table(result, split))
+    for line in _more_lines(report):
+        print(line)
 
 
 def _more_lines(report: dict[str, Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """Gradient accumulation: a training step over several micro-batches."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
@@ -15,6 +17,8 @@ from tempseg_jax.steps import (
 )
 from tempseg_jax.train_state import Player, TrainState
 from tempseg_jax.types import IGNORE_LABEL, Batch, Metrics
+
+Item = TypeVar("Item")
 
 
 def accumulated_step(
@@ -50,7 +54,7 @@ def accumulated_step(
     def accumulate(carry, part):
         state, sums, finite = carry
         i, micro_batch, weight = part
-        gradients, _, metrics = compute_gradients(
+        pair, _, metrics = compute_gradients(
             state,
             micro_batch,
             hyper,
@@ -58,19 +62,20 @@ def accumulated_step(
             seg_weight=weight,
             objective=objective,
         )
+        gradients = [g for g in pair if g is not None]  # in the order of `_players`
         players = [
             player.replace(batch_stats=g.batch_stats, loss_scale=g.loss_scale)
-            for player, g in zip(_players(state), gradients, strict=False)
+            for player, g in zip(_players(state), gradients, strict=True)
         ]
         sums = [
             jax.tree.map(jnp.add, total, g.grads)
-            for total, g in zip(sums, gradients, strict=False)
+            for total, g in zip(sums, gradients, strict=True)
         ]
         finite = [
             None if g.finite is None else so_far & g.finite
-            for so_far, g in zip(finite, gradients, strict=False)
+            for so_far, g in zip(finite, gradients, strict=True)
         ]
-        return (_with_players(state, players), sums, finite), metrics
+        return (TrainState(state.step, *_pair(players)), sums, finite), metrics
 
     players = _players(state)
     start = (
@@ -87,18 +92,21 @@ def accumulated_step(
         Gradients(grads, player.batch_stats, player.loss_scale, ok)
         for player, grads, ok in zip(_players(state_after), sums, finite, strict=True)
     ]
-    state, update_metrics = apply_updates(
-        state, (*gradients, None)[:2], hyper, objective=objective
+    new_state, update_metrics = apply_updates(
+        state, _pair(gradients), hyper, objective=objective
     )
-    return state, jax.tree.map(jnp.mean, metrics) | update_metrics
+    return new_state, jax.tree.map(jnp.mean, metrics) | update_metrics
 
 
 def _players(state: TrainState) -> list[Player]:
+    """Return the segmenter, then the discriminator if there is one."""
     return [p for p in (state.segmenter, state.discriminator) if p is not None]
 
 
-def _with_players(state: TrainState, players: list[Player]) -> TrainState:
-    return TrainState(state.step, *players, *[None] * (2 - len(players)))
+def _pair(of_players: list[Item]) -> tuple[Item, Item | None]:
+    """Return what `_players` lists as a pair, with None for no discriminator."""
+    segmenter, *discriminator = of_players
+    return segmenter, discriminator[0] if discriminator else None
 
 
 def _split(

@@ -1,7 +1,7 @@
 """The learning-rate schedule, SGD for G, Adam for D, and the update of a player."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,8 +111,13 @@ def head_mask(tree: PyTree) -> PyTree[bool]:
     Args:
         tree: Parameters, or a tree that has trees of parameters, such as a player.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "['score" in jax.tree_util.keystr(path), tree
+    return jax.tree_util.tree_map_with_path(lambda path, _: _is_in_score(path), tree)
+
+
+def _is_in_score(path: tuple[Any, ...]) -> bool:
+    return any(
+        isinstance(entry, jax.tree_util.DictKey) and str(entry.key).startswith("score")
+        for entry in path
     )
 
 
@@ -180,19 +185,6 @@ def update_discriminator(
     return player.replace(params=clipped)
 
 
-def _norm(tree: PyTree) -> Float[Array, ""]:
-    """Return the Euclidean norm of all leaves together.
-
-    Kernels are summed over their last axis first, and all that remains in one sum: on a
-    GPU, a sum of its own for each leaf would cost one more kernel for each.
-    """
-    squares = [jnp.square(x) for x in jax.tree.leaves(tree)]
-    rows = [(jnp.sum(x, axis=-1) if x.ndim > 1 else x).ravel() for x in squares]
-    # The barrier keeps XLA from summing the parts of the concatenation one by one.
-    joined = jax.lax.optimization_barrier(jnp.concatenate(rows))
-    return jnp.sqrt(jnp.sum(joined))
-
-
 def update_segmenter(
     player: Player,
     gradients: Gradients,
@@ -217,11 +209,9 @@ def update_segmenter(
     linear in the gradients, and the step from weight decay is linear in W, so that both
     keep this ratio.
 
-    With `l1`, the penalty l1 · Σ |W| of the kernels is part of the loss. Its step is
-    proximal (`soft_threshold`), after the step of SGD. The threshold is the learning
-    rate times l1 / (1 - momentum), because with momentum a constant gradient g also
-    moves the weights by the learning rate times g / (1 - momentum). As with weight
-    decay, `head_rate` is not a factor of it.
+    With `l1`, the penalty l1 · Σ |W| of the kernels is part of the loss. Its step
+    (`_l1_step`) follows that of SGD. As with weight decay, `head_rate` is not a factor
+    of it.
     """
     rest = sgd(
         learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay
@@ -241,15 +231,34 @@ def update_segmenter(
     )
     if l1 is None:
         return updated
+    return _l1_step(
+        updated, gradients, learning_rate=learning_rate, momentum=momentum, l1=l1
+    )
+
+
+def _l1_step(
+    player: Player,
+    gradients: Gradients,
+    *,
+    learning_rate: Scalar,
+    momentum: Scalar,
+    l1: Scalar,
+) -> Player:
+    """Take the proximal step of the penalty l1 · Σ |W|; none if gradients overflowed.
+
+    The threshold is the learning rate times l1 / (1 - momentum), because with momentum
+    a constant gradient g also moves the weights by the learning rate times
+    g / (1 - momentum).
+    """
     bound = learning_rate * l1 / (1 - momentum)
     if gradients.finite is not None:
         bound = jnp.where(gradients.finite, bound, 0.0)
     params = jax.tree.map(
         lambda is_kernel, x: soft_threshold(x, bound) if is_kernel else x,
-        weight_decay_mask(updated.params),
-        updated.params,
+        weight_decay_mask(player.params),
+        player.params,
     )
-    return updated.replace(params=params)
+    return player.replace(params=params)
 
 
 def soft_threshold(x: Float[Array, "*b"], bound: Scalar) -> Float[Array, "*b"]:
@@ -271,3 +280,16 @@ def gradient_metrics(name: str, gradients: Gradients) -> Metrics:
         f"loss_scale_{name}": gradients.loss_scale.scale,
         f"skipped_{name}": 1.0 - gradients.finite,
     }
+
+
+def _norm(tree: PyTree) -> Float[Array, ""]:
+    """Return the Euclidean norm of all leaves together.
+
+    Kernels are summed over their last axis first, and all that remains in one sum: on a
+    GPU, a sum of its own for each leaf would cost one more kernel for each.
+    """
+    squares = [jnp.square(x) for x in jax.tree.leaves(tree)]
+    rows = [(jnp.sum(x, axis=-1) if x.ndim > 1 else x).ravel() for x in squares]
+    # The barrier keeps XLA from summing the parts of the concatenation one by one.
+    joined = jax.lax.optimization_barrier(jnp.concatenate(rows))
+    return jnp.sqrt(jnp.sum(joined))

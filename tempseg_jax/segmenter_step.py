@@ -47,8 +47,9 @@ def segmenter_gradients(
         The gradient and the new running statistics, the logits of the labeled images,
         and the losses.
     """
-    stored = objective.pairwise or objective.auxiliary
-    collections = ["batch_stats"] + ["intermediates"] * stored
+    collections = ["batch_stats"]
+    if objective.pairwise or objective.auxiliary:
+        collections.append("intermediates")  # features, and scores of stage 4
     separate = functools.partial(semi_supervised.separate, labeled=len(batch["image"]))
 
     def loss_g(params):
@@ -77,17 +78,30 @@ def segmenter_gradients(
             loss_aux = segmentation_loss(logits_aux, batch, hyper, objective)
             metrics["loss_aux"] = seg_weight * loss_aux
             loss += hyper.auxiliary_weight * metrics["loss_aux"]
-        if objective.uses_unlabeled:
-            started = state.step >= hyper.semi_start
-            unlabeled, named = _unlabeled_terms(
-                unlabeled_logits, d_fake, d_unlabeled, batch, hyper, started, objective
+        if objective.uses_unlabeled:  # a config with them always has a discriminator
+            loss_unlabeled, unlabeled_metrics = _unlabeled_terms(
+                batch,
+                hyper,
+                logits=unlabeled_logits,
+                d_labeled=d_fake,
+                d_unlabeled=d_unlabeled,
+                started=state.step >= hyper.semi_start,
+                objective=objective,
             )
-            loss, metrics = loss + unlabeled, metrics | named
+            loss += loss_unlabeled
+            metrics |= unlabeled_metrics
         if teacher is not None:
-            distilled, named = _distill(
-                all_logits, updated, teacher, joined, hyper, seg_weight, objective
+            loss_distilled, distillation_metrics = _distillation_terms(
+                joined,
+                hyper,
+                logits=all_logits,
+                updated=updated,
+                teacher=teacher,
+                seg_weight=seg_weight,
+                objective=objective,
             )
-            loss, metrics = loss + distilled, metrics | named
+            loss += loss_distilled
+            metrics |= distillation_metrics
         batch_stats = updated.get("batch_stats", {})
         return loss, (batch_stats, logits, {"loss": loss, **metrics})
 
@@ -95,15 +109,26 @@ def segmenter_gradients(
 
 
 def _unlabeled_terms(
+    batch: Batch,
+    hyper: Hyperparameters,
+    *,
     logits: Float[Array, "u h w k"],
     d_labeled: Float[Array, "b *map"],
     d_unlabeled: Float[Array, "u *map"],
-    batch: Batch,
-    hyper: Hyperparameters,
     started: Bool[Array, ""],
     objective: Objective,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Return the terms of L_G on images without labels, weighted and by name."""
+    """Return the weighted sum of the terms on images without labels, and each of them.
+
+    Args:
+        batch: The labeled images and those without labels.
+        hyper: The weights of the terms.
+        logits: Those of the images without labels.
+        d_labeled: D's scores of p of the labeled images.
+        d_unlabeled: D's scores of p of the others.
+        started: Whether L_semi counts already.
+        objective: Which of the terms are on.
+    """
     loss, metrics = jnp.zeros(()), {}
     if objective.unlabeled_adversarial:
         loss_adv = objective.adversary.segmenter(d_unlabeled)
@@ -123,16 +148,27 @@ def _unlabeled_terms(
     return loss + weight * metrics["loss_semi"], metrics
 
 
-def _distill(
+def _distillation_terms(
+    batch: Batch,
+    hyper: Hyperparameters,
+    *,
     logits: Float[Array, "b h w k"],
     updated: PyTree,
     teacher: Teacher,
-    batch: Batch,
-    hyper: Hyperparameters,
     seg_weight: Scalar,
     objective: Objective,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Return the terms of L_G that distill the teacher, weighted and by name."""
+    """Return the weighted sum of the teacher's terms, and each of them.
+
+    Args:
+        batch: All images, labeled or not.
+        hyper: The weights of the terms.
+        logits: Those of the segmenter.
+        updated: The collections that its forward pass stored.
+        teacher: The teacher's logits and features.
+        seg_weight: Factor on the KL divergence, as in `segmenter_gradients`.
+        objective: Whether the features are compared, too.
+    """
     mask = losses.visible_to_discriminator(batch)
     kl = seg_weight * distillation.distillation_loss(
         logits, teacher.logits, mask=mask, temperature=hyper.distill_temperature

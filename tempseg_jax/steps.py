@@ -62,13 +62,14 @@ def train_step(
         teacher = None
         if objective.real == "teacher":
             teacher = run_teacher(batch["image"], hyper.teacher, objective).logits
+        _, rate_d = learning_rates(state, hyper)
         discriminator, critic_metrics = further_critic_steps(
             new_state.discriminator,
             batch,
             logits,
             temperature=hyper.temperature_d,
             teacher=teacher,
-            learning_rate=learning_rates(state, hyper)[1],
+            learning_rate=rate_d,
             key=key,
             objective=objective,
         )
@@ -115,14 +116,17 @@ def compute_gradients(
     )
     if objective.discriminator is None:
         return (gradients_g, None), logits, metrics
+    labeled_teacher = None  # the teacher's logits of the images that D is trained on
+    if teacher is not None:
+        labeled_teacher, _ = semi_supervised.separate(
+            teacher.logits, labeled=len(batch["image"])
+        )
     gradients_d, metrics_d = discriminator_gradients(
         state.discriminator,
         batch,
         logits,
         temperature=hyper.temperature_d,
-        teacher=None
-        if teacher is None
-        else semi_supervised.separate(teacher.logits, labeled=len(batch["image"]))[0],
+        teacher=labeled_teacher,
         key=jax.random.fold_in(key, 0),
         objective=objective,
     )
@@ -137,23 +141,24 @@ def apply_updates(
     objective: Objective,
 ) -> tuple[TrainState, Metrics]:
     """Update both players, and return their gradient norms and loss scales."""
+    gradients_g, gradients_d = gradients
     rate_g, rate_d = learning_rates(state, hyper)
     segmenter = optim.update_segmenter(
         state.segmenter,
-        gradients[0],
+        gradients_g,
         learning_rate=rate_g,
         head_rate=hyper.head_rate,
         momentum=hyper.momentum,
         weight_decay=hyper.weight_decay,
         l1=hyper.l1 if objective.l1 else None,
     )
-    metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients[0])
+    metrics = {"learning_rate": rate_g} | gradient_metrics("g", gradients_g)
     discriminator = None
-    if gradients[1] is not None:
+    if gradients_d is not None:
         discriminator = update_discriminator(
-            state.discriminator, gradients[1], rate_d, objective
+            state.discriminator, gradients_d, rate_d, objective
         )
-        metrics |= gradient_metrics("d", gradients[1])
+        metrics |= gradient_metrics("d", gradients_d)
     return TrainState(state.step + 1, segmenter, discriminator), metrics
 
 

@@ -70,15 +70,7 @@ def train(
             or another training runs in the workdir.
         Diverged: If a loss or a parameter is not finite.
     """
-    config_fields.check_fields(config)
-    if (Path(folder) / "sweep.json").exists():
-        raise ValueError(
-            f"{folder}: is the folder of a sweep, whose runs scripts/sweep.py trains; "
-            "choose another --workdir"
-        )
-    if config.writer.wandb:
-        wandb_run.check_installed()
-    resume.check_networks(config, folder)
+    _check_start(config, folder)
     data = builders.load_run_data(config)
     plan = Plan.of(config, images=len(data.images.examples))
     devices = mesh.data_mesh(
@@ -127,7 +119,7 @@ def train(
             run = RunCallbacks(
                 config,
                 plan,
-                step=jitted_step(config, objective),
+                jitted_step=jitted_step(config, objective),
                 hyper=hyper,
                 objective=objective,
                 model=model,
@@ -149,6 +141,19 @@ def train(
                     "is saved, and the same command resumes from it"
                 )
     return interrupted
+
+
+def _check_start(config: ConfigDict, folder: str | Path) -> None:
+    """Raise those errors of `train` that need no data, whose preparation takes long."""
+    config_fields.check_fields(config)
+    if (Path(folder) / "sweep.json").exists():
+        raise ValueError(
+            f"{folder}: is the folder of a sweep, whose runs scripts/sweep.py trains; "
+            "choose another --workdir"
+        )
+    if config.writer.wandb:
+        wandb_run.check_installed()
+    resume.check_networks(config, folder)
 
 
 def _take_steps(
@@ -179,7 +184,8 @@ def _take_steps(
         data.labeled,
         data.tiles,
         data.unlabeled,
-        first_step=first_step - evaluate_first,
+        # An evaluation needs the batch of the last step too, which is read again.
+        first_step=first_step - 1 if evaluate_first else first_step,
     )
     if evaluate_first:
         run.last_batch = place(next(batches))
@@ -229,13 +235,18 @@ def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
             except OSError as error:
                 refusal = error
             else:
-                checkpoint_folder.clean(Path(folder).absolute() / "checkpoints")
-                for name in ("config.json", "metrics.jsonl", log_digest.NAME):
-                    atomic.delete_leftovers(Path(folder) / name)
+                _delete_leftovers(Path(folder))
         message = mesh.from_first_process(str(refusal or ""))
         if message:
             raise refusal or OSError(message)
         yield lock
+
+
+def _delete_leftovers(folder: Path) -> None:
+    """Delete unfinished files of a killed training; only the lock's holder may."""
+    checkpoint_folder.clean(folder.absolute() / "checkpoints")
+    for name in ("config.json", "metrics.jsonl", log_digest.NAME):
+        atomic.delete_leftovers(folder / name)
 
 
 @contextlib.contextmanager

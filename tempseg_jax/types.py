@@ -21,6 +21,5 @@ class Batch(TypedDict):
     label: UInt8[Array, "b h w"]  # 0 to k - 1, or IGNORE_LABEL
     unlabeled_image: NotRequired[UInt8[Array, "u h w 3"]]
     unlabeled_visible: NotRequired[Bool[Array, "u h w"]]  # False: padding of the crop
-    visible: NotRequired[
-        Bool[Array, "b h w"]
-    ]  # what D sees of p, if this is not where the label is not void
+    # Pixels of p that D sees; where it is missing, those whose label is not void.
+    visible: NotRequired[Bool[Array, "b h w"]]

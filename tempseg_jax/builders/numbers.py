@@ -36,7 +36,7 @@ def hyperparameters(
         steps=plan.steps, warmup_steps=plan.warmup_steps, cycles=optimizer.cycles
     )
     # Padded, so that runs of different lengths share the compiled step.
-    schedule = np.zeros(-(-plan.steps // SCHEDULE_BLOCK) * SCHEDULE_BLOCK, np.float32)
+    schedule = np.zeros(plan.steps + _padding(plan), np.float32)
     schedule[: plan.steps] = jax.vmap(factor)(jnp.arange(plan.steps))
     return Hyperparameters(
         seed=config.seed,
@@ -46,12 +46,8 @@ def hyperparameters(
         momentum=optimizer.momentum,
         weight_decay=optimizer.weight_decay,
         head_rate=optimizer.head_rate,
-        temperature_seg=objective.temperature_g
-        if objective.temperature_seg is None
-        else objective.temperature_seg,
-        temperature_adv=objective.temperature_g
-        if objective.temperature_adv is None
-        else objective.temperature_adv,
+        temperature_seg=_or_temperature_g(config, objective.temperature_seg),
+        temperature_adv=_or_temperature_g(config, objective.temperature_adv),
         temperature_d=objective.temperature_d,
         alpha=objective.alpha,
         label_smoothing=objective.label_smoothing,
@@ -74,9 +70,12 @@ def training_temperature(config: ConfigDict) -> float:
     objective = config.objective
     end = objective.temperature_end / objective.temperature_g
     factor = 1.0 if objective.temperature_schedule == "constant" else end
-    if objective.temperature_seg is not None:
-        return factor * objective.temperature_seg
-    return factor * objective.temperature_g
+    return factor * _or_temperature_g(config, objective.temperature_seg)
+
+
+def _or_temperature_g(config: ConfigDict, own: float | int | None) -> float | int:
+    """Return a loss's own temperature, or T_G if the config sets none."""
+    return config.objective.temperature_g if own is None else own
 
 
 def _temperature_schedule(
@@ -91,4 +90,9 @@ def _temperature_schedule(
         end=objective.temperature_end,
         steps=plan.steps,
     )
-    return np.pad(values, (0, -plan.steps % SCHEDULE_BLOCK), mode="edge")
+    return np.pad(values, (0, _padding(plan)), mode="edge")
+
+
+def _padding(plan: Plan) -> int:
+    """Return how many entries a schedule has after those of the steps."""
+    return -plan.steps % SCHEDULE_BLOCK

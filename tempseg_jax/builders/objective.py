@@ -15,6 +15,9 @@ from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.objective.losses import Objective
 
+_TRAINING_OPTIONS = {"freeze_batch_norm": "none", "dropout": None, "drop_connect": 0.0}
+"""Fields of `model` that not all networks have, and the values that need none."""
+
 
 def build_objective(
     config: ConfigDict, *, num_classes: int, preprocessing: Preprocessing | None = None
@@ -45,13 +48,7 @@ def build_objective(
         dtype=dtype,
         remat=config.model.remat,
     )
-    segmenter = _with_training_options(
-        segmenter,
-        config,
-        freeze_batch_norm="none",
-        dropout=None,
-        drop_connect=0.0,
-    )
+    segmenter = _with_training_options(segmenter, config)
     _check_accumulation(config)
     _check_teacher(config)
     semi_supervised.check(config)
@@ -93,15 +90,13 @@ def with_teacher(
     return objective, hyper._replace(teacher=variables)
 
 
-def _with_training_options(
-    segmenter: nn.Module, config: ConfigDict, **defaults: str | float | None
-) -> nn.Module:
-    """Set fields that not all networks have, in the network and in its backbone.
+def _with_training_options(segmenter: nn.Module, config: ConfigDict) -> nn.Module:
+    """Set `_TRAINING_OPTIONS` in the network and in its backbone.
 
     Raises:
         ValueError: If the config sets a field that the network does not have.
     """
-    for field, default in defaults.items():
+    for field, default in _TRAINING_OPTIONS.items():
         value = config.model[field]
         if value == default:
             continue

@@ -88,55 +88,70 @@ def train_batches(
             f"data.min_scale={min_scale}, data.max_scale={max_scale}: must be finite,"
             " above 0, and min_scale not above max_scale"
         )
-    images = len(split.examples)
-    for field, size in (
-        ("batch_size", batch_size),
-        ("unlabeled_batch_size", unlabeled.batch_size if unlabeled else 0),
-    ):
-        if size % process_count:
-            raise ValueError(
-                f"data.{field}={size} must be a multiple of the number of"
-                f" processes, {process_count}"
-            )
-    augment = [RandomFlip()] + photometric * [PhotometricDistortion()]
-    others = 0 if unlabeled is None else len(unlabeled.split.examples)
+    _check_divides("batch_size", batch_size, process_count)
+    if unlabeled is not None:
+        _check_divides("unlabeled_batch_size", unlabeled.batch_size, process_count)
+    num_labeled = len(split.examples)
+    num_unlabeled = 0 if unlabeled is None else len(unlabeled.split.examples)
 
     def decoder(split: Split, tiles: Tiles | None) -> Decoder:
+        """Decode a split, with its share of the cache."""
         count = len(split.examples)
         if tiles is not None and len(tiles) != count:
             raise ValueError(
                 f"{tiles.folder} has tiles of {len(tiles)} images, but {split.name} has"
                 f" {count}; delete this folder"
             )
-        cache = cache_bytes * count // (images + others)
+        cache = cache_bytes * count // (num_labeled + num_unlabeled)
         return Decoder(split, tiles=tiles, cache_bytes=cache, on_error=on_error)
 
-    assemble = _Assemble(
-        decode=decoder(split, tiles),
-        crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio),
-        augment=augment,
-        size=crop_size,
-    )
-    place = {
+    augment: list[Callable[[Example, np.random.Generator], None]] = [RandomFlip()]
+    if photometric:
+        augment.append(PhotometricDistortion())
+    share = {
         "start_step": start_step,
         "process_index": process_index,
         "process_count": process_count,
     }
-    dataset = _batches(assemble, images, seed=seed, batch_size=batch_size, **place)
-    if unlabeled is not None:
-        assemble = _Assemble(
-            decode=WithoutLabel(decoder(unlabeled.split, unlabeled.tiles)),
-            crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio=1.0),
+    dataset = _batches(
+        _Assemble(
+            decode=decoder(split, tiles),
+            crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio),
             augment=augment,
             size=crop_size,
-        )
+        ),
+        num_labeled,
+        seed=seed,
+        batch_size=batch_size,
+        **share,
+    )
+    if unlabeled is not None:
         # With the same seed, the i-th images of both would be augmented alike.
-        seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
-        beside = _batches(
-            assemble, others, seed=seed, batch_size=unlabeled.batch_size, **place
+        unlabeled_seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
+        unlabeled_batches = _batches(
+            _Assemble(
+                decode=WithoutLabel(decoder(unlabeled.split, unlabeled.tiles)),
+                crop=RandomScaleCrop(min_scale, max_scale, cat_max_ratio=1.0),
+                augment=augment,
+                size=crop_size,
+            ),
+            num_unlabeled,
+            seed=unlabeled_seed,
+            batch_size=unlabeled.batch_size,
+            **share,
         ).map(as_unlabeled)
-        dataset = dataset.map_with_index(lambda step, batch: batch | beside[step])
+        dataset = dataset.map_with_index(
+            lambda step, batch: batch | unlabeled_batches[step]
+        )
     return iter(dataset.to_iter_dataset(_read_options(num_workers)))
+
+
+def _check_divides(field: str, size: int, process_count: int) -> None:
+    if size % process_count:
+        raise ValueError(
+            f"data.{field}={size} must be a multiple of the number of"
+            f" processes, {process_count}"
+        )
 
 
 def _batches(

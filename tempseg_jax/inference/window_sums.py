@@ -8,6 +8,7 @@ around the network are compiled for each canvas (`buckets.canvas`), not for each
 size: where the windows lie is an argument.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -55,26 +56,25 @@ def bands(
     heights, widths = sizes.T.tolist()
     tops = [_window_starts(height, window, stride) for height in heights]
     lefts = [_window_starts(width, window, stride) for width in widths]
-    largest_batch = max(1, _PIXELS_PER_BATCH // window**2)
-    columns = len(_window_starts(images.shape[2], window, stride))
-    batch = -(-columns // -(-columns // largest_batch))  # all batches about equal
-    static = {"window": window, "devices": devices}
+    most_down, most_across = max(map(len, tops)), max(map(len, lefts))
+    batch = _windows_per_batch(images.shape[2], window, stride)
     sums = None
-    for row in range(max(map(len, tops))):
-        top, _ = _at(tops, [row])
-        for first in range(0, max(map(len, lefts)), batch):
+    for row in range(most_down):  # of windows
+        top = _at(tops, [row])[0][:, 0]
+        for first in range(0, most_across, batch):
             left, inside = _at(lefts, range(first, first + batch))
             inside &= np.array([[row < len(starts)] for starts in tops])
-            log_p = forward(_crops(images, top[:, 0], left, **static))
+            crops = _crops(images, top, left, window=window, devices=devices)
+            log_p = forward(crops)
             if sums is None:
                 sums = _no_windows(log_p, width=images.shape[2], devices=devices)
             sums = _add(sums, log_p, left, inside, devices=devices)
-        rows = np.array(
+        complete = np.array(
             [_complete_rows(starts, row, window) for starts in tops], np.int32
         )
-        yield Band(top[:, 0], rows, sums)
-        if row + 1 < max(map(len, tops)):
-            sums = _moved_up(sums, rows, devices=devices)
+        yield Band(top, complete, sums)
+        if row + 1 < most_down:
+            sums = _moved_up(sums, complete, devices=devices)
 
 
 def at_least_a_window(
@@ -120,6 +120,14 @@ def _window_starts(length: int, window: int, stride: int) -> list[int]:
         return []
     last = max(0, length - window)
     return [*range(0, last, stride), last]
+
+
+def _windows_per_batch(width: int, window: int, stride: int) -> int:
+    """Return how many windows of a row run at once, in batches of about one size."""
+    across = len(_window_starts(width, window, stride))
+    largest = max(1, _PIXELS_PER_BATCH // window**2)
+    batches = math.ceil(across / largest)
+    return math.ceil(across / batches)
 
 
 def _complete_rows(tops: list[int], row: int, window: int) -> int:

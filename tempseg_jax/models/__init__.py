@@ -57,7 +57,13 @@ def resnet(
 ) -> Segmenter:
     """A ResNet with the paper's head; `blocks`, `v15` and `fields` are `ResNet`'s."""
     backbone = ResNet(
-        blocks, v15, preprocessing.batch_norm_epsilon, width, dtype, remat, **fields
+        blocks=blocks,
+        v15=v15,
+        batch_norm_epsilon=preprocessing.batch_norm_epsilon,
+        width=width,
+        dtype=dtype,
+        remat=remat,
+        **fields,
     )
     return Segmenter(backbone, num_classes, preprocessing, width, dtype)
 
@@ -71,7 +77,12 @@ def mobilenet_v3_large(
     remat: bool,
 ) -> Segmenter:
     """MobileNetV3-Large at output stride 16: made for the head `lraspp`."""
-    backbone = MobileNetV3(preprocessing.batch_norm_epsilon, width, dtype, remat)
+    backbone = MobileNetV3(
+        batch_norm_epsilon=preprocessing.batch_norm_epsilon,
+        width=width,
+        dtype=dtype,
+        remat=remat,
+    )
     return Segmenter(backbone, num_classes, preprocessing, width, dtype)
 
 

@@ -1,6 +1,6 @@
 """Build a segmenter from the values of config fields, and refuse what does not fit."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import flax.linen as nn
 
@@ -40,8 +40,8 @@ def build_segmenter(
     if output_stride is not None and output_stride not in backbone.output_strides:
         raise ValueError(
             f"model.output_stride: {output_stride} is not one of "
-            f"{_list(backbone.output_strides)}, the output strides of model.name="
-            f"{name!r}"
+            f"{', '.join(map(str, backbone.output_strides))}, the output strides of "
+            f"model.name={name!r}"
         )
     stride = output_stride or backbone.output_stride
     if stride not in HEADS[head].output_strides:
@@ -59,20 +59,15 @@ def build_segmenter(
     return with_field(segmenter, "output_stride", stride)
 
 
-def _refuse_fixed(name: str, head: str, output_stride: int | None) -> None:
-    fields = {
-        "model.head": (head, "score"),
-        "model.output_stride": (output_stride, None),
-        "objective.auxiliary": ("above 0", 0),
-    }
-    field, (value, own) = next(
-        (field, values) for field, values in fields.items() if values[0] != values[1]
-    )
+def _refuse_fixed(name: str, head: str, output_stride: int | None) -> NoReturn:
+    """Refuse the first field that a network with scores of its own does not have."""
+    if head != "score":
+        field, value, own = "model.head", head, "score"
+    elif output_stride is not None:
+        field, value, own = "model.output_stride", output_stride, None
+    else:
+        field, value, own = "objective.auxiliary", "above 0", 0
     raise ValueError(
         f"{field}: {value!r} is not supported by model.name={name!r}, whose scores and "
         f"strides are its own; set it to {own!r}"
     )
-
-
-def _list(values: tuple[int, ...]) -> str:
-    return ", ".join(map(str, values))

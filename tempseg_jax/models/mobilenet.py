@@ -150,16 +150,16 @@ class MobileNetV3(nn.Module):
             stage += shape.stride == 2
             dilated = 2**stage > self.output_stride
             x = block(
-                shape._replace(
+                shape=shape._replace(
                     expanded=self._channels(shape.expanded),
                     channels=self._channels(shape.channels),
                     stride=1 if dilated else shape.stride,
                 ),
-                i > 1,
-                2 if dilated else 1,
-                self.batch_norm_epsilon,
-                self.dtype,
-                self.freeze_batch_norm,
+                expand=i > 1,
+                dilation=2 if dilated else 1,
+                batch_norm_epsilon=self.batch_norm_epsilon,
+                dtype=self.dtype,
+                freeze_batch_norm=self.freeze_batch_norm,
                 name=f"block{i}",
             )(x, train)
             if shape.stride == 2:

@@ -39,23 +39,30 @@ class Bottleneck(nn.Module):
         """
 
         def layer(
-            x: Array, i: int, channels: int, kernel_size: int, **options
+            x: Array,
+            i: int,
+            channels: int,
+            kernel_size: int,
+            *,
+            stride: int = 1,
+            dilation: int = 1,
+            negative_slope: float | None = None,
         ) -> Array:
-            """Apply the i-th convolution and its BatchNorm."""
-            slope = options.pop("negative_slope", None)
+            """Apply the i-th convolution (0: of the shortcut) and its BatchNorm."""
             conv = SameConv(
                 channels,
                 kernel_size,
                 self.dtype,
+                stride=stride,
                 use_bias=self.conv_bias,
+                dilation=dilation,
                 name=f"conv{i}",
-                **options,
             )
             norm = batch_norm(
                 self.freeze_batch_norm,
                 epsilon=self.batch_norm_epsilon,
                 dtype=self.dtype,
-                negative_slope=slope,
+                negative_slope=negative_slope,
                 name=f"bn{i}",
             )
             return normalized_conv(conv, norm, x, train=train)
@@ -159,21 +166,23 @@ class ResNet(nn.Module):
         # In v1.5, the 3x3 that would have a stride still has the dilation before it, as
         # in torchvision and timm. The features of all output strides are then the same
         # at the positions that they have in common.
-        before, after = (max(1, 2**s // self.output_stride) for s in (stage - 1, stage))
+        dilation_before = max(1, 2 ** (stage - 1) // self.output_stride)
+        dilation = max(1, 2**stage // self.output_stride)
         # As in timm, which averages with stride 1 where a stage is dilated.
-        pooled = stride if self.variant_d and (stride, after) != (1, 1) else 0
+        pooled = stride if self.variant_d and (stride, dilation) != (1, 1) else 0
         for j in range(1, self.blocks[stage - 2] + 1):
+            first = j == 1
             x = block(
-                round(CHANNELS[stage - 2] * self.width),
-                stride=stride if j == 1 else 1,
-                dilation=before if self.v15 and j == 1 else after,
+                channels=round(CHANNELS[stage - 2] * self.width),
+                stride=stride if first else 1,
+                dilation=dilation_before if self.v15 and first else dilation,
                 stride_in_3x3=self.v15,
-                project=j == 1,
+                project=first,
                 conv_bias=not self.v15,
                 batch_norm_epsilon=self.batch_norm_epsilon,
                 dtype=self.dtype,
                 freeze_batch_norm=self.freeze_batch_norm,
-                pool_shortcut=pooled * (j == 1),
+                pool_shortcut=pooled if first else 0,
                 name=f"stage{stage}_block{j}",
             )(x, train)
         return x

@@ -79,14 +79,7 @@ def run_sweep(
     deadline += time.monotonic()
     folder, runs = Path(folder), scope.runs(config)
     mine = runs_of_process(config, scope, only=only, shard=shard)
-    started = {x.cell: x for x in reversed(mine) if not x.finished(folder)}
-    configs = [
-        cells.configure(config, x.cell, seed=x.seed, rates=scope.rates)
-        for x in started.values()
-    ]
-    for own, current in zip(configs, started.values(), strict=True):
-        config_fields.check_fields(own)
-        resume.check_networks(own, current.folder(folder))
+    configs = _checked_configs(config, scope, mine, folder)
     splits = Splits.load(
         config, test_split=scope.test_split, train_images=scope.train_images
     )
@@ -101,24 +94,32 @@ def run_sweep(
             continue
         print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
         with progress.claimed(current.folder(folder)) as free:
-            if free and not current.finished(folder):
-                seconds = progress.seconds_left(folder, [current], steps=plan.steps)
-                if time.monotonic() + (seconds or 0.0) > deadline:
-                    print(
-                        f"{current.cell}, seed {current.seed}: not started, because it "
-                        f"would not end within --budget_minutes={budget_minutes:g}",
-                        flush=True,
-                    )
-                    continue
-                print(f"\n{current.cell}, seed {current.seed}", flush=True)
-                own = cells.configure(
-                    config, current.cell, seed=current.seed, rates=scope.rates
+            if not free or current.finished(folder):
+                continue
+            seconds = progress.seconds_left(folder, [current], steps=plan.steps)
+            if time.monotonic() + (seconds or 0.0) > deadline:
+                print(
+                    f"{current.cell}, seed {current.seed}: not started, because it "
+                    f"would not end within --budget_minutes={budget_minutes:g}",
+                    flush=True,
                 )
-                if not _train(own, folder, current, splits, plan.steps, origin=origin):
-                    return False
-                if not keep_checkpoints:
-                    checkpoints = current.folder(folder) / "checkpoints"
-                    shutil.rmtree(checkpoints, ignore_errors=True)
+                continue
+            print(f"\n{current.cell}, seed {current.seed}", flush=True)
+            own = cells.configure(
+                config, current.cell, seed=current.seed, rates=scope.rates
+            )
+            if not _train(
+                own,
+                current,
+                sweep=folder,
+                splits=splits,
+                steps=plan.steps,
+                origin=origin,
+            ):
+                return False
+            if not keep_checkpoints:
+                checkpoints = current.folder(folder) / "checkpoints"
+                shutil.rmtree(checkpoints, ignore_errors=True)
     print(progress.view(folder, runs, mine=mine, steps=plan.steps), flush=True)
     return all(x.finished(folder) for x in mine)
 
@@ -145,16 +146,44 @@ def runs_of_process(
     return [x for x in runs if (columns.index(x.cell) + x.seed) % count == index - 1]
 
 
+def _checked_configs(
+    config: ConfigDict, scope: Scope, runs: Sequence[Run], folder: Path
+) -> list[ConfigDict]:
+    """Return the config of the first unfinished run of each cell, after its checks.
+
+    Raises:
+        ValueError: If a field of a cell has a value that is not allowed.
+        FileNotFoundError: If `model.pretrained` is a folder without a checkpoint.
+    """
+    configs = []
+    first = {x.cell: x for x in reversed(runs) if not x.finished(folder)}
+    for run in first.values():
+        own = cells.configure(config, run.cell, seed=run.seed, rates=scope.rates)
+        config_fields.check_fields(own)
+        resume.check_networks(own, run.folder(folder))
+        configs.append(own)
+    return configs
+
+
 def _train(
     own: ConfigDict,
-    sweep: Path,
     current: Run,
+    *,
+    sweep: Path,
     splits: Splits,
     steps: int,
-    *,
     origin: dict[str, str],
 ) -> bool:
-    """Train and measure one run; return False if training was interrupted."""
+    """Train and measure one run; return False if training was interrupted.
+
+    Args:
+        own: The config of the run.
+        current: The run.
+        sweep: Folder of the sweep.
+        splits: The splits to measure it on.
+        steps: Number of steps of the run.
+        origin: The provenance of the program.
+    """
     folder, start = current.folder(sweep), time.perf_counter()
     first = _last_checkpoint(folder)
     try:

@@ -6,6 +6,8 @@ total is limited as well: an archive may unpack to 64 MiB, or 100 times its size
 is more. Images hardly compress; the published archives unpack to less than 3 times.
 """
 
+import contextlib
+import functools
 import gzip
 import lzma
 import struct
@@ -14,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -216,35 +218,44 @@ def stream_tar(
         ValueError: If the file is not a tar, or is truncated; some members may have
             been yielded before.
     """
+    read = functools.partial(_wanted_members, path, wanted)
+    yield from _translate_errors(path, read)
 
-    def members() -> Iterator[tuple[str, bytes]]:
-        with path.open("rb") as file:
-            # Some browsers decompress a tgz that they download.
-            compressed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            bar = tqdm.wrapattr(
-                file,
-                "read",
-                total=path.stat().st_size,
-                desc=f"reading {path.name}",
-                disable=None,
-            )
-            with bar as counted:
-                stream = gzip.GzipFile(fileobj=counted) if compressed else counted
-                total = 0
-                with tarfile.open(fileobj=stream, mode="r|") as archive:
-                    for member in archive:
-                        name = _clean(member.name)
-                        total += member.size
-                        _check_total(total, path=path)
-                        if member.isreg() and wanted(name):
-                            _check_size(member.size, name=f"{path}: {name}")
-                            yield name, archive.extractfile(member).read()
-                while rest := stream.read(_CHUNK):  # gzip verifies the checksum
-                    total += len(rest)
-                    _check_total(total, path=path)
 
-    yield from _translate_errors(path, members)
+def _wanted_members(
+    path: Path, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, bytes]]:
+    total = 0
+    with _unzipped(path) as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                name = _clean(member.name)
+                total += member.size
+                _check_total(total, path=path)
+                if member.isreg() and wanted(name):
+                    _check_size(member.size, name=f"{path}: {name}")
+                    yield name, archive.extractfile(member).read()
+        while rest := stream.read(_CHUNK):  # gzip verifies the checksum
+            total += len(rest)
+            _check_total(total, path=path)
+
+
+@contextlib.contextmanager
+def _unzipped(path: Path) -> Iterator[Any]:
+    """Open a tar or tgz for reading, with a progress bar over the file."""
+    with path.open("rb") as file:
+        # Some browsers decompress a tgz that they download.
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        bar = tqdm.wrapattr(
+            file,
+            "read",
+            total=path.stat().st_size,
+            desc=f"reading {path.name}",
+            disable=None,
+        )
+        with bar as counted:
+            yield gzip.GzipFile(fileobj=counted) if compressed else counted
 
 
 def _translate_errors(path: Path, read: Callable[[], Iterable]) -> Iterator:
