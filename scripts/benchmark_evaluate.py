@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 f"--memory_images={args.memory_images}: give 10 or more, because the "
                 "memory is read after each tenth of them"
             )
-        batch = mesh.divisible(args.batch_size, mesh.local_mesh())
+        batch = mesh.round_up(args.batch_size, mesh.local_mesh())
         if args.window is None and args.images % batch:
             raise ValueError(
                 f"--images={args.images}: give a multiple of {batch}, the images of a "
@@ -207,7 +207,7 @@ class Evaluation:
         size = benchmark_photos.HEIGHT, benchmark_photos.WIDTH
         windows = self.settings.windows(*size)
         if windows is None:
-            batch = mesh.divisible(self.args.batch_size, self.devices)
+            batch = mesh.round_up(self.args.batch_size, self.devices)
             return [(batch, *canvas(size), 3)], batch
         shapes = []
 

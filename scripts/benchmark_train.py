@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure every combination of --model and --mode, then print the table."""
-    huge_pages.restart_with_them()  # as in training; the peer inherits them
+    huge_pages.restart()  # as in training; the peer inherits them
     if len(args.model) == len(args.mode) == 1 and not args.peer:
         result = benchmark_step.measure(args, args.model[0], args.mode[0])
         print(json.dumps(result), flush=True)

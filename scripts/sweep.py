@@ -125,7 +125,7 @@ def main(argv: list[str]) -> bool:
 
 def _main(argv: list[str]) -> None:
     if not _STATUS.value and _JOBS.value == 1:
-        huge_pages.restart_with_them()
+        huge_pages.restart()
     command.prepare()
     with command.one_line_errors(debug=_DEBUG.value):
         done = main(argv)

@@ -91,7 +91,7 @@ def evaluate(
             visit=lambda example: boundaries.add(example.label, example.prediction),
             progress=f"evaluating {split.name}",
         )
-        iou_of_boundaries = boundary_iou(mesh.over_processes(boundaries.sums()))
+        iou_of_boundaries = boundary_iou(mesh.sum_over_processes(boundaries.sums()))
     report = {
         "checkpoint": step,
         "selected": selected,

@@ -40,11 +40,11 @@ def train(
     *,
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
     place: Callable[[Batch], Batch],
-    first_step: int,
+    start_step: int,
     last_step: int,
     callbacks: Callbacks,
 ) -> tuple[TrainState, bool]:
-    """Run the steps after `first_step` up to and including `last_step`.
+    """Run the steps after `start_step` up to and including `last_step`.
 
     SIGTERM or Ctrl-C ends training after the current step, whose state is saved.
 
@@ -73,10 +73,10 @@ def train(
                 callbacks.log(number, meter.means())
 
     with _Interruption() as interruption:
-        for number in range(first_step + 1, last_step + 1):
+        for number in range(start_step + 1, last_step + 1):
             batch = meter.waiting(lambda: next(batches))
             state, metrics = step(state, place(batch))
-            if number == first_step + 1:
+            if number == start_step + 1:
                 meter.restart()  # exclude the compilation in the first step
             queue.append((number, metrics))
             read_losses(leave=IN_FLIGHT)

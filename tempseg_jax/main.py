@@ -147,7 +147,7 @@ def main(argv: list[str]) -> None:
 
 def _main(argv: list[str]) -> None:
     if _MODE.value == "train":
-        huge_pages.restart_with_them()
+        huge_pages.restart()
     command.prepare()
     with (
         distributed.exit_without_waiting(),

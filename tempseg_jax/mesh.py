@@ -51,7 +51,7 @@ def local_mesh() -> Mesh:
     return Mesh(np.array(jax.local_devices()), ("data",))
 
 
-def divisible(batch_size: int, mesh: Mesh) -> int:
+def round_up(batch_size: int, mesh: Mesh) -> int:
     """Round a batch size up to a multiple of the number of devices."""
     return -(-batch_size // mesh.size) * mesh.size
 
@@ -90,7 +90,7 @@ def split_batch(batch: Batch, mesh: Mesh) -> Batch:
     )
 
 
-def over_processes(tree: PyTree) -> PyTree:
+def sum_over_processes(tree: PyTree) -> PyTree:
     """Return the sums over all processes of 64-bit NumPy arrays and numbers.
 
     They are sent as pairs of 32-bit words, because JAX would round them to 32 bits.

@@ -101,18 +101,18 @@ def train(
                 variables=teacher.variables,
             )
         hyper = mesh.replicate(hyper, devices)
-        first_step = int(state.step)
+        start_step = int(state.step)
         if not jax.process_index():
             data.write_lists(config, folder)
-        evaluate_first = plan.evaluates_after(first_step) and (
-            resume.scores_are_missing(checkpoints, folder, step=first_step)
+        evaluate_first = plan.evaluates_after(start_step) and (
+            resume.scores_are_missing(checkpoints, folder, step=start_step)
         )
         with (
-            _writer(config, folder, first_step, last_step=plan.steps) as writer,
+            _writer(config, folder, start_step, last_step=plan.steps) as writer,
             _closing(checkpoints),
         ):
             writer.message(
-                f"{'Resuming' if first_step else 'Starting'} at step {first_step} of "
+                f"{'Resuming' if start_step else 'Starting'} at step {start_step} of "
                 f"{plan.steps}: {data.counted()}, "
                 f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
             )
@@ -178,14 +178,14 @@ def _take_steps(
         run.shares.add(batch["label"])
         return mesh.split_batch(batch, mesh=devices)
 
-    first_step = int(state.step)
+    start_step = int(state.step)
     batches = builders.training_batches(
         run.config,
         data.labeled,
         data.tiles,
         data.unlabeled,
         # An evaluation needs the batch of the last step too, which is read again.
-        first_step=first_step - 1 if evaluate_first else first_step,
+        start_step=start_step - 1 if evaluate_first else start_step,
     )
     if evaluate_first:
         run.last_batch = place(next(batches))
@@ -195,7 +195,7 @@ def _take_steps(
         batches,
         step=run.train_step,
         place=place,
-        first_step=first_step,
+        start_step=start_step,
         last_step=run.plan.steps,
         callbacks=run.callbacks(),
     )
@@ -262,14 +262,14 @@ def _closing(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def _writer(
-    config: ConfigDict, folder: str | Path, first_step: int, *, last_step: int
+    config: ConfigDict, folder: str | Path, start_step: int, *, last_step: int
 ) -> Writer | Silent:
     """Return the writer of the first process, and a silent one for all others."""
     if jax.process_index():
         return Silent()
     return Writer(
         folder,
-        first_step=first_step,
+        start_step=start_step,
         last_step=last_step,
         wandb_config=config.to_dict() if config.writer.wandb else None,
     )

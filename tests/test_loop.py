@@ -44,20 +44,20 @@ class Run:
         updated = make_state(number, self.parameter_of(number))
         return updated, {"loss": jnp.float32(self.loss_of(number)), "x": number}
 
-    def train(self, *, first_step=0, last_step):
+    def train(self, *, start_step=0, last_step):
         images = (
             {
                 "image": np.full((4, 2, 2, 3), number, np.uint8),
                 "label": np.zeros((4, 2, 2), np.uint8),
             }
-            for number in itertools.count(first_step + 1)
+            for number in itertools.count(start_step + 1)
         )
         state, self.interrupted = loop.train(
-            make_state(first_step),
+            make_state(start_step),
             images,
             step=self.step,
             place=lambda batch: batch,
-            first_step=first_step,
+            start_step=start_step,
             last_step=last_step,
             callbacks=self.callbacks,
         )
@@ -83,7 +83,7 @@ def test_evaluation_and_saving_follow_their_intervals_and_the_last_step():
 
 def test_a_resumed_run_takes_the_remaining_steps_with_the_same_numbers():
     run = Run(evaluate_every=4, save_every=3)
-    run.train(first_step=6, last_step=10)
+    run.train(start_step=6, last_step=10)
     assert [event for event in run.events if event[0] == "evaluate"] == [
         ("evaluate", 8),
         ("evaluate", 10),
@@ -93,7 +93,7 @@ def test_a_resumed_run_takes_the_remaining_steps_with_the_same_numbers():
 
 def test_a_finished_run_does_nothing():
     run = Run()
-    state = run.train(first_step=10, last_step=10)
+    state = run.train(start_step=10, last_step=10)
     assert int(state.step) == 10
     assert run.events == run.logged == []
 

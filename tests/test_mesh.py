@@ -24,7 +24,7 @@ one = Mesh(np.array(jax.devices()[:1]), ("data",))
 assert (one.size, two.size) == (1, 2)
 with pytest.raises(ValueError, match="batch_size .* 3 images do not divide"):
     mesh.data_mesh(batch_size=3)
-assert [mesh.divisible(n, two) for n in (1, 2, 3)] == [2, 2, 4]
+assert [mesh.round_up(n, two) for n in (1, 2, 3)] == [2, 2, 4]
 
 states, step_metrics = [], []
 for devices in (one, two):
@@ -66,7 +66,7 @@ for name, value in step_metrics[0].items():
 local = mesh.local_mesh()
 assert local.size == 2
 for settings in ({}, {"settings": WINDOWS}):
-    sums, visited = run(make_split(), batch_size=mesh.divisible(3, local), **settings)
+    sums, visited = run(make_split(), batch_size=mesh.round_up(3, local), **settings)
     np.testing.assert_array_equal(sums.confusion, count())
     assert len(visited) == len(IMAGES)
 print("equal")
@@ -90,4 +90,4 @@ def test_two_devices_give_the_results_of_one():
 
 
 def test_batch_sizes_are_rounded_up_to_a_multiple_of_the_devices():
-    assert mesh.divisible(3, mesh.local_mesh()) % mesh.local_mesh().size == 0
+    assert mesh.round_up(3, mesh.local_mesh()) % mesh.local_mesh().size == 0

@@ -142,7 +142,7 @@ def test_with_all_labels_and_no_weights_it_is_the_adversarial_run(config):
         hypers.append(hyper._replace(semi_threshold=0.0, semi_start=0))
         labeled, others = semi_supervised.divide(own, builders.load_split(own, "train"))
         assert others is None and len(labeled.examples) == 512
-        batches.append(next(builders.training_batches(own, labeled, first_step=1)))
+        batches.append(next(builders.training_batches(own, labeled, start_step=1)))
     assert objectives[0] == objectives[1] and not objectives[0].uses_unlabeled
     assert batches[0].keys() == {"image", "label"}
     assert_equal(*hypers)

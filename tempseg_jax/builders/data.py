@@ -129,16 +129,16 @@ def training_batches(
     tiles: Tiles | None = None,
     unlabeled: Unlabeled | None = None,
     *,
-    first_step: int,
+    start_step: int,
 ) -> Iterator[Batch]:
-    """Yield this process's share of every batch after `first_step`, endlessly."""
+    """Yield this process's share of every batch after `start_step`, endlessly."""
     data = config.data
     return pipeline.train_batches(
         split,
         tiles=tiles,
         unlabeled=unlabeled,
         seed=config.seed,
-        start_step=first_step,
+        start_step=start_step,
         batch_size=data.batch_size,
         crop_size=data.crop_size,
         min_scale=data.min_scale,

@@ -17,7 +17,7 @@ _ACCELERATOR_FILES = (
 )
 
 
-def restart_with_them() -> None:
+def restart() -> None:
     """Restart this command with huge pages if JAX will compute on a CPU.
 
     XLA's CPU client allocates the memory of each training step by malloc and frees it

@@ -93,7 +93,7 @@ def evaluate_split(
         mesh.to_local(variables, devices),
         pipeline.eval_batches(
             split,
-            batch_size=mesh.divisible(batch_size, devices),
+            batch_size=mesh.round_up(batch_size, devices),
             num_workers=num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

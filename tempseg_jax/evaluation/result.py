@@ -125,7 +125,7 @@ def score(
             if bar.update():  # it is drawn again
                 miou = metrics.scores(sums.confusion)["miou"]
                 bar.set_postfix_str(f"mIoU so far {100 * miou:.2f}", refresh=False)
-    sums = mesh.over_processes(sums)
+    sums = mesh.sum_over_processes(sums)
     return Result(sums, temperatures, examples, time.perf_counter() - start)
 
 

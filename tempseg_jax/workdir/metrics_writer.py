@@ -122,17 +122,17 @@ class Writer:
         self,
         workdir: str | Path,
         *,
-        first_step: int,
+        start_step: int,
         last_step: int,
         wandb_config: Mapping[str, Any] | None = None,
     ):
-        """Open the files, and drop metrics after `first_step`, which will be rewritten.
+        """Open the files, and drop metrics after `start_step`, which will be rewritten.
 
         A warning says if the metrics are not those that an earlier `Writer` has synced.
 
         Args:
             workdir: The workdir of the run.
-            first_step: The step that training starts or resumes from.
+            start_step: The step that training starts or resumes from.
             last_step: The step that the whole run ends with.
             wandb_config: The config, to be shown by Weights & Biases; None does not
                 log there.
@@ -145,7 +145,7 @@ class Writer:
                 "training itself does not use it",
                 self._path,
             )
-        kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
+        kept = [line for line in read_metrics(workdir) if line["step"] <= start_step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         log_digest.forget(workdir)
         with atomic.replacing(self._path) as partial:
@@ -153,7 +153,7 @@ class Writer:
         self._digest = log_digest.LogDigest(workdir, text)
         self._lines = self._path.open("a")
         self._logs: list[Events | WandbRun] = [
-            Events(workdir / "tensorboard", purge_step=first_step + 1)
+            Events(workdir / "tensorboard", purge_step=start_step + 1)
         ]
         if wandb_config is not None:
             self._logs.append(WandbRun(workdir, config=wandb_config))
@@ -161,7 +161,7 @@ class Writer:
         self._bar = (
             tqdm(
                 total=last_step,
-                initial=first_step,
+                initial=start_step,
                 unit="step",
                 dynamic_ncols=True,
                 bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",

@@ -9,7 +9,7 @@ from tempseg_jax.cli import huge_pages
 PROGRAM = """
 import os, sys
 from tempseg_jax.cli import huge_pages
-huge_pages.restart_with_them()
+huge_pages.restart()
 print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), *sys.argv[1:])
 """
 
@@ -40,7 +40,7 @@ def test_outside_linux_nothing_happens(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("restarted"))
-    huge_pages.restart_with_them()
+    huge_pages.restart()
 
 
 @pytest.fixture

@@ -181,7 +181,7 @@ def test_a_split_is_scored_like_its_batches(split):
         settings=sliding_window.WHOLE_IMAGE,
         temperatures=(1.0,),
     )
-    expected = score_images(split, batch_size=mesh.divisible(3, mesh.local_mesh()))
+    expected = score_images(split, batch_size=mesh.round_up(3, mesh.local_mesh()))
     for scored, like in zip(images, expected, strict=True):
         assert scored.example.id == like.example.id
         np.testing.assert_array_equal(scored.confusion, like.confusion)

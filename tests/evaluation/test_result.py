@@ -133,7 +133,7 @@ def test_the_examples_are_evenly_spaced(monkeypatch):
 @pytest.mark.parametrize("trained", [True, False])
 def test_pictures_are_panels_and_curves_if_there_is_a_log(tmp_path, trained):
     if trained:
-        with Writer(tmp_path, first_step=0, last_step=1) as writer:
+        with Writer(tmp_path, start_step=0, last_step=1) as writer:
             writer.write(1, {"train/loss_seg": 1.0})
     label = np.array([[0, 1]], np.uint8)
     example = Example("a", np.zeros((1, 2, 3), np.uint8), label, label)

@@ -9,7 +9,7 @@ from tempseg_jax.workdir.metrics_writer import Writer, read_metrics
 @pytest.fixture
 def log(tmp_path):
     """A log of two steps that are synced and one that is not."""
-    with Writer(tmp_path, first_step=0, last_step=9) as writer:
+    with Writer(tmp_path, start_step=0, last_step=9) as writer:
         writer.write(1, {"train/loss": 1.5})
         writer.write(2, {"train/loss": 2.5})
         writer.sync()
@@ -17,9 +17,9 @@ def log(tmp_path):
     return tmp_path / "metrics.jsonl"
 
 
-def warning_of_a_resume(log, caplog, *, first_step=3):
+def warning_of_a_resume(log, caplog, *, start_step=3):
     caplog.clear()
-    with Writer(log.parent, first_step=first_step, last_step=9):
+    with Writer(log.parent, start_step=start_step, last_step=9):
         pass
     return "has changed since training wrote it" in caplog.text
 
@@ -56,6 +56,6 @@ def test_otherwise_nothing_is_said(log, caplog, change):
 
 
 def test_lines_that_a_resume_drops_are_not_missed_by_the_next(log, caplog):
-    assert not warning_of_a_resume(log, caplog, first_step=1)
+    assert not warning_of_a_resume(log, caplog, start_step=1)
     assert [line["step"] for line in read_metrics(log.parent)] == [1]
-    assert not warning_of_a_resume(log, caplog, first_step=1)
+    assert not warning_of_a_resume(log, caplog, start_step=1)

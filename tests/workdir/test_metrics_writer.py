@@ -10,8 +10,8 @@ from tempseg_jax.workdir.metrics_writer import Writer, read_metrics
 from tests.events import read_events
 
 
-def write(workdir, *, first_step=0, lines):
-    with Writer(workdir, first_step=first_step, last_step=100) as writer:
+def write(workdir, *, start_step=0, lines):
+    with Writer(workdir, start_step=start_step, last_step=100) as writer:
         for step, metrics in lines:
             writer.write(step, metrics)
 
@@ -51,7 +51,7 @@ def test_a_resume_drops_the_lines_that_it_will_write_again(tmp_path):
     (first,) = (tmp_path / "tensorboard").iterdir()
     first.rename(first.with_name("events.out.tfevents.0"))
     rewritten = [(step, {"train/loss": 2.0}) for step in (15, 20, 25)]
-    write(tmp_path, first_step=10, lines=rewritten)
+    write(tmp_path, start_step=10, lines=rewritten)
     expected = {5: 1.0, 10: 1.0, 15: 2.0, 20: 2.0, 25: 2.0}
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines] == list(expected)
@@ -64,7 +64,7 @@ def test_an_incomplete_last_line_is_dropped(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "train/lo')
     assert [line["step"] for line in read_metrics(tmp_path)] == [5]
-    write(tmp_path, first_step=5, lines=[(6, {"train/loss": 2.0})])
+    write(tmp_path, start_step=5, lines=[(6, {"train/loss": 2.0})])
     assert [line["step"] for line in read_metrics(tmp_path)] == [5, 6]
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_line_is_refused_with_its_number(tmp_path):
 
 
 def test_progress_is_plain_lines_without_a_terminal(tmp_path, capsys):
-    with Writer(tmp_path, first_step=0, last_step=100) as writer:
+    with Writer(tmp_path, start_step=0, last_step=100) as writer:
         writer.progress(
             40,
             {"train/loss": 0.5, "train/images_per_s": 8.0, "train/steps_per_s": 0.5},
@@ -137,7 +137,7 @@ def test_a_failure_of_events_is_one_warning_and_never_blocks(
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    with Writer(tmp_path, first_step=0, last_step=100) as writer:
+    with Writer(tmp_path, start_step=0, last_step=100) as writer:
         monkeypatch.setattr(EventsWriter, "write_event", fail)
         monkeypatch.setattr(EventsWriter, "close", fail)
         for step in range(1, 101):
@@ -164,7 +164,7 @@ def test_a_failed_write_of_metrics_names_the_file_and_the_remedy(tmp_path):
     message = "No space left on device; free some space.*start the same.*metrics.jsonl"
     with (
         pytest.raises(OSError, match=message),
-        Writer(tmp_path, first_step=0, last_step=100) as writer,
+        Writer(tmp_path, start_step=0, last_step=100) as writer,
     ):
         writer._lines.close()
         writer._lines = FullDisk()

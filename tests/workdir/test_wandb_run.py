@@ -10,9 +10,9 @@ from tempseg_jax.workdir import wandb_run
 from tempseg_jax.workdir.metrics_writer import Writer, read_metrics
 
 
-def write(workdir, *, first_step=0, step=5):
+def write(workdir, *, start_step=0, step=5):
     with Writer(
-        workdir, first_step=first_step, last_step=9, wandb_config={"seed": 0}
+        workdir, start_step=start_step, last_step=9, wandb_config={"seed": 0}
     ) as writer:
         writer.write(step, {"train/loss": 0.5})
         writer.show(step, {"share": 0.25}, {"a": np.zeros((2, 3, 3), np.uint8)})
@@ -92,7 +92,7 @@ def test_the_package_writes_a_run_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="the package wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     write(tmp_path)
-    write(tmp_path, first_step=5, step=7)
+    write(tmp_path, start_step=5, step=7)
     runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
     identity = (tmp_path / "wandb_id.txt").read_text().strip()
     assert len(runs) == 2 and all(run.name.endswith(identity) for run in runs)
