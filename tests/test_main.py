@@ -36,9 +36,9 @@ MISTAKES = {
     "--workdir={workdir} --config.data.batch_size=513": "data.batch_size: 513 is more "
     "than the 512 images of data.train_split 'train'; choose a smaller batch",
     "--workdir={workdir} --config.steps=0": "steps: 0 is not allowed; give a "
-    "finite number of at least 1",
+    "whole number of at least 1",
     "--workdir={workdir} --config.save_every_steps=0": "save_every_steps: 0 is not "
-    "allowed; give a finite number of at least 1",
+    "allowed; give a whole number of at least 1",
 }
 # Runs each command in a forked process, so that the package is imported only once, and
 # ends it by os._exit, because Python's normal exit takes a second.
@@ -141,7 +141,7 @@ def test_the_config_of_a_run_is_taken_from_its_workdir_and_can_be_overridden(tmp
     assert "manual_dir: null" in printed[0] and "\nsteps: null" in printed[0]
     assert f"manual_dir: {tmp_path}/moved" in printed[1] and "\nsteps: 7" in printed[1]
     assert f"manual_dir: {tmp_path}/moved" in printed[2]
-    assert printed[3].startswith("error: steps: 'x' is not allowed; give a finite")
+    assert printed[3].startswith("error: steps: 'x' is not allowed; give a whole")
     assert "did you mean 'steps'?" in printed[4]
     assert printed[5].startswith(f"error: {other}/config.json: no such file")
     for output in printed[6:]:

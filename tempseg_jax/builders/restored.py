@@ -94,7 +94,7 @@ def _as_trained(
     objective = build_objective(
         config,
         num_classes=len(split.class_names),
-        preprocessing=checkpoints.preprocessing(step),
+        preprocessing=checkpoints.training_preprocessing(step),
     )
     return objective, describe_model(config, objective, split)
 

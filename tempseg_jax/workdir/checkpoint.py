@@ -173,7 +173,7 @@ class Checkpoints:
         where = f"{self.folder}/{step}/model"
         return formats.complete(content, formats.MODEL_UPGRADES, where=where).fields
 
-    def preprocessing(self, step: int) -> Preprocessing:
+    def training_preprocessing(self, step: int) -> Preprocessing:
         """Return the preprocessing of training, which may not be the config's."""
         model = self.model(step)
         with self._damage(step):

@@ -155,14 +155,15 @@ def test_exporting_again_keeps_other_files_and_leaves_no_temporary_ones(
                 "_write",
                 lambda *args, shape, content=content: [
                     (args[2] / name).write_text(content)
-                    for name in ("model.json", "use.py")
+                    for name in ("labels.jax_export", "model.json", "use.py")
                 ],
             )
             names = export.export(
                 predictor, tmp_path / "model", shape=Shape(1, None, None)
             )
         (tmp_path / "model" / "model.onnx").write_text("kept")
-    assert names == ["model.json", "model.onnx", "use.py"]
+    assert names == ["labels.jax_export", "model.json", "use.py"]
+    assert (tmp_path / "model" / "model.onnx").read_text() == "kept"
     assert (tmp_path / "model" / "use.py").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -220,7 +220,7 @@ def test_an_interrupted_save_is_not_a_checkpoint(save):
 def test_the_model_item_describes_the_segmenter(save):
     checkpoints = save((7, 0.5))
     assert checkpoints.model(7) == json.loads(json.dumps(MODEL))
-    assert checkpoints.preprocessing(7) == TORCHVISION
+    assert checkpoints.training_preprocessing(7) == TORCHVISION
 
 
 def test_the_model_item_carries_the_format_number(save):
