@@ -25,6 +25,7 @@ ANSWERS = (
     ("T_G = 0.5 on L_seg, without D", "seg_only", "baseline"),
     ("D, at T_G = 0.5", "tg0.5", "seg_only"),
     ("D, at T = 1", "adversarial", "baseline"),
+    ("D that learns, at T = 1", "learning_d", "baseline"),
 )
 """What is added, and the cells with and without it."""
 
