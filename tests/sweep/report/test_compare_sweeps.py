@@ -36,9 +36,9 @@ def test_each_sweep_has_its_own_markers_and_what_it_lacks_is_left_out(
     out = tmp_path / "new" / "figure.svg"
     main(f"all of it={full.folder}", f"a part={part.folder}", f"--out={out}")
     (axes,) = drawn
-    assert len(axes.get_yticklabels()) == 4
+    assert len(axes.get_yticklabels()) == 5
     for sweep, marker, pairs in (
-        (full, "o", 4),
+        (full, "o", 5),
         (part, "s", 2),  # without the controls, seg_only is not trained
     ):
         shown = [x.get_xdata()[0] for x in axes.lines if x.get_marker() == marker]
