@@ -214,7 +214,7 @@ def _more_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _describe(settings: InferenceSettings) -> str:
-    windows = "whole images (windows of those above 2048x1024 pixels)"
+    windows = "whole images (in windows if they are above 2048x1024 pixels)"
     if settings.window is not None:
         window, stride = settings.windows(0, 0)
         windows = f"windows of {window} pixels every {stride}"

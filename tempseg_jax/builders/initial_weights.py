@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from tempseg_jax.inference import published, restore
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.models.preprocessing import Preprocessing
-from tempseg_jax.models.weights import pretrained
+from tempseg_jax.models.weights import catalog, pretrained
 from tempseg_jax.models.weights.report import LoadReport, describe_preprocessing
 
 _OF_CLASSES = ("score", "upsample")
@@ -33,11 +33,11 @@ def preprocessing_of(source: str) -> Preprocessing:
     if _is_run(source):
         model = restore.read_model(_located(source))
         return Preprocessing.restored(model["preprocessing"])
-    return pretrained.preprocessing_of(source)
+    return catalog.preprocessing_of(source)
 
 
 def check_fits(variables: PyTree, model: ConfigDict) -> None:
-    """Raise those errors of `load` that need neither weights nor PRETRAINED's files.
+    """Raise those errors of `load` that need neither weights nor files of PRETRAINED.
 
     What is on the Hugging Face Hub is downloaded.
 
@@ -132,7 +132,7 @@ def _of_run(
 
 
 def _is_run(source: str) -> bool:
-    if not source or source in pretrained.PRETRAINED:
+    if not source or source in catalog.PRETRAINED:
         return False
     return source.startswith(published.HUB) or Path(source).expanduser().is_dir()
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tempseg_jax.data.sources import voc
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -148,10 +149,8 @@ def _nats(value: float | None) -> str:
 
 
 def _parts(split: str) -> set[str]:
-    """Return the splits without images in common that a split of VOC consists of."""
-    return {"trainval": {"train", "val"}, "train_aug": {"train", "extra"}}.get(
-        split, {split}
-    )
+    """Return the parts of a split; only splits of VOC consist of several."""
+    return set(voc.EXPRESSIONS.get(split, split).split("+"))
 
 
 def _not_measured(evaluations: list[dict[str, Any]], config: dict[str, Any]) -> str:

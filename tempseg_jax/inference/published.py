@@ -19,9 +19,7 @@ from safetensors.numpy import load, save_file
 
 from tempseg_jax.io import atomic
 from tempseg_jax.workdir import formats
-
-HUB = "hf://"
-"""The start of an address on the Hugging Face Hub, as in hf://USER/NAME."""
+from tempseg_jax.workdir.saved_config import HUB
 
 DESCRIPTION, WEIGHTS, CARD = "segmenter.json", "weights.safetensors", "README.md"
 _CONFIG = "config.json"

@@ -10,7 +10,7 @@ class Preprocessing(NamedTuple):
     """The preprocessing that one set of ImageNet weights was trained with.
 
     These values are kept together because a mixture of two sets costs several points of
-    mIoU without raising an error. `PRETRAINED` (weights/pretrained.py) assigns one
+    mIoU without raising an error. `PRETRAINED` (weights/catalog.py) assigns one
     preprocessing to each source of weights, the segmenter applies it, and the
     checkpoint stores it.
     """

@@ -9,6 +9,9 @@ from ml_collections import ConfigDict, config_dict
 from tempseg_jax.io.json_files import read_json, write_json
 from tempseg_jax.workdir import formats
 
+HUB = "hf://"
+"""The start of an address on the Hugging Face Hub, as in hf://USER/NAME."""
+
 FREE_FIELDS = (
     "data.manual_dir",
     "data.data_dir",
@@ -114,7 +117,7 @@ def without_folders(workdir: str | Path) -> dict[str, Any] | None:
         ("distill", "teacher"),
     ):
         value = config[section][field]
-        if not value.startswith("hf://"):
+        if not value.startswith(HUB):
             config[section][field] = Path(value).name
     return {"format": formats.FORMAT} | config
 

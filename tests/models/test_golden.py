@@ -18,12 +18,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
 from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models.weights.catalog import preprocessing_of
 from tempseg_jax.models.weights.layouts import (
     KERAS_RESNET50,
     TORCHVISION_RESNET50,
     TORCHVISION_VGG16,
 )
-from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
+from tempseg_jax.models.weights.pretrained import load_pretrained
 from tests.models.golden.draw import draw, draw_image, summarize
 
 GOLDEN = Path(__file__).parent / "golden"

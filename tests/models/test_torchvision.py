@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from tempseg_jax.models.mobilenet import MobileNetV3, divisible_channels
 from tempseg_jax.models.resnet import ResNet
 from tempseg_jax.models.segmenter import Segmenter
-from tempseg_jax.models.weights import pretrained
+from tempseg_jax.models.weights import catalog, pretrained
 from tempseg_jax.models.weights.layouts import (
     DEEPLABV3_RESNET50,
     FCN_RESNET50,
@@ -134,7 +134,7 @@ def loaded(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(request.param) / "weights.safetensors"
     save_file(tensors, path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained, "recognize", lambda names: case.layout)
+        patch.setattr(catalog, "recognize", lambda names: case.layout)
         variables, report = pretrained.load_pretrained(
             shapes, str(path), segmenter_name=case.layout.segmenter, missing=()
         )

@@ -41,12 +41,13 @@ _OFFICIAL_LISTS = {
     "val": "6f8edc37993764f6e212237d39546fb595246244147e8a050813c520aac0ade1",
     "train_aug": "855dff350b7f447bf43cb98ea626a32e0d0b3b7c5786e03b2712a21355b635bf",
 }
-_EXPRESSIONS = {
+EXPRESSIONS = {
     "train": "train",
     "val": "val",
     "trainval": "train+val",
     "train_aug": "train+extra",
 }
+"""The splits, and the lists of images that each consists of."""
 
 
 class Voc:
@@ -94,9 +95,9 @@ class Voc:
 
     def split_expression(self, split: str) -> str:
         """Return the stored splits of train, val, trainval or train_aug."""
-        if split not in _EXPRESSIONS:
+        if split not in EXPRESSIONS:
             raise ValueError(
-                f"voc has no split {split!r}; choose one of {', '.join(_EXPRESSIONS)}"
+                f"voc has no split {split!r}; choose one of {', '.join(EXPRESSIONS)}"
             )
         if split == "train_aug" and "extra" not in self.splits:
             raise ValueError(
@@ -104,7 +105,7 @@ class Voc:
                 f" the archive, or {AUG_FOLDER}/ next to SegmentationClass/, or use the"
                 " split train"
             )
-        return _EXPRESSIONS[split]
+        return EXPRESSIONS[split]
 
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples in the order of its list."""

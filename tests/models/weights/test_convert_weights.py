@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from tempseg_jax.models.preprocessing import CAFFE
+from tempseg_jax.models.weights.catalog import preprocessing_of
 from tempseg_jax.models.weights.layouts import TORCHVISION_RESNET50
-from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
+from tempseg_jax.models.weights.pretrained import load_pretrained
 from tests.models.weights.shapes import file_shapes, variable_shapes
 from tests.support import ROOT
 

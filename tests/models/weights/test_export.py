@@ -5,9 +5,10 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
+from tempseg_jax.models.weights.catalog import preprocessing_of
 from tempseg_jax.models.weights.export import save_torchvision, to_torchvision
 from tempseg_jax.models.weights.layouts import TORCHVISION_VGG16
-from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
+from tempseg_jax.models.weights.pretrained import load_pretrained
 from tests.models.weights.shapes import variable_shapes
 
 

@@ -13,7 +13,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tempseg_jax.models import SEGMENTERS
-from tempseg_jax.models.weights.pretrained import load_pretrained, preprocessing_of
+from tempseg_jax.models.weights.catalog import preprocessing_of
+from tempseg_jax.models.weights.pretrained import load_pretrained
 from tests.support import TEST_DATA
 
 PARTIAL = TEST_DATA / "weights/resnet50_keras_imagenet_notop_partial.h5"

@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
-from tempseg_jax.models.weights import pretrained
+from tempseg_jax.models.weights import catalog
+from tempseg_jax.models.weights.catalog import PRETRAINED, preprocessing_of
 from tempseg_jax.models.weights.layouts import (
     DENSE_HWC,
     KERAS_RESNET50,
@@ -21,12 +22,7 @@ from tempseg_jax.models.weights.layouts import (
     LINEAR_CHW,
     TORCHVISION_RESNET50,
 )
-from tempseg_jax.models.weights.pretrained import (
-    PRETRAINED,
-    check_fits,
-    load_pretrained,
-    preprocessing_of,
-)
+from tempseg_jax.models.weights.pretrained import check_fits, load_pretrained
 from tempseg_jax.models.weights.sources import LocalFile
 from tests.models.weights.shapes import file_shapes, head_of, variable_shapes
 from tests.support import ROOT, TEST_DATA
@@ -71,8 +67,8 @@ def test_the_preprocessing_of_a_source_is_known_without_a_download(monkeypatch):
     def refuse(self):
         raise AssertionError("a file was downloaded")
 
-    monkeypatch.setattr(pretrained.HubFile, "fetch", refuse)
-    monkeypatch.setattr(pretrained.KerasFile, "fetch", refuse)
+    monkeypatch.setattr(catalog.HubFile, "fetch", refuse)
+    monkeypatch.setattr(catalog.KerasFile, "fetch", refuse)
     assert (
         preprocessing_of("keras_resnet50") == preprocessing_of("keras_vgg16") == CAFFE
     )
@@ -127,7 +123,7 @@ def test_only_the_networks_apply_or_define_a_preprocessing():
             "weights/layouts/segmentation.py",
             "weights/layouts/vgg.py",
             "weights/export.py",
-            "weights/pretrained.py",
+            "weights/catalog.py",
         },
         "calls": {"layers.py"},
         "normalizes": {"fcn.py", "segmenter.py", "scripts/fault_parts/tiny.py"},
@@ -317,7 +313,7 @@ def test_the_published_width_is_that_of_the_layout(
 ):
     # A layout of a network with 32 channels in its first convolution.
     layout = KERAS_RESNET50._replace(first_kernel=(7, 7, 3, 32))
-    source = pretrained.Source(LocalFile(tmp_path / "w.h5"), layout, CAFFE)
+    source = catalog.Source(LocalFile(tmp_path / "w.h5"), layout, CAFFE)
     monkeypatch.setitem(PRETRAINED, "narrow", source)
     variables = variable_shapes("resnet50", width=width)
     flat = flatten_dict(variables, sep="/")
