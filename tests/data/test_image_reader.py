@@ -46,6 +46,14 @@ def test_training_prediction_and_an_export_see_the_same_pixels(name, files, use)
         np.testing.assert_array_equal(image_files.read(opened), predicted)
 
 
+@pytest.mark.parametrize(
+    "name", ["truncated.jpg", "truncated.png", "cut-after-thumbnail.jpg"]
+)
+def test_preparing_finds_truncated_files_without_decoding_them(name, files):
+    with pytest.raises(BadFile, match=f"{name}: the file is truncated.*no end marker"):
+        codec.to_stored((files / name).read_bytes(), name=name)
+
+
 @pytest.mark.parametrize("name", awkward.UNREADABLE)
 def test_training_prediction_and_an_export_refuse_the_same_files(name, files, use):
     path = files / name
