@@ -41,13 +41,13 @@ from tempseg_jax.data.sources.base import Record
 from tempseg_jax.evaluation.boundary_iou import BoundaryIoU
 from tempseg_jax.evaluation.evaluator import Example
 from tempseg_jax.evaluation.result import PANELS, score
-from tempseg_jax.inference import sliding_window, window_sums
-from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.inference import sliding_window, test_time_augmentation
+from tempseg_jax.inference.settings import InferenceSettings, parse_scales
 from tempseg_jax.models import SEGMENTERS
 from tempseg_jax.models.preprocessing import TORCHVISION
 
 _FORWARD = jax.jit(
-    sliding_window.mean_logits, static_argnames=("segmenter", "scales", "flip")
+    test_time_augmentation.mean_logits, static_argnames=("segmenter", "scales", "flip")
 )
 
 
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         settings = InferenceSettings(
             window=args.window,
             stride=args.stride,
-            scales=sliding_window.parse_scales(args.scales.split(",")),
+            scales=parse_scales(args.scales.split(",")),
             flip=args.flip,
         )
         with tempfile.TemporaryDirectory(prefix="tempseg_jax_") as folder:
@@ -217,7 +217,7 @@ class Evaluation:
 
         count = self.devices.size
         images = jnp.zeros((count, *canvas(size), 3), jnp.uint8)
-        bands = window_sums.bands(
+        bands = sliding_window.bands(
             mesh.split_batch({"image": images}, self.devices)["image"],
             np.array([size] * count),
             record,

@@ -19,7 +19,7 @@ from tempseg_jax.evaluation import tensorboard
 from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
 from tempseg_jax.hyperparameters import Hyperparameters
-from tempseg_jax.inference import sliding_window
+from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
@@ -118,7 +118,7 @@ class RunCallbacks:
             ),
         )
         self.writer.sync()
-        self.checkpoints.score(step, {"miou": result.scores["miou"]})
+        self.checkpoints.add_scores(step, {"miou": result.scores["miou"]})
         if not jax.process_index():
             save_pictures(result, self.val_split, self.folder)
         _return_free_memory()
@@ -148,7 +148,7 @@ def _score(
         segmenter=objective.segmenter,
         batch_size=config.eval_batch_size,
         num_workers=config.data.num_workers,
-        settings=sliding_window.WHOLE_IMAGE,
+        settings=WHOLE_IMAGE,
         temperatures={"one": 1.0, "t_g": builders.training_temperature(config)},
         num_examples=PANELS,
         visit=lambda example: None,

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from tempseg_jax import describe, evaluate, train
 from tempseg_jax.cli import command, config_flag, distributed, huge_pages
-from tempseg_jax.inference import sliding_window
+from tempseg_jax.inference.settings import InferenceSettings, parse_scales
 from tempseg_jax.workdir import saved_config
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -127,10 +127,10 @@ def main(argv: list[str]) -> None:
             _WORKDIR.value,
             checkpoint=_CHECKPOINT.value,
             split_name=_SPLIT.value,
-            settings=sliding_window.InferenceSettings(
+            settings=InferenceSettings(
                 window=_WINDOW.value,
                 stride=_STRIDE.value,
-                scales=sliding_window.parse_scales(_SCALES.value),
+                scales=parse_scales(_SCALES.value),
                 flip=_FLIP.value,
             ),
             fit=_FIT.value,

@@ -127,14 +127,15 @@ def load_segmenter(options: argparse.Namespace) -> "Predictor":
         ValueError: If an argument is out of range.
     """
     # Imported here because it is slow, and --help does not need it.
-    from tempseg_jax.inference import restore, sliding_window
+    from tempseg_jax.inference import restore
+    from tempseg_jax.inference.settings import parse_scales
 
     return restore.load(
         options.workdir,
         options.checkpoint,
         window=options.window,
         stride=options.stride,
-        scales=sliding_window.parse_scales(options.scales.split(",")),
+        scales=parse_scales(options.scales.split(",")),
         flip=options.flip,
         precision=options.precision,
     )

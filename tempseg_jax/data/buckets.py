@@ -7,7 +7,10 @@ only.
 
 from typing import Any
 
-Shape = tuple[int, int]  # height and width in pixels
+import numpy as np
+from jaxtyping import UInt8
+
+from tempseg_jax.data.transforms import PAD_COLOR
 
 WAITING = 8
 """Batches of images that may wait in memory for others of their canvas."""
@@ -23,3 +26,13 @@ def canvas(size: tuple[Any, Any]) -> tuple[Any, Any]:
     """
     height, width = size
     return -(-height // _STEP) * _STEP, -(-width // _STEP) * _STEP
+
+
+def padded(
+    image: UInt8[np.ndarray, "h w 3"], *, height: int, width: int
+) -> UInt8[np.ndarray, "{height} {width} 3"]:
+    """Pad the image at the bottom and the right with the mean color."""
+    result = np.empty((height, width, 3), np.uint8)
+    result[:] = PAD_COLOR
+    result[: image.shape[0], : image.shape[1]] = image
+    return result

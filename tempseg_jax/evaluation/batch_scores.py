@@ -14,8 +14,8 @@ from tempseg_jax import mesh
 from tempseg_jax.data.pipeline import EvalBatch
 from tempseg_jax.data.transforms import PAD_COLOR
 from tempseg_jax.evaluation.pixel_scores import Scores, score_pixels
-from tempseg_jax.inference import sliding_window, window_sums
-from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.inference import sliding_window, test_time_augmentation
+from tempseg_jax.inference.settings import InferenceSettings
 from tempseg_jax.types import IGNORE_LABEL, Batch
 
 
@@ -41,7 +41,7 @@ def score_batch(
         )
         yield batch, _score_whole(variables, placed, temperatures, **network)
         return
-    forward = partial(sliding_window.log_probabilities, variables, **network)
+    forward = partial(test_time_augmentation.log_probabilities, variables, **network)
     for first in range(0, len(batch["id"]), devices.size):
         part = _part(batch, slice(first, first + devices.size))
         if part["size"].any():
@@ -73,7 +73,7 @@ def _score_whole(
     scales: tuple[float, ...],
     flip: bool,
 ) -> Scores:
-    logits = sliding_window.mean_logits(
+    logits = test_time_augmentation.mean_logits(
         variables, batch["image"], segmenter=segmenter, scales=scales, flip=flip
     )
     return score_pixels(logits, batch["label"], temperatures=temperatures)
@@ -89,11 +89,11 @@ def _score_windows(
     devices: Mesh,
 ) -> Scores:
     """Score one image on each device, one band of rows after another."""
-    images = window_sums.at_least_a_window(batch["image"], window, PAD_COLOR)
-    labels = window_sums.at_least_a_window(batch["label"], window, IGNORE_LABEL)
+    images = sliding_window.at_least_a_window(batch["image"], window, PAD_COLOR)
+    labels = sliding_window.at_least_a_window(batch["label"], window, IGNORE_LABEL)
     placed = mesh.split_batch({"image": images, "label": labels}, devices)
     total, prediction = None, _no_prediction(placed["label"])
-    for band in window_sums.bands(
+    for band in sliding_window.bands(
         placed["image"],
         batch["size"],
         forward,
@@ -101,11 +101,11 @@ def _score_windows(
         stride=stride,
         devices=devices,
     ):
-        label = window_sums.rows_at(
+        label = sliding_window.rows_at(
             placed["label"], band.tops, window=window, devices=devices
         )
         scores = _score_band(band.logits, label, band.rows, temperatures)
-        prediction = window_sums.paste(
+        prediction = sliding_window.paste(
             prediction, scores.prediction, band, devices=devices
         )
         sums = scores[:2]

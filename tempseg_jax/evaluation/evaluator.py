@@ -21,7 +21,7 @@ from tempseg_jax.data.pipeline import EvalBatch
 from tempseg_jax.evaluation import batch_scores, calibration
 from tempseg_jax.evaluation.calibration import Tally
 from tempseg_jax.evaluation.pixel_scores import Scores
-from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.inference.settings import InferenceSettings
 
 
 class Example(NamedTuple):

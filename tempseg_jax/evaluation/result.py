@@ -16,7 +16,7 @@ from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import calibration, metrics, plots
 from tempseg_jax.evaluation.calibration import Calibration
 from tempseg_jax.evaluation.evaluator import Example, Sums, evaluate_split
-from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.inference.settings import InferenceSettings
 from tempseg_jax.workdir.metrics_writer import rate_text, read_metrics
 
 PANELS = 8

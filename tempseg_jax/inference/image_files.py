@@ -1,7 +1,9 @@
 """Images given as files, Pillow images or arrays, as upright 8-bit RGB."""
 
+import collections
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,14 @@ from tempseg_jax.data import image_reader
 from tempseg_jax.data.image_reader import ENDINGS, BadFile
 from tempseg_jax.io.folder_files import files_in, kinds_of
 
+_THREADS = 4
+
+Input = str | Path | Image.Image | UInt8[np.ndarray, "_ _ 3"]
+"""A file, a Pillow image or an array."""
+
 
 def read(
-    image: str | Path | Image.Image | UInt8[np.ndarray, "h w 3"],
+    image: Input,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return an image as upright 8-bit RGB, by the rules of `image_reader`.
 
@@ -31,6 +38,18 @@ def read(
     if isinstance(image, Image.Image):
         return image_reader.to_rgb(image, name="the image")
     return image_reader.decode(image_reader.read_bytes(image), name=str(image))
+
+
+def read_ahead(images: Iterable[Input], *, ahead: int) -> Iterator[Future]:
+    """Yield a future of `read` for each image; up to `ahead` more are being read."""
+    reading: collections.deque[Future] = collections.deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for image in images:
+            reading.append(pool.submit(read, image))
+            if len(reading) > ahead:
+                yield reading.popleft()
+        while reading:
+            yield reading.popleft()
 
 
 def find(

@@ -3,10 +3,10 @@
 import collections
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -85,7 +85,7 @@ def for_each(
     writing: collections.deque[Future] = collections.deque()
     progress = tqdm(total=len(files), unit="image", disable=not sys.stderr.isatty())
     with ThreadPoolExecutor(_THREADS) as pool, progress:
-        images = _submit_ahead(pool, image_files.read, files)
+        images = image_files.read_ahead(files, ahead=_AHEAD)
         for future, name in zip(images, names, strict=True):
             progress.update()
             try:
@@ -104,19 +104,6 @@ def for_each(
             writing.popleft().result()
     end = time.perf_counter()
     return Outcome(done, broken, end - start, end - first)
-
-
-def _submit_ahead(
-    pool: ThreadPoolExecutor, function: Callable, items: Iterable[Any]
-) -> Iterator[Future]:
-    """Yield a future for each item, with up to `_AHEAD` more already submitted."""
-    running: collections.deque[Future] = collections.deque()
-    for item in items:
-        running.append(pool.submit(function, item))
-        if len(running) > _AHEAD:
-            yield running.popleft()
-    while running:
-        yield running.popleft()
 
 
 def _result_names(names: list[Path]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -11,17 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, PyTree, UInt8
-from PIL import Image
 
 from tempseg_jax.data import buckets
 from tempseg_jax.data.transforms import PAD_COLOR
-from tempseg_jax.inference import image_files, sliding_window, window_sums
-from tempseg_jax.inference.batches import in_batches
-from tempseg_jax.inference.sliding_window import InferenceSettings
-from tempseg_jax.inference.window_sums import Band
-
-Input = str | Path | Image.Image | UInt8[np.ndarray, "h w 3"]
-"""A file, a PIL image, or an RGB array: see `image_files.read`."""
+from tempseg_jax.inference import image_files, sliding_window, test_time_augmentation
+from tempseg_jax.inference.predict_batches import predict_in_batches
+from tempseg_jax.inference.settings import InferenceSettings
+from tempseg_jax.inference.sliding_window import Band
 
 
 class Predictor:
@@ -66,12 +61,12 @@ class Predictor:
         self._labels = partial(_labels, **network)
         self._probabilities = partial(_probabilities, **network)
         self._log_probabilities = partial(
-            sliding_window.log_probabilities, variables, **network
+            test_time_augmentation.log_probabilities, variables, **network
         )
         self._devices = Mesh(np.array(jax.local_devices()[:1]), ("data",))
         self._sharding = NamedSharding(self._devices, PartitionSpec("data"))
 
-    def __call__(self, image: Input) -> UInt8[np.ndarray, "h w"]:
+    def __call__(self, image: image_files.Input) -> UInt8[np.ndarray, "h w"]:
         """Return the most probable class of every pixel, at the image's size.
 
         Raises:
@@ -84,10 +79,10 @@ class Predictor:
         if windows is None:
             labels = self._labels(self.variables, batch)
         else:
-            batch = window_sums.at_least_a_window(batch, windows[0], PAD_COLOR)
+            batch = sliding_window.at_least_a_window(batch, windows[0], PAD_COLOR)
             labels = jnp.zeros(batch.shape[:3], jnp.uint8, device=self._sharding)
             for band in self._bands(batch, (h, w), windows):
-                labels = window_sums.paste(
+                labels = sliding_window.paste(
                     labels, _most_probable(band.logits), band, devices=self._devices
                 )
         return np.asarray(labels)[0, :h, :w]
@@ -111,21 +106,21 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} is below 1")
 
-        def whole(
+        def label_batch(
             batch: UInt8[np.ndarray, "b h w 3"],
         ) -> UInt8[np.ndarray, "b h w"]:
             return np.asarray(self._labels(self.variables, batch))
 
-        return in_batches(
+        return predict_in_batches(
             images,
             batch_size=batch_size,
-            whole=whole,
-            single=self,
-            is_whole=lambda x: self.settings.windows(*x.shape[:2]) is None,
+            label_batch=label_batch,
+            label_image=self,
+            runs_whole=lambda x: self.settings.windows(*x.shape[:2]) is None,
         )
 
     def probabilities(
-        self, image: Input, temperature: float = 1.0
+        self, image: image_files.Input, temperature: float = 1.0
     ) -> Float[np.ndarray, "h w k"]:
         """Return the probabilities of all classes, softmax(log p / T).
 
@@ -147,7 +142,7 @@ class Predictor:
         if windows is None:
             p = self._probabilities(self.variables, batch, temperature)
             return np.asarray(p)[0, :h, :w]
-        batch = window_sums.at_least_a_window(batch, windows[0], PAD_COLOR)
+        batch = sliding_window.at_least_a_window(batch, windows[0], PAD_COLOR)
         result = None
         for band in self._bands(batch, (h, w), windows):
             p = np.asarray(_temper(band.logits, temperature))[0, :, :w]
@@ -165,7 +160,7 @@ class Predictor:
         windows: tuple[int, int],
     ) -> Iterator[Band]:
         window, stride = windows
-        return window_sums.bands(
+        return sliding_window.bands(
             jax.device_put(batch, self._sharding),
             np.array([size]),
             self._log_probabilities,
@@ -178,14 +173,16 @@ class Predictor:
 def _padded_batch(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "1 _ _ 3"]:
     """Return a batch of one image, padded so that few shapes are compiled."""
     height, width = buckets.canvas(image.shape[:2])
-    return sliding_window.padded(image, height=height, width=width)[None]
+    return buckets.padded(image, height=height, width=width)[None]
 
 
 @partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
 def _labels(
     variables: PyTree, image: UInt8[Array, "b h w 3"], **network: Any
 ) -> UInt8[Array, "b h w"]:
-    return _most_probable(sliding_window.mean_logits(variables, image, **network))
+    return _most_probable(
+        test_time_augmentation.mean_logits(variables, image, **network)
+    )
 
 
 @partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
@@ -195,7 +192,7 @@ def _probabilities(
     temperature: Float[Array, ""],
     **network: Any,
 ) -> Float[Array, "b h w k"]:
-    logits = sliding_window.mean_logits(variables, image, **network)
+    logits = test_time_augmentation.mean_logits(variables, image, **network)
     return _temper(logits, temperature)
 
 

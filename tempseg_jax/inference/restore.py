@@ -14,17 +14,17 @@ from jaxtyping import PyTree
 
 from tempseg_jax.inference import published
 from tempseg_jax.inference.predictor import Predictor
-from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.inference.settings import InferenceSettings
 from tempseg_jax.models import SEGMENTERS, with_field
 from tempseg_jax.models.build import build_segmenter
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.precision import COMPUTE_DTYPES
-from tempseg_jax.workdir.checkpoint import Checkpoints, Step
+from tempseg_jax.workdir.checkpoint import Checkpoints, StepOrName
 
 
 def load(
     workdir: str | Path,
-    checkpoint: Step = "best",
+    checkpoint: StepOrName = "best",
     *,
     window: int | None = None,
     stride: int | None = None,

@@ -15,7 +15,7 @@ from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.subset import Chosen
 from tempseg_jax.evaluation import metrics
 from tempseg_jax.evaluation.evaluator import Example, evaluate_split
-from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tempseg_jax.models.flops import count_parameters
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.sweep import store

@@ -9,7 +9,7 @@ import pytest
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import calibration, result
 from tempseg_jax.evaluation.evaluator import Example, ScoredImage, Sums
-from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tempseg_jax.workdir.metrics_writer import Writer
 from tests.support import make_segmenter
 

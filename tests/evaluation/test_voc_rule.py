@@ -10,7 +10,7 @@ from tempseg_jax.data import codec, pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import metrics
 from tempseg_jax.evaluation.evaluator import Sums, evaluate_batches
-from tempseg_jax.inference.sliding_window import WHOLE_IMAGE, InferenceSettings
+from tempseg_jax.inference.settings import WHOLE_IMAGE, InferenceSettings
 from tempseg_jax.types import IGNORE_LABEL
 
 K = 4

@@ -19,7 +19,7 @@ import tempseg_jax
 from tempseg_jax.inference import export, standalone
 from tempseg_jax.inference.export import Shape
 from tempseg_jax.inference.predictor import Predictor
-from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tests.support import ROOT, make_segmenter
 
 RNG = np.random.default_rng(0)

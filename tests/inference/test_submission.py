@@ -10,7 +10,7 @@ from PIL import Image
 from tempseg_jax.data.labels import CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_palette
 from tempseg_jax.inference import overlays, submission
 from tempseg_jax.inference.predictor import Predictor
-from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tempseg_jax.inference.submission_rules import RULES
 
 VOC, CITYSCAPES = RULES["voc"], RULES["cityscapes"]

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tempseg_jax.inference import sliding_window
+from tempseg_jax.inference import test_time_augmentation
+from tempseg_jax.inference.settings import InferenceSettings
 from tests.support import ROOT
 
 
@@ -44,15 +45,15 @@ def test_both_modes_their_ratio_and_the_memory_are_printed(script, capsys):
 def test_the_network_alone_runs_on_the_windows_of_the_evaluation(
     script, monkeypatch, tmp_path
 ):
-    shapes, log_probabilities = [], sliding_window.log_probabilities
+    shapes, log_probabilities = [], test_time_augmentation.log_probabilities
 
     def record(variables, image, **network):
         shapes.append(image.shape)
         return log_probabilities(variables, image, **network)
 
-    monkeypatch.setattr(sliding_window, "log_probabilities", record)
+    monkeypatch.setattr(test_time_augmentation, "log_probabilities", record)
     args = arguments(script, "--window=64", "--stride=32")
-    settings = sliding_window.InferenceSettings(64, 32, (1.0,), flip=False)
+    settings = InferenceSettings(64, 32, (1.0,), flip=False)
     split = script.made_split(args, tmp_path)
     evaluation = script.Evaluation(args, settings, split)
     assert evaluation.seconds() > 0

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from tempseg_jax import builders, steps
+from tempseg_jax import builders
 from tempseg_jax.data import pipeline
 from tempseg_jax.evaluation import calibration
 from tempseg_jax.evaluation.evaluator import evaluate_split
-from tempseg_jax.inference.sliding_window import WHOLE_IMAGE
+from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.models.segmenter import predict
 from tempseg_jax.sweep.measurement import Measurement, collect
 
 
@@ -47,7 +48,7 @@ def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
     measurement, kept = collect(images, keep=frozenset(["val_0001"]))
     assert measurement.ids == ["val_0000", "val_0001", "val_0002"]
     assert [example.id for example in kept] == ["val_0001"]
-    forward = jax.jit(functools.partial(steps.predict, segmenter=objective.segmenter))
+    forward = jax.jit(functools.partial(predict, segmenter=objective.segmenter))
     nats, bins = np.zeros((3, 2)), np.zeros((2, 15, 3))
     images = [
         (batch["image"][i : i + 1], batch["label"][i])

@@ -1,28 +1,25 @@
-"""Collect images of different sizes into batches, and return results in their order."""
+"""Predict images of different sizes in batches; the results keep the images' order."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from tempseg_jax.data import buckets
-from tempseg_jax.inference import image_files, sliding_window
-
-_THREADS = 4
+from tempseg_jax.inference import image_files
 
 Image = UInt8[np.ndarray, "h w 3"]
 
 
-def in_batches(
+def predict_in_batches(
     images: Iterable[Any],
     *,
     batch_size: int,
-    whole: Callable[[UInt8[np.ndarray, "b h w 3"]], UInt8[np.ndarray, "b h w"]],
-    single: Callable[[Image], UInt8[np.ndarray, "h w"]],
-    is_whole: Callable[[Image], bool],
+    label_batch: Callable[[UInt8[np.ndarray, "b h w 3"]], UInt8[np.ndarray, "b h w"]],
+    label_image: Callable[[Image], UInt8[np.ndarray, "h w"]],
+    runs_whole: Callable[[Image], bool],
 ) -> Iterator[UInt8[np.ndarray, "h w"]]:
     """Yield the labels of each image, in the order of the images.
 
@@ -33,9 +30,9 @@ def in_batches(
     Args:
         images: Files, Pillow images or arrays: see `image_files.read`.
         batch_size: Images per batch.
-        whole: Returns the labels of a batch of padded images.
-        single: Returns the labels of an image that does not run whole.
-        is_whole: Whether an image runs whole, and not in windows.
+        label_batch: Returns the labels of a batch of padded images.
+        label_image: Returns the labels of an image that does not run whole.
+        runs_whole: Whether an image runs whole, and not in windows.
     """
     pending = collections.defaultdict(list)  # (index, image) by canvas
     done: dict[int, UInt8[np.ndarray, "h w"]] = {}
@@ -45,14 +42,15 @@ def in_batches(
         members = pending.pop(shape)
         batch = np.zeros((batch_size, *shape, 3), np.uint8)
         for i, (_, image) in enumerate(members):
-            batch[i] = sliding_window.padded(image, height=shape[0], width=shape[1])
-        labels = whole(batch)
+            batch[i] = buckets.padded(image, height=shape[0], width=shape[1])
+        labels = label_batch(batch)
         for (index, image), label in zip(members, labels, strict=False):
             done[index] = label[: image.shape[0], : image.shape[1]]
 
-    for index, image in enumerate(_read_ahead(images, ahead=batch_size)):
-        if not is_whole(image):
-            done[index] = single(image)
+    reading = image_files.read_ahead(images, ahead=batch_size)
+    for index, image in enumerate(future.result() for future in reading):
+        if not runs_whole(image):
+            done[index] = label_image(image)
         else:
             shape = buckets.canvas(image.shape[:2])
             pending[shape].append((index, image))
@@ -68,15 +66,3 @@ def in_batches(
     for shape in list(pending):
         run(shape)
     yield from (done[i] for i in sorted(done))
-
-
-def _read_ahead(images: Iterable[Any], *, ahead: int) -> Iterator[Image]:
-    """Yield the images as RGB, with some more already being read in threads."""
-    reading: collections.deque[Future] = collections.deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for image in images:
-            reading.append(pool.submit(image_files.read, image))
-            if len(reading) > ahead:
-                yield reading.popleft().result()
-        while reading:
-            yield reading.popleft().result()
