@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from tempseg_jax import builders, mesh, train
-from tempseg_jax.builders import semi_supervised
+from tempseg_jax.builders.config_fields import check_fields
+from tempseg_jax.builders.data import divide_by_labels
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.models import critics
+from tempseg_jax.models import discriminators
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -32,7 +33,7 @@ SEMI = {
 @pytest.fixture(scope="module", autouse=True)
 def _narrow_discriminator():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(critics, "CHANNELS", (8, 8, 8, 8))  # compiles sooner
+        patch.setattr(discriminators, "CHANNELS", (8, 8, 8, 8))  # compiles sooner
         yield
 
 
@@ -140,7 +141,7 @@ def test_with_all_labels_and_no_weights_it_is_the_adversarial_run(config):
         objectives.append(builders.build_objective(own, num_classes=8))
         hyper = builders.hyperparameters(own, plan)
         hypers.append(hyper._replace(semi_threshold=0.0, semi_start=0))
-        labeled, others = semi_supervised.divide(own, builders.load_split(own, "train"))
+        labeled, others = divide_by_labels(own, builders.load_split(own, "train"))
         assert others is None and len(labeled.examples) == 512
         batches.append(next(builders.training_batches(own, labeled, start_step=1)))
     assert objectives[0] == objectives[1] and not objectives[0].uses_unlabeled
@@ -180,9 +181,15 @@ def test_images_of_a_folder_are_trained_on_without_labels(config, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"data.labeled_fraction": 1.0}, "data.labeled_fraction: 1.0 leaves no image"),
+        (
+            {"data.labeled_fraction": 1.0},
+            "data.labeled_fraction: 1.0 leaves no",
+        ),
         ({"objective.alpha": 0.0}, "objective.alpha: 0 trains no discriminator"),
-        ({"accumulate": 2}, "accumulate: 2, but semi.weight needs the whole batch"),
+        (
+            {"accumulate": 2},
+            "semi.alpha: .* needs the whole batch",
+        ),
         ({"model.discriminator": "dcgan"}, "'dcgan' has no score for each.*choose fcn"),
         ({"objective.adversary": "hinge"}, "'hinge' are not prob.*lsgan, dcgan, minim"),
         ({"objective.adversary": "wgan_gp"}, "'wgan_gp' are not probabilities"),
@@ -190,7 +197,7 @@ def test_images_of_a_folder_are_trained_on_without_labels(config, tmp_path):
 )
 def test_what_a_term_needs_is_said_in_one_line(config, fields, message):
     with pytest.raises(ValueError, match=message) as error:
-        builders.build_objective(changed(config, fields), num_classes=8)
+        check_fields(changed(config, fields))
     assert "\n" not in str(error.value)
 
 
@@ -199,8 +206,8 @@ def test_a_fraction_that_leaves_no_image_without_labels_is_refused(config):
     images = Split("a", "train", examples, ("x",), np.zeros((1, 3), np.uint8))
     own = changed(config, {"data.labeled_fraction": 0.96})
     with pytest.raises(ValueError, match="data.labeled_fraction: 0.96 of 10 images"):
-        semi_supervised.divide(own, images)
-    labeled, others = semi_supervised.divide(
+        divide_by_labels(own, images)
+    labeled, others = divide_by_labels(
         changed(config, {"data.labeled_fraction": 0.9}), images
     )
     assert (len(labeled.examples), len(others.examples)) == (9, 1)
@@ -214,7 +221,8 @@ def test_l_adv_alone_needs_neither_scores_per_pixel_nor_probabilities(config):
 
 
 def test_the_start_is_a_part_of_the_steps(config):
-    assert semi_supervised.start_step(config, steps=20_001) == 6667
+    plan = Plan(20_001, warmup_steps=0, evaluate_every=0)
+    assert builders.hyperparameters(config, plan).semi_start == 6667
 
 
 def test_a_batch_size_that_the_devices_do_not_divide_is_refused(monkeypatch):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from tempseg_jax.builders.field_combinations import check_combinations
 from tempseg_jax.data import catalog, problem_files
 from tempseg_jax.data.class_pixels import CLASS_WEIGHTS
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
@@ -13,8 +14,9 @@ from tempseg_jax.models.frozen_batch_norm import FREEZE_BATCH_NORM
 from tempseg_jax.models.heads import HEADS
 from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.objective.losses import REAL_MAPS
-from tempseg_jax.optim import DISCRIMINATOR_OPTIMIZERS, TEMPERATURE_SCHEDULES
+from tempseg_jax.optim import DISCRIMINATOR_OPTIMIZERS
 from tempseg_jax.precision import COMPUTE_DTYPES
+from tempseg_jax.schedules import TEMPERATURE_SCHEDULES
 
 
 class Range(NamedTuple):
@@ -180,22 +182,7 @@ def check_fields(config: ConfigDict) -> None:
             raise ValueError(
                 f"{field}: {value!r} is not one of {', '.join(sorted(choices))}"
             )
-    if config.data.min_scale > config.data.max_scale:
-        raise ValueError(
-            f"data.min_scale: {config.data.min_scale} is above data.max_scale "
-            f"{config.data.max_scale}; give at most that"
-        )
-    if config.data.batch_size % config.accumulate:
-        raise ValueError(
-            f"accumulate: a batch of {config.data.batch_size} images does not divide "
-            f"into {config.accumulate} micro-batches; choose a divisor of "
-            "data.batch_size"
-        )
-    if config.accumulate > 1 and config.objective.critic_steps > 1:
-        raise ValueError(
-            f"objective.critic_steps: {config.objective.critic_steps} needs the whole "
-            "batch at once; set it to 1, or accumulate to 1"
-        )
+    check_combinations(config)
 
 
 def _get(config: ConfigDict, field: str) -> Any:

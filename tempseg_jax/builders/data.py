@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from tempseg_jax.builders import semi_supervised
-from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
+from tempseg_jax.builders.plan import unlabeled_batch_size, uses_unlabeled
+from tempseg_jax.data import catalog, class_pixels, pipeline, subset, tile_preparation
 from tempseg_jax.data.subset import Chosen, nested_subset
 from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.data.unlabeled import Unlabeled
@@ -45,7 +45,7 @@ def load_split(config: ConfigDict, split: str) -> catalog.Split:
 
 def load_training_split(config: ConfigDict) -> catalog.Split:
     """Return the labeled images to train on."""
-    return semi_supervised.divide(config, load_training_images(config))[0]
+    return divide_by_labels(config, load_training_images(config))[0]
 
 
 def load_training_images(config: ConfigDict) -> catalog.Split:
@@ -60,12 +60,49 @@ def load_training_images(config: ConfigDict) -> catalog.Split:
     )
 
 
+def divide_by_labels(
+    config: ConfigDict, images: catalog.Split
+) -> tuple[catalog.Split, catalog.Split | None]:
+    """Return the labeled training images, and the unlabeled ones if L_G uses them.
+
+    Args:
+        config: The config of the run.
+        images: The images of `data.train_split` to train on.
+
+    Raises:
+        ValueError: If `data.unlabeled_dir` has problem files, or no image is left
+            unlabeled.
+        FileNotFoundError: If it does not exist or has no images.
+    """
+    labeled, unlabeled = subset.divide(
+        images,
+        fraction=config.data.labeled_fraction,
+        seed=config.data.labeled_seed,
+    )
+    if not uses_unlabeled(config):
+        return labeled, None
+    if config.data.unlabeled_dir:
+        unlabeled = catalog.load_images(
+            config.data.unlabeled_dir,
+            data_dir=config.data.data_dir,
+            on_error=config.data.on_error,
+            downscale=config.data.options.get("downscale", 1),
+        )
+    if unlabeled is None:
+        raise ValueError(
+            f"data.labeled_fraction: {config.data.labeled_fraction} of "
+            f"{len(images.examples)} images, rounded, leaves none unlabeled; set it "
+            "lower, or set data.unlabeled_dir"
+        )
+    return labeled, unlabeled
+
+
 def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:
     """Return the images to train on as tiles, preparing the split on first use.
 
     Args:
         config: The config of the run.
-        split: The result of `load_training_split`, or images without labels.
+        split: The result of `load_training_split`, or unlabeled images.
 
     Returns:
         The tiles, or None if the config uses none.
@@ -80,16 +117,16 @@ def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:
 
 
 def load_unlabeled(config: ConfigDict, split: catalog.Split | None) -> Unlabeled | None:
-    """Return what each batch has without labels; None if the objective uses none.
+    """Return the unlabeled images of each batch; None if L_G uses none.
 
     Args:
         config: The config of the run.
-        split: The second result of `semi_supervised.divide`.
+        split: The second result of `divide_by_labels`.
     """
     if split is None:
         return None
-    size = semi_supervised.unlabeled_batch_size(config)
-    return Unlabeled(split, load_tiles(config, split), size)
+    tiles = load_tiles(config, split)
+    return Unlabeled(split, tiles, unlabeled_batch_size(config))
 
 
 def load_class_weights(

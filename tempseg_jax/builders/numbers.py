@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from tempseg_jax import optim
-from tempseg_jax.builders import semi_supervised
+from tempseg_jax import schedules
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.hyperparameters import Hyperparameters
 
@@ -32,7 +31,7 @@ def hyperparameters(
         ValueError: If the warm-up leaves too few steps for the cosine cycles.
     """
     objective, optimizer = config.objective, config.optimizer
-    factor = optim.warmup_cosine(
+    factor = schedules.warmup_cosine(
         steps=plan.steps, warmup_steps=plan.warmup_steps, cycles=optimizer.cycles
     )
     # Padded, so that runs of different lengths share the compiled step.
@@ -40,7 +39,7 @@ def hyperparameters(
     schedule[: plan.steps] = jax.vmap(factor)(jnp.arange(plan.steps))
     return Hyperparameters(
         seed=config.seed,
-        schedule=schedule,
+        learning_rate_schedule=schedule,
         learning_rate_g=optimizer.learning_rate_g,
         learning_rate_d=optimizer.learning_rate_d,
         momentum=optimizer.momentum,
@@ -61,7 +60,7 @@ def hyperparameters(
         unlabeled_alpha=config.semi.alpha,
         semi_weight=config.semi.weight,
         semi_threshold=config.semi.threshold,
-        semi_start=semi_supervised.start_step(config, steps=plan.steps),
+        semi_start=round(config.semi.start * plan.steps),
     )
 
 
@@ -84,7 +83,7 @@ def _temperature_schedule(
     objective = config.objective
     if objective.temperature_schedule == "constant":
         return 1.0
-    values = optim.temperature_schedule(
+    values = schedules.temperature_schedule(
         objective.temperature_schedule,
         start=objective.temperature_g,
         end=objective.temperature_end,

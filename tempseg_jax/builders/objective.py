@@ -7,7 +7,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from tempseg_jax import precision
-from tempseg_jax.builders import initial_weights, semi_supervised
+from tempseg_jax.builders import initial_weights
 from tempseg_jax.hyperparameters import Hyperparameters
 from tempseg_jax.models import DISCRIMINATORS, with_field
 from tempseg_jax.models.build import build_segmenter
@@ -49,12 +49,8 @@ def build_objective(
         remat=config.model.remat,
     )
     segmenter = _with_training_options(segmenter, config)
-    _check_accumulation(config)
-    _check_teacher(config)
-    semi_supervised.check(config)
     discriminator = None
     if config.objective.alpha:
-        _check_penalty(config)
         discriminator = DISCRIMINATORS[config.model.discriminator](dtype)
     return Objective(
         segmenter=segmenter,
@@ -84,7 +80,7 @@ def with_teacher(
     teacher: nn.Module,
     variables: PyTree,
 ) -> tuple[Objective, Hyperparameters]:
-    """Return both with a trained segmenter to distill."""
+    """Return the objective and the hyperparameters with the teacher's network added."""
     pairwise = config.distill.pairwise > 0
     objective = dataclasses.replace(objective, teacher=teacher, pairwise=pairwise)
     return objective, hyper._replace(teacher=variables)
@@ -108,35 +104,3 @@ def _with_training_options(segmenter: nn.Module, config: ConfigDict) -> nn.Modul
             )
         segmenter = changed
     return segmenter
-
-
-def _check_penalty(config: ConfigDict) -> None:
-    adversary, network = config.objective.adversary, config.model.discriminator
-    if ADVERSARIES[adversary].penalty is not None and network == "dcgan":
-        raise ValueError(
-            f"model.discriminator: {network!r} has BatchNorm, through which the score "
-            "of an image depends on the other images; the penalty of "
-            f"objective.adversary={adversary!r} needs a discriminator without it, such "
-            "as dcgan_ln or fcn"
-        )
-
-
-def _check_teacher(config: ConfigDict) -> None:
-    if config.distill.teacher:
-        return
-    if config.objective.real == "teacher" or config.distill.pairwise:
-        field = "distill.pairwise" if config.distill.pairwise else "objective.real"
-        raise ValueError(
-            f"distill.teacher: empty, but {field} needs a teacher; give the workdir of "
-            "a trained run"
-        )
-
-
-def _check_accumulation(config: ConfigDict) -> None:
-    objective = config.objective
-    for field, off in (("class_weights", "none"), ("hard_pixels", 1.0)):
-        if config.accumulate > 1 and objective[field] != off:
-            raise ValueError(
-                f"objective.{field}: {objective[field]!r} needs the whole batch at "
-                f"once; set it to {off!r}, or accumulate to 1"
-            )

@@ -1,4 +1,4 @@
-"""Lengths of a run in steps, and the size of a micro-batch."""
+"""Lengths of a run in steps, and the sizes of its batches."""
 
 from typing import NamedTuple
 
@@ -48,3 +48,15 @@ class Plan(NamedTuple):
 def micro_batch_size(config: ConfigDict) -> int:
     """Return the images per micro-batch; without accumulation, those of the batch."""
     return config.data.batch_size // config.accumulate
+
+
+def uses_unlabeled(config: ConfigDict) -> bool:
+    """Return whether a term of L_G is about unlabeled images."""
+    return config.semi.alpha > 0 or config.semi.weight > 0
+
+
+def unlabeled_batch_size(config: ConfigDict) -> int:
+    """Return the number of unlabeled images per step, over all processes."""
+    if not uses_unlabeled(config):
+        return 0
+    return config.data.unlabeled_batch_size or config.data.batch_size

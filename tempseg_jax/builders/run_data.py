@@ -1,11 +1,11 @@
-"""The images that a training run reads: with labels, without, and those of val."""
+"""The images that a training run reads: labeled, unlabeled, and those of val."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from tempseg_jax.builders import data, semi_supervised
+from tempseg_jax.builders import data
 from tempseg_jax.data import catalog
 from tempseg_jax.data.subset import evenly_spaced
 from tempseg_jax.data.tiles import Tiles
@@ -16,33 +16,33 @@ from tempseg_jax.workdir import train_images
 class RunData(NamedTuple):
     """The images of one run, as `load_run_data` returns them."""
 
-    images: catalog.Split  # of the training split; of some only the image may be used
-    labeled: catalog.Split  # those whose labels are used
-    tiles: Tiles | None  # the labeled images as tiles
-    others: catalog.Split | None  # the images that are used without labels
-    unlabeled: Unlabeled | None  # what each batch has of them
+    train: catalog.Split  # `data.train_fraction` of the training split
+    labeled: catalog.Split  # those of `train` whose labels are used
+    labeled_tiles: Tiles | None
+    unlabeled: Unlabeled | None
     val: catalog.Split
 
     def counted(self) -> str:
         """Return the numbers of images in words."""
         labeled = len(self.labeled.examples)
-        if self.others is None:
+        if self.unlabeled is None:
             return f"{labeled} images"
-        return f"{labeled} labeled and {len(self.others.examples)} other images"
+        unlabeled = len(self.unlabeled.split.examples)
+        return f"{labeled} labeled and {unlabeled} unlabeled images"
 
     def write_lists(self, config: ConfigDict, folder: str | Path) -> None:
-        """List in the workdir which images a run with a part of them or of labels uses.
+        """Write which images are used, if not all or not all labels are.
 
         Raises:
             OSError: If a file cannot be written.
         """
         lists = {}
         if config.data.train_fraction < 1:
-            lists[train_images.TRAIN] = self.images
+            lists[train_images.TRAIN] = self.train
         if config.data.labeled_fraction < 1:
             lists[train_images.LABELED] = self.labeled
-        if self.others is not None:
-            lists[train_images.UNLABELED] = self.others
+        if self.unlabeled is not None:
+            lists[train_images.UNLABELED] = self.unlabeled.split
         for name, split in lists.items():
             train_images.write(folder, name, (x["id"] for x in split.examples))
 
@@ -52,17 +52,16 @@ def load_run_data(config: ConfigDict) -> RunData:
 
     Raises:
         FileNotFoundError: If files of a dataset are missing.
-        ValueError: If files of a dataset cannot be used, or no image is left without
-            labels for an objective that needs some.
+        ValueError: If files of a dataset cannot be used, or L_G uses unlabeled
+            images and there are none.
     """
-    images = data.load_training_images(config)
-    labeled, others = semi_supervised.divide(config, images)
+    train = data.load_training_images(config)
+    labeled, unlabeled = data.divide_by_labels(config, train)
     val = data.load_split(config, config.data.val_split)
     return RunData(
-        images=images,
+        train=train,
         labeled=labeled,
-        tiles=data.load_tiles(config, labeled),
-        others=others,
-        unlabeled=data.load_unlabeled(config, others),
+        labeled_tiles=data.load_tiles(config, labeled),
+        unlabeled=data.load_unlabeled(config, unlabeled),
         val=evenly_spaced(val, config.evaluate_images or None),
     )

@@ -1,0 +1,115 @@
+"""Fields of the config that need, or exclude, a value of another field."""
+
+from ml_collections import ConfigDict
+
+from tempseg_jax.builders.plan import uses_unlabeled
+from tempseg_jax.models import PIXELWISE_DISCRIMINATORS
+from tempseg_jax.objective.adversaries import ADVERSARIES
+
+NEEDS_WHOLE_BATCH = {
+    "objective.critic_steps": 1,
+    "objective.class_weights": "none",
+    "objective.hard_pixels": 1.0,
+    "semi.alpha": 0.0,
+    "semi.weight": 0.0,
+}
+"""The values with which gradient accumulation gives the gradients of the whole batch.
+
+D is updated several times against the logits of the whole batch, and the other terms
+are means over pixels whose number, or total weight, differs between micro-batches.
+"""
+
+
+def check_combinations(config: ConfigDict) -> None:
+    """Check the fields that depend on each other; each alone is checked already.
+
+    Raises:
+        ValueError: If two fields do not go together. The message names the field, its
+            value and the remedy.
+    """
+    _check_scales(config)
+    _check_accumulation(config)
+    _check_teacher(config)
+    if config.objective.alpha:
+        _check_penalty(config)
+    if uses_unlabeled(config):
+        _check_unlabeled(config)
+    if config.semi.weight > 0:
+        _check_confidence(config)
+
+
+def _check_scales(config: ConfigDict) -> None:
+    if config.data.min_scale > config.data.max_scale:
+        raise ValueError(
+            f"data.min_scale: {config.data.min_scale} is above data.max_scale "
+            f"{config.data.max_scale}; give at most that"
+        )
+
+
+def _check_accumulation(config: ConfigDict) -> None:
+    if config.data.batch_size % config.accumulate:
+        raise ValueError(
+            f"accumulate: a batch of {config.data.batch_size} images does not divide "
+            f"into {config.accumulate} micro-batches; choose a divisor of "
+            "data.batch_size"
+        )
+    for field, off in NEEDS_WHOLE_BATCH.items():
+        section, name = field.split(".")
+        if config.accumulate > 1 and config[section][name] != off:
+            raise ValueError(
+                f"{field}: {config[section][name]!r} needs the whole batch at once; "
+                f"set it to {off!r}, or accumulate to 1"
+            )
+
+
+def _check_teacher(config: ConfigDict) -> None:
+    if config.distill.teacher:
+        return
+    if config.objective.real == "teacher" or config.distill.pairwise:
+        field = "distill.pairwise" if config.distill.pairwise else "objective.real"
+        raise ValueError(
+            f"distill.teacher: empty, but {field} needs a teacher; give the workdir of "
+            "a trained run"
+        )
+
+
+def _check_penalty(config: ConfigDict) -> None:
+    adversary, network = config.objective.adversary, config.model.discriminator
+    if ADVERSARIES[adversary].penalty is not None and network == "dcgan":
+        raise ValueError(
+            f"model.discriminator: {network!r} has BatchNorm, through which the score "
+            "of an image depends on the other images; the penalty of "
+            f"objective.adversary={adversary!r} needs a discriminator without it, such "
+            "as dcgan_ln or fcn"
+        )
+
+
+def _check_unlabeled(config: ConfigDict) -> None:
+    own = "semi.weight" if config.semi.weight > 0 else "semi.alpha"
+    if config.data.labeled_fraction == 1 and not config.data.unlabeled_dir:
+        raise ValueError(
+            f"data.labeled_fraction: 1.0 leaves no unlabeled image for {own}; set it "
+            "below 1, or set data.unlabeled_dir"
+        )
+    if not config.objective.alpha:
+        raise ValueError(
+            f"objective.alpha: 0 trains no discriminator, which {own} needs; set it "
+            f"above 0, or semi.alpha and semi.weight to 0"
+        )
+
+
+def _check_confidence(config: ConfigDict) -> None:
+    network, adversary = config.model.discriminator, config.objective.adversary
+    if network not in PIXELWISE_DISCRIMINATORS:
+        raise ValueError(
+            f"model.discriminator: {network!r} has no score for each pixel, which "
+            f"semi.weight needs; choose {', '.join(PIXELWISE_DISCRIMINATORS)}, or set "
+            "semi.weight to 0"
+        )
+    if ADVERSARIES[adversary].confidence is None:
+        known = (name for name, x in ADVERSARIES.items() if x.confidence is not None)
+        raise ValueError(
+            f"objective.adversary: the scores of {adversary!r} are not probabilities, "
+            f"which semi.weight needs; choose {', '.join(known)}, or set semi.weight "
+            "to 0"
+        )
