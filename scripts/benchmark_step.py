@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tempseg_jax import mesh, optim, precision, steps, train_state
-from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.hyperparameters import Hyperparameters
+from tempseg_jax.jitted_step import COMPILER_OPTIONS
+from tempseg_jax.models import SEGMENTERS, DCGANDiscriminator
 from tempseg_jax.models.flops import count_flops, count_parameters
 from tempseg_jax.models.preprocessing import TORCHVISION
 from tempseg_jax.objective.adversaries import ADVERSARIES
@@ -48,7 +50,7 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
         dtype=dtype,
         remat=args.remat,
     )
-    discriminator = Discriminator(dtype) if mode == "adversarial" else None
+    discriminator = DCGANDiscriminator(dtype) if mode == "adversarial" else None
     state, counts = first_state(args, segmenter, discriminator)
     state, hyper, batch = (
         mesh.replicate(state, devices),
@@ -67,7 +69,7 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
             ),
         ),
         donate_argnums=0,
-        compiler_options=steps.COMPILER_OPTIONS,
+        compiler_options=COMPILER_OPTIONS,
     )
     start = time.perf_counter()
     compiled = step.lower(state, batch, hyper).compile()
@@ -118,13 +120,13 @@ def first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
     return train_state.TrainState(jnp.int32(0), player_g, player_d), counts
 
 
-def hyperparameters(args: argparse.Namespace) -> steps.Hyperparameters:
+def hyperparameters(args: argparse.Namespace) -> Hyperparameters:
     """Return the paper's numbers; its peer in PyTorch has the same ones."""
-    return steps.Hyperparameters(
+    return Hyperparameters(
         seed=0,
         # Its length is part of the program, which is then found in the compilation
         # cache whatever the number of steps. Later steps take the last value.
-        schedule=np.ones(64, np.float32),
+        learning_rate_schedule=np.ones(64, np.float32),
         learning_rate_g=5e-3,
         learning_rate_d=1e-7,
         momentum=0.9,

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, steps
+from tempseg_jax import builders
 from tempseg_jax.builders import config_fields
 from tempseg_jax.models.flops import count_flops, count_parameters
+from tempseg_jax.models.segmenter import predict
 
 
 def describe(config: ConfigDict) -> str:
@@ -23,7 +24,7 @@ def describe(config: ConfigDict) -> str:
     state = builders.abstract_state(config, objective)
     size = config.data.crop_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-    forward = functools.partial(steps.predict, segmenter=objective.segmenter)
+    forward = functools.partial(predict, segmenter=objective.segmenter)
     flops = count_flops(forward, state.segmenter.variables, image)
     model = config.model
     stride = f", output stride {model.output_stride}" if model.output_stride else ""

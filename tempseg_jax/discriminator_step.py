@@ -7,10 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
-from tempseg_jax import optim
 from tempseg_jax.objective import losses
 from tempseg_jax.objective.losses import Objective
-from tempseg_jax.optim import Gradients, differentiate, gradient_metrics
+from tempseg_jax.optim import (
+    DISCRIMINATOR_OPTIMIZERS,
+    Gradients,
+    differentiate,
+    gradient_metrics,
+    update_player,
+)
 from tempseg_jax.train_state import Player
 from tempseg_jax.types import Batch, Metrics, Scalar
 
@@ -47,7 +52,7 @@ def discriminator_gradients(
         d_fake, batch_stats = apply_discriminator(
             objective, variables | {"batch_stats": batch_stats}, fake, image
         )
-        loss = objective.adversary.discriminator(d_real, d_fake)
+        loss = objective.adversary.discriminator_loss(d_real, d_fake)
         means = {"d_real": jnp.mean(d_real), "d_fake": jnp.mean(d_fake)}
         if objective.adversary.penalty is not None:
             means["penalty"] = objective.adversary.penalty(
@@ -66,14 +71,14 @@ def discriminator_gradients(
 def update_discriminator(
     player: Player, gradients: Gradients, learning_rate: Scalar, objective: Objective
 ) -> Player:
-    """Apply one update of D with the objective's optimizer and bound."""
-    return optim.update_discriminator(
-        player,
-        gradients,
-        optimizer=objective.discriminator_optimizer,
-        learning_rate=learning_rate,
-        clip=objective.adversary.clip,
-    )
+    """Apply one update of D, and clip its parameters if the adversary bounds them."""
+    optimizer = DISCRIMINATOR_OPTIMIZERS[objective.discriminator_optimizer]
+    player = update_player(player, optimizer(learning_rate=learning_rate), gradients)
+    clip = objective.adversary.clip
+    if clip is None:
+        return player
+    clipped = jax.tree.map(lambda x: jnp.clip(x, -clip, clip), player.params)
+    return player.replace(params=clipped)
 
 
 def further_critic_steps(

@@ -25,16 +25,16 @@ from tempseg_jax.evaluation import (
 )
 from tempseg_jax.evaluation.boundary_iou import BoundaryIoU, boundary_iou
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
-from tempseg_jax.inference.sliding_window import InferenceSettings
+from tempseg_jax.inference.settings import InferenceSettings
 from tempseg_jax.io.json_files import write_json
-from tempseg_jax.workdir.checkpoint import Checkpoints, Step
+from tempseg_jax.workdir.checkpoint import Checkpoints, StepOrName
 
 
 def evaluate(
     config: ConfigDict,
     folder: str | Path,
     *,
-    checkpoint: Step,
+    checkpoint: StepOrName,
     split_name: str | None,
     settings: InferenceSettings,
     fit: bool,
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def _restore(
-    config: ConfigDict, folder: str | Path, split: Split, *, checkpoint: Step
+    config: ConfigDict, folder: str | Path, split: Split, *, checkpoint: StepOrName
 ) -> tuple[int, str, nn.Module, PyTree]:
     """Return the step, how it was chosen, and the segmenter with its variables."""
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
@@ -124,7 +124,7 @@ def _restore(
         return checkpoints.read(checkpoint, read)
 
 
-def _selection(checkpoint: Step, miou: float | None) -> str:
+def _selection(checkpoint: StepOrName, miou: float | None) -> str:
     """Say how a checkpoint was chosen, from its validation mIoU during training."""
     if checkpoint not in ("best", "latest"):
         return "as given"

@@ -1,24 +1,15 @@
 """Gradient accumulation: a training step over several micro-batches."""
 
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from tempseg_jax.steps import (
-    Gradients,
-    Hyperparameters,
-    Objective,
-    apply_updates,
-    at_step,
-    compute_gradients,
-    step_key,
-)
+from tempseg_jax.hyperparameters import Hyperparameters, at_step, step_key
+from tempseg_jax.objective.losses import Objective
+from tempseg_jax.optim import Gradients
+from tempseg_jax.steps import apply_updates, compute_gradients
 from tempseg_jax.train_state import Player, TrainState
 from tempseg_jax.types import IGNORE_LABEL, Batch, Metrics
-
-Item = TypeVar("Item")
 
 
 def accumulated_step(
@@ -51,62 +42,65 @@ def accumulated_step(
     scored = jnp.sum(parts["label"] != IGNORE_LABEL, axis=(1, 2, 3))
     weights = micro_batches * scored / jnp.maximum(jnp.sum(scored), 1)
 
-    def accumulate(carry, part):
-        state, sums, finite = carry
+    def accumulate(totals, part):
         i, micro_batch, weight = part
-        pair, _, metrics = compute_gradients(
-            state,
+        gradients, _, metrics = compute_gradients(
+            _with_statistics(state, totals),
             micro_batch,
             hyper,
             key=jax.random.fold_in(step_key(state, hyper), i),
             seg_weight=weight,
             objective=objective,
         )
-        gradients = [g for g in pair if g is not None]  # in the order of `_players`
-        players = [
-            player.replace(batch_stats=g.batch_stats, loss_scale=g.loss_scale)
-            for player, g in zip(_players(state), gradients, strict=True)
-        ]
-        sums = [
-            jax.tree.map(jnp.add, total, g.grads)
-            for total, g in zip(sums, gradients, strict=True)
-        ]
-        finite = [
-            None if g.finite is None else so_far & g.finite
-            for so_far, g in zip(finite, gradients, strict=True)
-        ]
-        return (TrainState(state.step, *_pair(players)), sums, finite), metrics
+        sums = (_plus(a, b) for a, b in zip(totals, gradients, strict=True))
+        return tuple(sums), metrics
 
-    players = _players(state)
-    start = (
-        state,
-        [jax.tree.map(jnp.zeros_like, player.params) for player in players],
-        [None if player.loss_scale is None else jnp.array(True) for player in players],
-    )
-    (state_after, sums, finite), metrics = jax.lax.scan(
+    start = (_no_gradients(state.segmenter), _no_gradients(state.discriminator))
+    totals, metrics = jax.lax.scan(
         accumulate, start, (jnp.arange(micro_batches), parts, weights)
     )
     # Divided after the loop: XLA moves the all-reduces of plain sums out of the loop.
-    sums = jax.tree.map(lambda x: x / micro_batches, sums)
-    gradients = [
-        Gradients(grads, player.batch_stats, player.loss_scale, ok)
-        for player, grads, ok in zip(_players(state_after), sums, finite, strict=True)
-    ]
+    gradients_g, gradients_d = (_divided(x, micro_batches) for x in totals)
     new_state, update_metrics = apply_updates(
-        state, _pair(gradients), hyper, objective=objective
+        state, (gradients_g, gradients_d), hyper, objective=objective
     )
     return new_state, jax.tree.map(jnp.mean, metrics) | update_metrics
 
 
-def _players(state: TrainState) -> list[Player]:
-    """Return the segmenter, then the discriminator if there is one."""
-    return [p for p in (state.segmenter, state.discriminator) if p is not None]
+def _no_gradients(player: Player | None) -> Gradients | None:
+    """Return gradients of zero, with the player's statistics; None without a player."""
+    if player is None:
+        return None
+    zeros = jax.tree.map(jnp.zeros_like, player.params)
+    finite = None if player.loss_scale is None else jnp.array(True)
+    return Gradients(zeros, player.batch_stats, player.loss_scale, finite)
 
 
-def _pair(of_players: list[Item]) -> tuple[Item, Item | None]:
-    """Return what `_players` lists as a pair, with None for no discriminator."""
-    segmenter, *discriminator = of_players
-    return segmenter, discriminator[0] if discriminator else None
+def _plus(total: Gradients | None, new: Gradients | None) -> Gradients | None:
+    """Add gradients; the statistics and the loss scale are those of `new`."""
+    if total is None:
+        return None
+    grads = jax.tree.map(jnp.add, total.grads, new.grads)
+    finite = None if total.finite is None else total.finite & new.finite
+    return Gradients(grads, new.batch_stats, new.loss_scale, finite)
+
+
+def _divided(total: Gradients | None, number: int) -> Gradients | None:
+    if total is None:
+        return None
+    return total._replace(grads=jax.tree.map(lambda x: x / number, total.grads))
+
+
+def _with_statistics(
+    state: TrainState, totals: tuple[Gradients, Gradients | None]
+) -> TrainState:
+    """Return the state with the statistics and loss scales after a micro-batch."""
+    players = (state.segmenter, state.discriminator)
+    updated = (
+        player and player.replace(batch_stats=g.batch_stats, loss_scale=g.loss_scale)
+        for player, g in zip(players, totals, strict=True)
+    )
+    return TrainState(state.step, *updated)
 
 
 def _split(

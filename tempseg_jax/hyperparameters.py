@@ -11,10 +11,13 @@ from tempseg_jax.types import Scalar
 
 
 class Hyperparameters(NamedTuple):
-    """The numbers of an experiment. All are traced: no change compiles anything."""
+    """The numbers of an experiment.
+
+    All are traced: a step that is compiled serves every value.
+    """
 
     seed: int | Int[Array, ""]
-    schedule: PyTree  # Float[Array, "n"]: a factor on both rates, by step; n >= steps
+    learning_rate_schedule: PyTree  # Float[Array, "n"]: a factor by step; n >= steps
     learning_rate_g: Scalar
     learning_rate_d: Scalar
     momentum: Scalar
@@ -61,5 +64,5 @@ def learning_rates(
     state: TrainState, hyper: Hyperparameters
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the learning rates of G and of D at the state's step."""
-    factor = hyper.schedule[state.step]
+    factor = hyper.learning_rate_schedule[state.step]
     return factor * hyper.learning_rate_g, factor * hyper.learning_rate_d

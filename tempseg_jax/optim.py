@@ -1,63 +1,16 @@
-"""The learning-rate schedule, SGD for G, Adam for D, and the update of a player."""
+"""SGD for G, Adam for D, and the update of a player."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax.training.dynamic_scale import DynamicScale
 from jaxtyping import Array, Float, PyTree
 
 from tempseg_jax.train_state import Player
 from tempseg_jax.types import Metrics, Scalar
-
-
-def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedule:
-    """Return a schedule of linear warm-up and cosine decay, from 0 to 1.
-
-    Its value is a factor on the peak learning rate. If `cycles` is above 1, the cosine
-    is restarted at equal intervals, without another warm-up (SGDR, Loshchilov & Hutter
-    2016).
-
-    Raises:
-        ValueError: If the warm-up leaves fewer steps than there are cycles.
-    """
-    cosine_steps = steps - warmup_steps
-    if cycles < 1 or cosine_steps < cycles:
-        raise ValueError(
-            f"optimizer.warmup_epochs: warming up for {warmup_steps} of {steps} steps "
-            f"leaves too few for {cycles} cosine cycle(s); shorten the warm-up, lower "
-            "optimizer.cycles, or train longer"
-        )
-    ends = [warmup_steps + cosine_steps * i // cycles for i in range(cycles + 1)]
-    # The first step has 1/warmup of the peak rate; with rate 0 it would be wasted.
-    parts = [
-        optax.linear_schedule(1 / max(warmup_steps, 1), 1.0, max(warmup_steps - 1, 1))
-    ]
-    parts += [
-        optax.cosine_decay_schedule(1.0, end - start)
-        for start, end in zip(ends, ends[1:], strict=False)
-    ]
-    return optax.join_schedules(parts, ends[:-1])
-
-
-def temperature_schedule(
-    name: str, *, start: float, end: float, steps: int
-) -> Float[np.ndarray, "{steps}"]:
-    """Return T_G of each step as a factor on `start`: from 1 to `end` / `start`."""
-    share = np.linspace(0.0, 1.0, steps) if steps > 1 else np.zeros(1)
-    share = TEMPERATURE_SCHEDULES[name](share)
-    return (((1 - share) * start + share * end) / start).astype(np.float32)
-
-
-TEMPERATURE_SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "constant": lambda x: 0 * x,
-    "linear": lambda x: x,
-    "cosine": lambda x: (1 - np.cos(np.pi * x)) / 2,
-}
-"""The values of `objective.temperature_schedule`: from progress to share of the end."""
 
 
 def sgd(
@@ -160,31 +113,6 @@ def update_player(
     return updated.replace(loss_scale=gradients.loss_scale)
 
 
-def update_discriminator(
-    player: Player,
-    gradients: Gradients,
-    *,
-    optimizer: str,
-    learning_rate: Scalar,
-    clip: float | None,
-) -> Player:
-    """Apply one update of D.
-
-    Args:
-        player: D.
-        gradients: Its gradients.
-        optimizer: A key of `DISCRIMINATOR_OPTIMIZERS`.
-        learning_rate: Its learning rate.
-        clip: Every parameter is then clipped to plus or minus this; None is no bound.
-    """
-    make = DISCRIMINATOR_OPTIMIZERS[optimizer]
-    player = update_player(player, make(learning_rate=learning_rate), gradients)
-    if clip is None:
-        return player
-    clipped = jax.tree.map(lambda x: jnp.clip(x, -clip, clip), player.params)
-    return player.replace(params=clipped)
-
-
 def update_segmenter(
     player: Player,
     gradients: Gradients,
@@ -198,16 +126,10 @@ def update_segmenter(
     """Apply one update of SGD, with another learning rate for the score layers.
 
     `head_rate` is a factor on their learning rate, but not on its product with their
-    weight decay. A temperature in L_seg is then such a factor: training with the
+    weight decay. A temperature in L_seg is such a factor: training with the
     temperatures T in L_seg, T' in L_adv and T_D in L_D is the same as with 1, T' / T,
-    T_D / T and 1 / T² as `head_rate`, if the score layers start with 1 / T times the
-    values; they start at 0. Let W be the weights of a score layer, x its input, and g
-    the gradient with respect to logits / T. With W' = W / T the losses, and so g and
-    the gradients of all other layers, are the same. The gradients with respect to W and
-    W' are x g / T and x g. The step of W', which has to be the step of W divided by T,
-    is therefore 1 / T² times the step that its own gradient would give. Momentum is
-    linear in the gradients, and the step from weight decay is linear in W, so that both
-    keep this ratio.
+    T_D / T and 1 / T² as `head_rate`, because the score layers start at 0 (the proof is
+    in docs/results.md).
 
     With `l1`, the penalty l1 · Σ |W| of the kernels is part of the loss. Its step
     (`_l1_step`) follows that of SGD. As with weight decay, `head_rate` is not a factor

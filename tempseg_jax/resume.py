@@ -23,10 +23,9 @@ Start = tuple[Objective, TrainState, dict[str, Any]]
 
 
 def check_networks(config: ConfigDict, folder: str | Path) -> None:
-    """Raise the errors of the networks' fields, which need no data.
+    """Check the networks' fields before the data are prepared, which can take long.
 
-    Preparing the data can take long, and `first_state` comes after it. The weights that
-    training starts from are not looked at if the workdir has a checkpoint.
+    `model.pretrained` is not checked if the workdir has a checkpoint.
 
     Raises:
         FileNotFoundError: If `model.pretrained` is a folder without a checkpoint.
@@ -90,13 +89,11 @@ def first_state(
     return start
 
 
-def scores_are_missing(
-    checkpoints: Checkpoints, folder: str | Path, *, step: int
-) -> bool:
-    """Return whether a checkpoint must be evaluated again, which was due after it.
+def recover_scores(checkpoints: Checkpoints, folder: str | Path, *, step: int) -> bool:
+    """Return whether a checkpoint has its scores, if need be after adding them.
 
     A run that was killed after its evaluation was logged and before its scores were
-    added to the checkpoint has them in its log, from which they are added here.
+    added to the checkpoint has them in its log.
 
     Raises:
         OSError: If the scores cannot be written.
@@ -109,16 +106,16 @@ def scores_are_missing(
         scored = False
         logging.warning("%s; they are written again", error.reason)
     if scored:
-        return False
+        return True
     if jax.process_index() == 0:
         path.unlink(missing_ok=True)
     for line in read_metrics(folder):
         if line["step"] == step and "val/miou" in line:
             value = line["val/miou"]
             miou = float("nan") if value is None else value
-            checkpoints.score(step, {"miou": miou})
-            return False
-    return True
+            checkpoints.add_scores(step, {"miou": miou})
+            return True
+    return False
 
 
 def _newest_good(

@@ -70,7 +70,7 @@ def segmenter_gradients(
                 objective, state.discriminator.variables, fake, joined["image"]
             )
             d_fake, d_unlabeled = separate(scores)
-            loss_adv = objective.adversary.segmenter(d_fake)
+            loss_adv = objective.adversary.segmenter_loss(d_fake)
             loss = loss_seg + hyper.alpha * loss_adv
             metrics["loss_adv"] = loss_adv
         if objective.auxiliary:
@@ -131,7 +131,7 @@ def _unlabeled_terms(
     """
     loss, metrics = jnp.zeros(()), {}
     if objective.unlabeled_adversarial:
-        loss_adv = objective.adversary.segmenter(d_unlabeled)
+        loss_adv = objective.adversary.segmenter_loss(d_unlabeled)
         loss += hyper.unlabeled_alpha * loss_adv
         metrics["loss_adv_unlabeled"] = loss_adv
     if not objective.self_training:

@@ -5,9 +5,8 @@ static argument of `jax.jit`; all numbers are traced. Experiments with equal obj
 therefore share one compiled step, even with other learning rates and temperatures.
 """
 
-import flax.linen as nn
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from tempseg_jax import optim
 from tempseg_jax.discriminator_step import (
@@ -28,13 +27,6 @@ from tempseg_jax.optim import Gradients, gradient_metrics
 from tempseg_jax.segmenter_step import segmenter_gradients
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
-
-COMPILER_OPTIONS = {"xla_cpu_copy_insertion_use_region_analysis": True}
-"""Options of XLA for a training step, which change at most the rounding.
-
-On a CPU, the old parameters are copied before the new ones are written in their place.
-With this analysis XLA finds where that is not necessary, and leaves out most copies.
-"""
 
 
 def train_step(
@@ -95,7 +87,8 @@ def compute_gradients(
             segmenter is trained on (Hung et al. 2018).
         hyper: The temperatures and α.
         key: Random key of dropout and of the adversary's penalty.
-        seg_weight: Factor on L_seg; it differs from 1 only in gradient accumulation.
+        seg_weight: Factor on the terms that are means over labeled pixels; it differs
+            from 1 only in gradient accumulation.
         objective: The networks and the terms of their losses.
 
     Returns:
@@ -160,13 +153,3 @@ def apply_updates(
         )
         metrics |= gradient_metrics("d", gradients_d)
     return TrainState(state.step + 1, segmenter, discriminator), metrics
-
-
-def predict(
-    variables: dict[str, PyTree],
-    image: UInt8[Array, "b h w 3"],
-    *,
-    segmenter: nn.Module,
-) -> Float[Array, "b h w k"]:
-    """Return the logits in evaluation mode: no dropout, running statistics."""
-    return segmenter.apply(variables, image, train=False)

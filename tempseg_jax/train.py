@@ -1,17 +1,16 @@
 """Train one experiment: `--mode=train`."""
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, gradient_accumulation, loop, mesh, resume, steps
-from tempseg_jax.builders import config_fields, semi_supervised
-from tempseg_jax.builders.plan import Plan, micro_batch_size
+from tempseg_jax import builders, loop, mesh, resume
+from tempseg_jax.builders import config_fields
+from tempseg_jax.builders.plan import Plan, micro_batch_size, unlabeled_batch_size
 from tempseg_jax.builders.run_data import RunData
 from tempseg_jax.callbacks import RunCallbacks
 from tempseg_jax.data.catalog import Split
@@ -19,29 +18,13 @@ from tempseg_jax.evaluation import tensorboard
 from tempseg_jax.inference import restore
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.io import atomic
-from tempseg_jax.objective.losses import Objective
+from tempseg_jax.jitted_step import jitted_step
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch
 from tempseg_jax.workdir import checkpoint_folder, log_digest, wandb_run
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import NoLock, WorkdirLock, training_lock
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
-
-TRAIN_STEP = jax.jit(
-    steps.train_step,
-    static_argnames=("objective",),
-    donate_argnames=("state",),
-    compiler_options=steps.COMPILER_OPTIONS,
-)
-"""The jitted training step; runs with equal objectives share the compiled step."""
-
-ACCUMULATED_STEP = jax.jit(
-    gradient_accumulation.accumulated_step,
-    static_argnames=("micro_batches", "objective"),
-    donate_argnames=("state",),
-    compiler_options=steps.COMPILER_OPTIONS,
-)
-"""The jitted training step with gradient accumulation."""
 
 
 def train(
@@ -72,10 +55,10 @@ def train(
     """
     _check_start(config, folder)
     data = builders.load_run_data(config)
-    plan = Plan.of(config, images=len(data.images.examples))
+    plan = Plan.of(config, images=len(data.train.examples))
     devices = mesh.data_mesh(
         batch_size=micro_batch_size(config),
-        unlabeled_batch_size=semi_supervised.unlabeled_batch_size(config),
+        unlabeled_batch_size=unlabeled_batch_size(config),
     )
     hyper = builders.hyperparameters(
         config, plan, class_weights=builders.load_class_weights(config, data.labeled)
@@ -105,7 +88,7 @@ def train(
         if not jax.process_index():
             data.write_lists(config, folder)
         evaluate_first = plan.evaluates_after(start_step) and (
-            resume.scores_are_missing(checkpoints, folder, step=start_step)
+            not resume.recover_scores(checkpoints, folder, step=start_step)
         )
         with (
             _writer(config, folder, start_step, last_step=plan.steps) as writer,
@@ -119,7 +102,7 @@ def train(
             run = RunCallbacks(
                 config,
                 plan,
-                jitted_step=jitted_step(config, objective),
+                jitted_step=jitted_step(objective, micro_batches=config.accumulate),
                 hyper=hyper,
                 objective=objective,
                 model=model,
@@ -144,7 +127,7 @@ def train(
 
 
 def _check_start(config: ConfigDict, folder: str | Path) -> None:
-    """Raise those errors of `train` that need no data, whose preparation takes long."""
+    """Check what needs no data, whose preparation can take long."""
     config_fields.check_fields(config)
     if (Path(folder) / "sweep.json").exists():
         raise ValueError(
@@ -182,7 +165,7 @@ def _take_steps(
     batches = builders.training_batches(
         run.config,
         data.labeled,
-        data.tiles,
+        data.labeled_tiles,
         data.unlabeled,
         # An evaluation needs the batch of the last step too, which is read again.
         start_step=start_step - 1 if evaluate_first else start_step,
@@ -272,13 +255,4 @@ def _writer(
         start_step=start_step,
         last_step=last_step,
         wandb_config=config.to_dict() if config.writer.wandb else None,
-    )
-
-
-def jitted_step(config: ConfigDict, objective: Objective) -> Callable:
-    """Return the jitted step, with gradient accumulation if the config sets it."""
-    if config.accumulate == 1:
-        return functools.partial(TRAIN_STEP, objective=objective)
-    return functools.partial(
-        ACCUMULATED_STEP, micro_batches=config.accumulate, objective=objective
     )

@@ -97,6 +97,6 @@ def saved_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
     checkpoints = Checkpoints(folder)
     checkpoints.save(state, model)
-    checkpoints.score(7, {"miou": 0.5})
+    checkpoints.add_scores(7, {"miou": 0.5})
     checkpoints.close()
     return folder

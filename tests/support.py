@@ -55,7 +55,7 @@ def make_hyper(**changes):
     return Hyperparameters(
         **{
             "seed": 0,
-            "schedule": jnp.ones(16),
+            "learning_rate_schedule": jnp.ones(16),
             "learning_rate_g": 0.1,
             "learning_rate_d": 0.01,
             "momentum": 0.9,

@@ -28,7 +28,7 @@ def test_a_shortened_run_has_the_whole_schedule(config):
     config.steps = 200
     plan = Plan.of(config, images=512)
     assert plan == Plan(steps=200, warmup_steps=20, evaluate_every=32)
-    schedule = builders.hyperparameters(config, plan).schedule
+    schedule = builders.hyperparameters(config, plan).learning_rate_schedule
     assert len(schedule) >= 200 and not schedule[200:].any()
     schedule = schedule[:200]
     assert schedule.argmax() in (19, 20)
@@ -39,7 +39,7 @@ def test_a_shortened_run_has_the_whole_schedule(config):
 def test_every_number_of_steps_has_a_schedule(config, steps):
     config.steps = steps
     plan = Plan.of(config, images=512)
-    schedule = builders.hyperparameters(config, plan).schedule
+    schedule = builders.hyperparameters(config, plan).learning_rate_schedule
     assert len(schedule) == builders.numbers.SCHEDULE_BLOCK
     assert np.all(schedule[:steps] > 0)
 

@@ -13,7 +13,7 @@ import pytest
 
 from configs import fcn_voc
 from tempseg_jax import builders, describe, train
-from tempseg_jax.models import critics
+from tempseg_jax.models import discriminators
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests import miniatures
@@ -221,7 +221,7 @@ def test_incomplete_cityscapes_is_refused_unless_the_config_allows_it(name, tmp_
 def test_every_config_takes_two_steps_when_shrunk(
     name, data_dir, tmp_path, four_val_images, monkeypatch
 ):
-    monkeypatch.setattr(critics, "CHANNELS", (8, 8, 8, 8))  # compiles sooner
+    monkeypatch.setattr(discriminators, "CHANNELS", (8, 8, 8, 8))  # compiles sooner
     config = shrink(load_config(name), data_dir)
     config.objective.critic_steps = min(config.objective.critic_steps, 2)
     config.data.name = "scenes"

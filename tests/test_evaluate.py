@@ -14,7 +14,7 @@ from tempseg_jax.data.labels import CITYSCAPES_CLASSES
 from tempseg_jax.evaluation import calibration, metrics
 from tempseg_jax.evaluation.evaluator import Sums, evaluate_split
 from tempseg_jax.evaluation.result import Result
-from tempseg_jax.inference.sliding_window import WHOLE_IMAGE, InferenceSettings
+from tempseg_jax.inference.settings import WHOLE_IMAGE, InferenceSettings
 from tempseg_jax.workdir import checkpoint_folder
 
 

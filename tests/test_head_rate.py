@@ -40,7 +40,7 @@ class Discriminator(nn.Module):
 
 HYPER = make_hyper(
     seed=7,
-    schedule=np.array([0.5, 1.0, 0.75, 0.25], np.float32),
+    learning_rate_schedule=np.array([0.5, 1.0, 0.75, 0.25], np.float32),
     weight_decay=0.02,
 )
 STEP = jax.jit(steps.train_step, static_argnames="objective")

@@ -18,31 +18,34 @@ MAY_IMPORT = {
     "objective": "types",
     "train_state": "",
     "optim": "types train_state",
+    "schedules": "",
     "discriminator_step": "types objective optim train_state",
     "hyperparameters": "types objective train_state",
     "segmenter_step": "types objective optim train_state discriminator_step "
     "hyperparameters",
     "steps": "types objective optim train_state discriminator_step hyperparameters "
     "segmenter_step",
-    "gradient_accumulation": "types steps train_state",
+    "gradient_accumulation": "types objective optim train_state hyperparameters steps",
+    "jitted_step": "types objective train_state hyperparameters steps "
+    "gradient_accumulation",
     "mesh": "types",
     "loop": "types train_state",
     "workdir": "io models precision train_state",
-    "inference": "io data models precision steps workdir",
+    "inference": "io data models precision workdir",
     "evaluation": "types data objective train_state discriminator_step hyperparameters "
     "segmenter_step mesh workdir inference",
-    "builders": "types data models precision objective train_state optim inference "
-    "discriminator_step hyperparameters mesh workdir",
-    "describe": "models steps builders",
+    "builders": "types data models precision objective train_state optim schedules "
+    "discriminator_step hyperparameters mesh workdir inference",
+    "describe": "models builders",
     "resume": "data objective train_state mesh workdir builders",
     "callbacks": "types data objective train_state hyperparameters loop workdir "
     "inference evaluation builders",
-    "train": "types io data objective train_state steps gradient_accumulation mesh "
-    "loop workdir inference evaluation builders resume callbacks",
+    "train": "types io data train_state jitted_step mesh loop workdir inference "
+    "evaluation builders resume callbacks",
     "evaluate": "io data mesh workdir inference evaluation builders",
     "sweep": "types io data models objective mesh workdir inference evaluation "
     "builders resume callbacks train",
-    "aot": "steps mesh builders train",
+    "aot": "hyperparameters jitted_step mesh builders",
     "cli": "inference",
     "main": "workdir inference describe train evaluate cli",
     "__init__": "inference",
@@ -185,6 +188,7 @@ def test_the_core_does_not_log_open_files_or_compile():
         "hyperparameters",
         "optim",
         "precision",
+        "schedules",
         "segmenter_step",
         "steps",
     ):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from tempseg_jax import precision, steps
-from tempseg_jax.models import Discriminator
+from tempseg_jax.models import DCGANDiscriminator
 from tests.support import make_hyper, make_objective, make_segmenter, make_state
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -22,7 +22,7 @@ def step_and_arguments(name, compute_precision):
     """Return the training step of narrow networks, and the shapes of its arguments."""
     dtype = precision.COMPUTE_DTYPES[compute_precision]
     segmenter = make_segmenter(name, dtype=dtype)
-    discriminator = Discriminator(dtype)
+    discriminator = DCGANDiscriminator(dtype)
 
     def initial_state():
         scale = 2.0**15 if compute_precision == "float16" else None

@@ -11,6 +11,8 @@ import optax
 import pytest
 
 from tempseg_jax import steps
+from tempseg_jax.jitted_step import COMPILER_OPTIONS
+from tempseg_jax.models.segmenter import predict
 from tempseg_jax.objective import adversaries
 from tempseg_jax.types import IGNORE_LABEL
 from tests.support import make_hyper, make_objective, make_state
@@ -62,7 +64,7 @@ class Discriminator(nn.Module):
 SEGMENTER = Segmenter()
 HYPER = make_hyper(
     seed=7,
-    schedule=SCHEDULE,
+    learning_rate_schedule=SCHEDULE,
     weight_decay=0.02,
     temperature_seg=0.5,
     temperature_adv=0.7,
@@ -336,7 +338,7 @@ def test_changing_a_number_compiles_nothing(batch):
         other = HYPER._replace(**{name: type(getattr(HYPER, name))(3)})
         state, _ = step(initial_state(), batch, other)
         results.append((state.segmenter, state.discriminator))
-    step(initial_state(), batch, HYPER._replace(schedule=SCHEDULE / 2))
+    step(initial_state(), batch, HYPER._replace(learning_rate_schedule=SCHEDULE / 2))
     assert step._cache_size() == 1
     assert TRACES == []
     # Every number changes the result, except momentum, which starts at zero.
@@ -357,7 +359,7 @@ def test_changing_a_number_compiles_nothing(batch):
 
 def test_the_compiler_options_change_at_most_the_rounding(batch):
     results = []
-    for options in (None, steps.COMPILER_OPTIONS):
+    for options in (None, COMPILER_OPTIONS):
         step = jax.jit(
             functools.partial(steps.train_step, objective=ADVERSARIAL),
             donate_argnums=0,  # as in training: they leave out copies of the state
@@ -441,7 +443,7 @@ def test_one_batch_overfits(batch):
     label = (batch["image"][..., 0] // 86).astype(jnp.uint8)
     learnable = batch | {"label": label.at[:, :2].set(IGNORE_LABEL)}
     hyper = HYPER._replace(
-        schedule=np.ones_like(SCHEDULE),
+        learning_rate_schedule=np.ones_like(SCHEDULE),
         weight_decay=0.0,
         learning_rate_g=0.05,
         alpha=0.01,
@@ -453,9 +455,7 @@ def test_one_batch_overfits(batch):
         state, metrics = STEP(state, learnable, hyper, objective=PIXELWISE)
         losses_seg.append(float(metrics["loss_seg"]))
     assert losses_seg[-1] < 0.1 * losses_seg[0]
-    logits = steps.predict(
-        state.segmenter.variables, batch["image"], segmenter=Pixelwise()
-    )
+    logits = predict(state.segmenter.variables, batch["image"], segmenter=Pixelwise())
     scored = learnable["label"] != IGNORE_LABEL
     correct = (logits.argmax(-1) == learnable["label"])[scored]
     assert correct.mean() > 0.97
@@ -463,7 +463,9 @@ def test_one_batch_overfits(batch):
 
 def test_an_lsgan_discriminator_learns_to_tell_real_from_fake(batch):
     hyper = HYPER._replace(
-        schedule=np.ones_like(SCHEDULE), learning_rate_g=0.0, weight_decay=0.0
+        learning_rate_schedule=np.ones_like(SCHEDULE),
+        learning_rate_g=0.0,
+        weight_decay=0.0,
     )
     state = initial_state()
     for _ in range(60):
@@ -476,9 +478,7 @@ def test_an_lsgan_discriminator_learns_to_tell_real_from_fake(batch):
 def test_predict_uses_running_statistics_and_no_dropout(batch):
     state = initial_state()
     one, two = (
-        steps.predict(
-            state.segmenter.variables, batch["image"][:n], segmenter=Segmenter()
-        )
+        predict(state.segmenter.variables, batch["image"][:n], segmenter=Segmenter())
         for n in (1, 4)
     )
     np.testing.assert_allclose(one[0], two[0], rtol=1e-5, atol=1e-6)
@@ -514,7 +514,9 @@ def test_critic_steps_are_repeated_updates_of_d_on_the_same_class_maps(batch):
     # The segmenter is not updated and has no dropout, so three steps with one update
     # of D each use the same class maps as one step with three updates.
     hyper = HYPER._replace(
-        schedule=np.ones_like(SCHEDULE), learning_rate_g=0.0, weight_decay=0.0
+        learning_rate_schedule=np.ones_like(SCHEDULE),
+        learning_rate_g=0.0,
+        weight_decay=0.0,
     )
     state = initial_state(segmenter=Pixelwise())
     three, metrics = STEP(

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import benchmark_step
 
 from tempseg_jax import precision, steps, train_state
-from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models import SEGMENTERS, DCGANDiscriminator
 from tempseg_jax.models.preprocessing import TORCHVISION
 from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.objective.losses import Objective
@@ -56,7 +56,7 @@ def gradients(
             dtype=compute,
             remat=False,
         ),
-        Discriminator(compute),
+        DCGANDiscriminator(compute),
         adversary=ADVERSARIES["lsgan"],
         critic_steps=1,
         mask_void=True,

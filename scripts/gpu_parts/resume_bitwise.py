@@ -71,7 +71,7 @@ def train(args: argparse.Namespace) -> int:
     from tempseg_jax import builders, mesh
     from tempseg_jax.builders.plan import Plan
     from tempseg_jax.data.catalog import CLASS_NAMES, Split
-    from tempseg_jax.train import TRAIN_STEP
+    from tempseg_jax.jitted_step import TRAIN_STEP
     from tempseg_jax.workdir.checkpoint import Checkpoints
 
     config = fcn_voc.get_config()

@@ -12,10 +12,11 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from tempseg_jax import builders, mesh, steps, train
+from tempseg_jax import builders, mesh
 from tempseg_jax.aot.cards import Card, target_config
-from tempseg_jax.builders import semi_supervised
-from tempseg_jax.builders.plan import micro_batch_size
+from tempseg_jax.builders.plan import micro_batch_size, unlabeled_batch_size
+from tempseg_jax.hyperparameters import Hyperparameters
+from tempseg_jax.jitted_step import jitted_step
 
 _OPTIONS = {"xla_gpu_autotune_level": 0}  # autotuning needs the GPU
 _NO_TILE = "Couldn't find output tile sizes"
@@ -123,11 +124,11 @@ def _lower(config: ConfigDict, *, num_classes: int, devices: Mesh) -> Any:
     state = builders.abstract_state(config, objective)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     by_step = jax.ShapeDtypeStruct((builders.numbers.SCHEDULE_BLOCK,), jnp.float32)
-    hyper = steps.Hyperparameters(
-        **dict.fromkeys(steps.Hyperparameters._fields, number)
+    hyper = Hyperparameters(
+        **dict.fromkeys(Hyperparameters._fields, number)
         | {
             "seed": jax.ShapeDtypeStruct((), jnp.int32),
-            "schedule": by_step,
+            "learning_rate_schedule": by_step,
             "temperature_schedule": by_step,
         }
     )
@@ -140,7 +141,7 @@ def _lower(config: ConfigDict, *, num_classes: int, devices: Mesh) -> Any:
             "label": (count, size, size),
         }.items()
     }
-    if unlabeled := semi_supervised.unlabeled_batch_size(config):
+    if unlabeled := unlabeled_batch_size(config):
         batch |= {
             "unlabeled_image": jax.ShapeDtypeStruct(
                 (unlabeled, size, size, 3), jnp.uint8, sharding=sharded
@@ -149,7 +150,7 @@ def _lower(config: ConfigDict, *, num_classes: int, devices: Mesh) -> Any:
                 (unlabeled, size, size), jnp.bool_, sharding=sharded
             ),
         }
-    step = train.jitted_step(config, objective)
+    step = jitted_step(objective, micro_batches=config.accumulate)
     return step.func.lower(
         mesh.replicated_shapes(state, devices),
         batch,

@@ -57,7 +57,7 @@ def adversarial_gradient(
         d_fake, _ = apply_discriminator(
             objective, state.discriminator.variables, fake, batch["image"]
         )
-        return scale * hyper.alpha * objective.adversary.segmenter(d_fake)
+        return scale * hyper.alpha * objective.adversary.segmenter_loss(d_fake)
 
     def loss_seg(logits):
         return segmentation_loss(logits, batch, hyper, objective)

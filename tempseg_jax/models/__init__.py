@@ -6,24 +6,24 @@ from typing import Any
 import flax.linen as nn
 from jax.typing import DTypeLike
 
-from tempseg_jax.models.critics import (
+from tempseg_jax.models.discriminators import (
+    DCGANDiscriminator,
     FullyConvolutionalDiscriminator,
     LayerNormDiscriminator,
     SpectralNormDiscriminator,
 )
-from tempseg_jax.models.discriminator import Discriminator
 from tempseg_jax.models.fcn import FCN8s
 from tempseg_jax.models.mobilenet import MobileNetV3
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.models.resnet import RESNET50, RESNET101, ResNet
-from tempseg_jax.models.segmenter import Segmenter
+from tempseg_jax.models.segmenter import BackboneAndHead
 from tempseg_jax.models.vgg import VGG16
 
 __all__ = [
     "DISCRIMINATORS",
     "PIXELWISE_DISCRIMINATORS",
     "SEGMENTERS",
-    "Discriminator",
+    "DCGANDiscriminator",
     "fcn8s",
     "mobilenet_v3_large",
     "resnet",
@@ -54,7 +54,7 @@ def resnet(
     blocks: tuple[int, ...],
     v15: bool,
     **fields: Any,
-) -> Segmenter:
+) -> BackboneAndHead:
     """A ResNet with the paper's head; `blocks`, `v15` and `fields` are `ResNet`'s."""
     backbone = ResNet(
         blocks=blocks,
@@ -65,7 +65,7 @@ def resnet(
         remat=remat,
         **fields,
     )
-    return Segmenter(backbone, num_classes, preprocessing, width, dtype)
+    return BackboneAndHead(backbone, num_classes, preprocessing, width, dtype)
 
 
 def mobilenet_v3_large(
@@ -75,7 +75,7 @@ def mobilenet_v3_large(
     width: float,
     dtype: DTypeLike,
     remat: bool,
-) -> Segmenter:
+) -> BackboneAndHead:
     """MobileNetV3-Large at output stride 16: made for the head `lraspp`."""
     backbone = MobileNetV3(
         batch_norm_epsilon=preprocessing.batch_norm_epsilon,
@@ -83,7 +83,7 @@ def mobilenet_v3_large(
         dtype=dtype,
         remat=remat,
     )
-    return Segmenter(backbone, num_classes, preprocessing, width, dtype)
+    return BackboneAndHead(backbone, num_classes, preprocessing, width, dtype)
 
 
 def with_field(segmenter: nn.Module, field: str, value: object) -> nn.Module | None:
@@ -118,7 +118,7 @@ SEGMENTERS = {
 """The values of `model.name`."""
 
 DISCRIMINATORS = {
-    "dcgan": Discriminator,
+    "dcgan": DCGANDiscriminator,
     "dcgan_ln": LayerNormDiscriminator,
     "dcgan_sn": SpectralNormDiscriminator,
     "fcn": FullyConvolutionalDiscriminator,

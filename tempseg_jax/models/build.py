@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from tempseg_jax.models import SEGMENTERS, with_field
 from tempseg_jax.models.heads import HEADS
-from tempseg_jax.models.segmenter import AUXILIARY_STAGE, Segmenter
+from tempseg_jax.models.segmenter import AUXILIARY_STAGE, BackboneAndHead
 
 
 def build_segmenter(
@@ -34,7 +34,7 @@ def build_segmenter(
     segmenter = SEGMENTERS[name](**arguments)
     if head == "score" and output_stride is None and not auxiliary:
         return segmenter
-    if not isinstance(segmenter, Segmenter):
+    if not isinstance(segmenter, BackboneAndHead):
         _refuse_fixed(name, head, output_stride)
     backbone = segmenter.backbone
     if output_stride is not None and output_stride not in backbone.output_strides:

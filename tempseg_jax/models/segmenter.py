@@ -1,9 +1,9 @@
-"""A segmentation network: a backbone, and a head that scores its features."""
+"""A backbone and a head that scores its features; the logits of any segmenter."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from tempseg_jax.models.heads import HEADS
 from tempseg_jax.models.layers import normalize_and_pad, upsample_bilinear
@@ -13,7 +13,7 @@ AUXILIARY_STAGE = 4
 """The stage that the auxiliary head scores, as in torchvision and mmsegmentation."""
 
 
-class Segmenter(nn.Module):
+class BackboneAndHead(nn.Module):
     """Scores of a head, enlarged to the image by bilinear interpolation.
 
     With an auxiliary head (Zhao et al. 2017, PSPNet), the features of stage 4 are
@@ -78,3 +78,13 @@ def _enlarge(
     h, w = image.shape[1:3]
     logits = upsample_bilinear(scores, factor=factor)
     return logits[:, :h, :w].astype(jnp.float32)
+
+
+def predict(
+    variables: dict[str, PyTree],
+    image: UInt8[Array, "b h w 3"],
+    *,
+    segmenter: nn.Module,
+) -> Float[Array, "b h w k"]:
+    """Return the logits in evaluation mode: no dropout, running statistics."""
+    return segmenter.apply(variables, image, train=False)

@@ -108,7 +108,7 @@ def gradient_penalty(
     return PENALTY_WEIGHT * jnp.mean(jnp.square(norm - 1))
 
 
-def regressed(d: Num[Array, "*map"]) -> Float[Array, "*map"]:
+def clipped_score(d: Num[Array, "*map"]) -> Float[Array, "*map"]:
     """Return D of `lsgan` as a probability: its regression of 1 for X and 0 for p.
 
     The D that minimizes equation 3 is the probability of ground truth, as σ(D) is for
@@ -162,8 +162,8 @@ class Penalty(Protocol):
 class Adversary(NamedTuple):
     """The losses of both players in one adversarial objective."""
 
-    discriminator: DiscriminatorLoss
-    segmenter: SegmenterLoss
+    discriminator_loss: DiscriminatorLoss
+    segmenter_loss: SegmenterLoss
     penalty: Penalty | None = None  # D must score each image independently of others
     clip: float | None = None  # parameters of D are clipped to ± this after an update
     # The probability of ground truth from a score of D; None if scores have no such
@@ -173,7 +173,7 @@ class Adversary(NamedTuple):
 
 ADVERSARIES = {
     "lsgan": Adversary(
-        least_squares_discriminator, least_squares_segmenter, confidence=regressed
+        least_squares_discriminator, least_squares_segmenter, confidence=clipped_score
     ),
     "dcgan": Adversary(
         minimax_discriminator, non_saturating_segmenter, confidence=jax.nn.sigmoid

@@ -22,7 +22,7 @@ from tempseg_jax.workdir import (
 )
 from tempseg_jax.workdir.checkpoint_folder import DamagedCheckpoint
 
-Step = int | str
+StepOrName = int | str
 """A step, or `"latest"`, or `"best"`: the highest validation mIoU."""
 
 Result = TypeVar("Result")
@@ -93,7 +93,7 @@ class Checkpoints:
             self._orbax.save(self._path(step), args=ocp.args.Composite(**saves))
         self._saving = step
 
-    def score(self, step: int, scores: dict[str, float]) -> None:
+    def add_scores(self, step: int, scores: dict[str, float]) -> None:
         """Add validation scores with `miou`, which choose the best, to a checkpoint.
 
         Raises:
@@ -116,7 +116,7 @@ class Checkpoints:
         """Return the steps of the checkpoints, in ascending order."""
         return checkpoint_folder.steps(self.folder)
 
-    def resolve(self, step: Step) -> int:
+    def resolve(self, which: StepOrName) -> int:
         """Return the step number for `latest`, `best` or a number.
 
         `best` is the latest if no checkpoint was evaluated.
@@ -126,21 +126,21 @@ class Checkpoints:
             DamagedCheckpoint: If scores cannot be read that are needed for the best.
         """
         available = self.steps()
-        number = int(step) if str(step).isdigit() else None
-        if step in ("latest", "best") and available:
+        number = int(which) if str(which).isdigit() else None
+        if which in ("latest", "best") and available:
             number = available[-1]
-        if step == "best" and available:
+        if which == "best" and available:
             best = checkpoint_folder.best(self.folder)
             number = number if best is None else best
         if number not in available:
             raise FileNotFoundError(
-                f"{self.folder}: no checkpoint {step!r} (available: "
+                f"{self.folder}: no checkpoint {which!r} (available: "
                 f"{', '.join(map(str, available)) or 'none'}); "
                 "train with this workdir first, or name another checkpoint"
             )
         return number
 
-    def read(self, step: Step, read: Callable[[int], Result]) -> Result:
+    def read(self, which: StepOrName, read: Callable[[int], Result]) -> Result:
         """Call `read` with the step number; again, if training deletes it meanwhile.
 
         Raises:
@@ -148,11 +148,11 @@ class Checkpoints:
             DamagedCheckpoint: If it cannot be read, and is not being deleted.
         """
         for attempt in range(_RETRIES):
-            number = self.resolve(step)
+            number = self.resolve(which)
             try:
                 return read(number)
             except DamagedCheckpoint:
-                if self._path(number).exists() and self.resolve(step) == number:
+                if self._path(number).exists() and self.resolve(which) == number:
                     raise
                 if attempt == _RETRIES - 1:
                     raise

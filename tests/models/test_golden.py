@@ -17,7 +17,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
-from tempseg_jax.models import SEGMENTERS, Discriminator
+from tempseg_jax.models import SEGMENTERS, DCGANDiscriminator
 from tempseg_jax.models.weights.catalog import preprocessing_of
 from tempseg_jax.models.weights.layouts import (
     KERAS_RESNET50,
@@ -205,7 +205,7 @@ def test_batch_norm_in_training_has_the_golden_outputs_and_running_statistics(ne
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("size", SHAPES)
 def test_the_discriminator_equals_the_golden_activations(size, train):
-    module = Discriminator(jnp.dtype("float32"))
+    module = DCGANDiscriminator(jnp.dtype("float32"))
     b, h, w, _ = SHAPES[size]
     maps = draw(f"probabilities {size}", (b, h, w, 21), "probability")
     shapes = jax.eval_shape(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax.models import SEGMENTERS, Discriminator, layers, ops
+from tempseg_jax.models import SEGMENTERS, DCGANDiscriminator, layers, ops
 from tempseg_jax.models.flops import count_parameters
 from tempseg_jax.models.preprocessing import CAFFE, TORCHVISION
 from tests.support import make_segmenter
@@ -35,13 +35,13 @@ def test_segmenters_have_the_parameters_of_table_4(name, num_classes, parameters
 
 @pytest.mark.parametrize("num_classes, parameters", [(21, 2_785_089), (19, 2_783_041)])
 def test_the_discriminator_has_the_parameters_of_table_4(num_classes, parameters):
-    module = Discriminator(jnp.float32)
+    module = DCGANDiscriminator(jnp.float32)
     shapes = parameters_of(module, (1, 416, 416, num_classes), jnp.float32)
     assert count_parameters(shapes) == parameters
 
 
 def test_the_discriminator_maps_416_pixels_to_13():
-    module = Discriminator(jnp.float32)
+    module = DCGANDiscriminator(jnp.float32)
     p = jax.ShapeDtypeStruct((2, 416, 416, 21), jnp.float32)
     scores, _ = jax.eval_shape(
         lambda key, x: module.init_with_output(key, x, train=False),
@@ -208,7 +208,7 @@ def test_convolutions_before_relu_have_he_initialization(fcn):
 
 
 def test_the_discriminator_has_the_initialization_of_dcgan():
-    module = Discriminator(jnp.float32)
+    module = DCGANDiscriminator(jnp.float32)
     init = functools.partial(module.init, train=False)
     variables = jax.jit(init)(jax.random.key(0), jnp.zeros((1, 32, 32, 5)))
     for i in range(1, 6):

@@ -10,10 +10,11 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import tempseg_jax
-from tempseg_jax import builders, models, optim, steps, train
+from tempseg_jax import builders, models, optim, train
 from tempseg_jax.models.heads import HEADS
 from tempseg_jax.models.ops import SameConv
 from tempseg_jax.models.resnet import ResNet
+from tempseg_jax.models.segmenter import predict
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests.support import make_segmenter
 
@@ -123,7 +124,7 @@ def test_the_auxiliary_head_is_not_run_in_evaluation():
         for name, values in variables.items()
     }
     forward = [
-        jax.make_jaxpr(partial(steps.predict, segmenter=module))(weights, IMAGE)
+        jax.make_jaxpr(partial(predict, segmenter=module))(weights, IMAGE)
         for module, weights in ((plain, without), (both, variables))
     ]
     assert len(forward[0].eqns) == len(forward[1].eqns)

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from tempseg_jax.models.mobilenet import MobileNetV3, divisible_channels
 from tempseg_jax.models.resnet import ResNet
-from tempseg_jax.models.segmenter import Segmenter
+from tempseg_jax.models.segmenter import BackboneAndHead
 from tempseg_jax.models.weights import catalog, pretrained
 from tempseg_jax.models.weights.layouts import (
     DEEPLABV3_RESNET50,
@@ -41,13 +41,13 @@ RTOL = 1e-4  # of the largest magnitude
 class Case(NamedTuple):
     """A network whose golden outputs are in the file of this case."""
 
-    network: Segmenter
+    network: BackboneAndHead
     layout: Layout
 
 
 def _segmenter(backbone, layout, *, width, **fields):
     fields = {"dropout": 0.0} | fields
-    return Segmenter(
+    return BackboneAndHead(
         backbone, CLASSES, layout.preprocessing, width, jnp.float32, **fields
     )
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tempseg_jax import builders, mesh, optim, steps, train_state
-from tempseg_jax.models import DISCRIMINATORS, critics
-from tempseg_jax.models.critics import (
+from tempseg_jax.builders.config_fields import check_fields
+from tempseg_jax.discriminator_step import update_discriminator
+from tempseg_jax.models import DISCRIMINATORS, discriminators
+from tempseg_jax.models.discriminators import (
     FullyConvolutionalDiscriminator,
     LayerNormDiscriminator,
     SpectralNormDiscriminator,
@@ -24,10 +26,10 @@ CLASSES = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def narrow_critics():
+def narrow_discriminators():
     """Give the discriminators of this module's tests few channels, to save time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(critics, "CHANNELS", (8, 8, 8, 8))
+        patch.setattr(discriminators, "CHANNELS", (8, 8, 8, 8))
         yield
 
 
@@ -118,8 +120,8 @@ def test_the_wasserstein_critic_is_the_negative_distance_of_two_points():
 def test_l_adv_decreases_and_l_d_increases_if_p_looks_real_to_d(name):
     adversary, d_real = ADVERSARIES[name], jnp.array([[0.4]])
     lower, higher = jnp.array([[0.1]]), jnp.array([[0.2]])
-    assert adversary.segmenter(higher) < adversary.segmenter(lower)
-    one, two = (adversary.discriminator(d_real, x) for x in (lower, higher))
+    assert adversary.segmenter_loss(higher) < adversary.segmenter_loss(lower)
+    one, two = (adversary.discriminator_loss(d_real, x) for x in (lower, higher))
     assert two > one
 
 
@@ -227,7 +229,9 @@ def test_the_double_backward_of_wgan_gp_equals_a_finite_difference(
     network, conditional, batch, monkeypatch
 ):
     # With LeakyReLU the gradient of D jumps, and a difference over a jump is no slope.
-    monkeypatch.setattr(critics.nn, "leaky_relu", lambda x, _: jax.nn.softplus(x))
+    monkeypatch.setattr(
+        discriminators.nn, "leaky_relu", lambda x, _: jax.nn.softplus(x)
+    )
     objective = make_objective(
         Pixelwise(),
         DISCRIMINATORS[network](jnp.float32),
@@ -293,14 +297,13 @@ def test_rmsprop_and_adam_without_momentum_are_their_equations(scale):
     grads = [scale * grad for grad in grads]
     for name, expected in (("rmsprop", rmsprop), ("adam_no_momentum", adam)):
         make = optim.DISCRIMINATOR_OPTIMIZERS[name]
+        objective = make_objective(Pixelwise(), None, discriminator_optimizer=name)
         player = train_state.init_player(
             {"params": {"w": jnp.zeros(2)}}, make(learning_rate=0.0), loss_scale=None
         )
         for grad in grads:
             gradients = optim.Gradients({"w": jnp.array(grad)}, {}, None, None)
-            player = optim.update_discriminator(
-                player, gradients, optimizer=name, learning_rate=0.1, clip=None
-            )
+            player = update_discriminator(player, gradients, 0.1, objective)
         np.testing.assert_allclose(player.params["w"], expected(grads), rtol=1e-4)
 
 
@@ -452,4 +455,4 @@ def test_without_batch_norm_a_score_does_not_depend_on_the_other_images(network)
 def test_a_penalty_on_a_discriminator_with_batch_norm_is_refused(demo_config):
     demo_config.objective.adversary = "wgan_gp"
     with pytest.raises(ValueError, match="model.discriminator: 'dcgan' has BatchNorm"):
-        builders.build_objective(demo_config, num_classes=8)
+        check_fields(demo_config)

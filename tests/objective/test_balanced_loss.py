@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax import builders
+from tempseg_jax.builders.config_fields import check_fields
 from tempseg_jax.objective import losses
 from tempseg_jax.objective.balanced_loss import balanced_cross_entropy
 from tempseg_jax.types import IGNORE_LABEL
@@ -109,7 +110,7 @@ def test_they_are_refused_with_gradient_accumulation(demo_config, field, value):
     demo_config.accumulate = 2
     demo_config.objective[field] = value
     with pytest.raises(ValueError, match=f"objective.{field}: .* accumulate to 1"):
-        builders.build_objective(demo_config, num_classes=8)
+        check_fields(demo_config)
 
 
 def test_they_are_off_by_default(demo_config):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax import builders, steps, train
+from tempseg_jax.builders.config_fields import check_fields
 from tempseg_jax.objective import distillation
 from tempseg_jax.types import IGNORE_LABEL
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -171,7 +172,8 @@ def test_a_student_learns_the_teachers_predictions_without_labels(batch):
     objective = make_objective(Pixelwise(16), None, teacher=Pixelwise(5))
     variables = Pixelwise(5).init(jax.random.key(9), batch["image"], train=False)
     hyper = HYPER._replace(
-        teacher={"params": variables["params"]}, schedule=np.ones(80, np.float32)
+        teacher={"params": variables["params"]},
+        learning_rate_schedule=np.ones(80, np.float32),
     )
     state = make_state(Pixelwise(16), None, size=8, num_classes=CLASSES)
     losses = []
@@ -217,4 +219,4 @@ def test_a_run_distills_another_run_and_refuses_other_classes(
 def test_a_term_that_needs_a_teacher_is_refused_without_one(demo_config, field, value):
     demo_config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=f"distill.teacher: empty, but {field}"):
-        builders.build_objective(demo_config, num_classes=8)
+        check_fields(demo_config)

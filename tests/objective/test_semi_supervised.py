@@ -128,7 +128,7 @@ def test_the_confidence_of_the_best_d_is_the_probability_of_ground_truth(name):
     def loss(d):
         real = jnp.where(jnp.arange(10) < 3, d, 0.7)[None]
         fake = jnp.where(jnp.arange(10) < 6, d, 0.7)[None]
-        return adversary.discriminator(real, fake)
+        return adversary.discriminator_loss(real, fake)
 
     assert abs(jax.grad(loss)(best)) < 1e-6
     np.testing.assert_allclose(adversary.confidence(jnp.array(best)), 1 / 3, rtol=1e-6)

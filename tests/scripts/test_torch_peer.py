@@ -15,7 +15,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tempseg_jax import optim, steps, train_state
-from tempseg_jax.models import Discriminator
+from tempseg_jax.models import DCGANDiscriminator
 from tests.support import ROOT, make_hyper, make_objective, make_segmenter
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: no peer to test")
@@ -47,7 +47,7 @@ def test_two_steps_from_the_same_weights_have_the_same_losses(name, rate, monkey
     # Both draw dropout masks of their own, so dropout is left out.
     monkeypatch.setattr(nn, "Dropout", lambda *_, **__: lambda x: x)
     segmenter = make_segmenter(name, num_classes=NUM_CLASSES, width=1.0)
-    discriminator = Discriminator(jnp.float32)
+    discriminator = DCGANDiscriminator(jnp.float32)
     image = jnp.zeros((1, SIZE, SIZE, 3), jnp.uint8)
     maps = jnp.zeros((1, SIZE, SIZE, NUM_CLASSES))
     variables_g, variables_d = weights(segmenter, image), weights(discriminator, maps)

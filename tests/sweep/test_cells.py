@@ -34,7 +34,7 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
     def flat(cell):
         config = cells.configure(demo_config, cell, seed=0)
         hyper = builders.hyperparameters(config, Plan(2, 1, 1))._asdict()
-        hyper.pop("schedule")
+        hyper.pop("learning_rate_schedule")
         hyper.pop("temperature_schedule")
         for field in ("adversary", "conditional", "critic_steps", "mask_void", "real"):
             hyper[field] = config.objective[field]

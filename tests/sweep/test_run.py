@@ -17,6 +17,7 @@ from tempseg_jax.callbacks import Diverged
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import metrics
 from tempseg_jax.io.json_files import write_json
+from tempseg_jax.jitted_step import TRAIN_STEP
 from tempseg_jax.sweep import cells, finish, progress, provenance
 from tempseg_jax.sweep import run as sweep_run
 from tempseg_jax.sweep import scope as sweep_scope
@@ -55,9 +56,9 @@ def run(config, folder, *, scope=SCOPE, only=(), shard=(1, 1), keep=False):
 def swept(config, tmp_path_factory):
     """A finished sweep of table 4, and how many train steps were compiled for it."""
     folder = tmp_path_factory.mktemp("swept")
-    train.TRAIN_STEP.clear_cache()  # other tests may have compiled the same step
+    TRAIN_STEP.clear_cache()  # other tests may have compiled the same step
     assert run(config, folder)
-    return folder, train.TRAIN_STEP._cache_size()
+    return folder, TRAIN_STEP._cache_size()
 
 
 @pytest.fixture
@@ -323,10 +324,10 @@ def test_a_diverged_run_is_recorded_and_the_sweep_continues(config, copy, monkey
 
 @pytest.mark.slow
 def test_cells_that_differ_in_numbers_share_the_compiled_step(config, copy):
-    compiled = train.TRAIN_STEP._cache_size()
+    compiled = TRAIN_STEP._cache_size()
     scope, only = SCOPE._replace(tables=("controls",)), ["tg0.5", "frozen_d"]
     assert run(config, copy, scope=scope, only=only, keep=True)
-    assert train.TRAIN_STEP._cache_size() == compiled
+    assert TRAIN_STEP._cache_size() == compiled
     assert saved(Run("frozen_d", 0).folder(copy))
 
     evidence = SweepResults(copy)

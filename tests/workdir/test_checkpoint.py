@@ -60,7 +60,7 @@ def save(tmp_path):
             new = step not in checkpoints.steps()
             checkpoints.save(make_state(step, **kwargs), model)
             if new and miou is not None:
-                checkpoints.score(step, {"miou": miou, "pacc": 0.5})
+                checkpoints.add_scores(step, {"miou": miou, "pacc": 0.5})
         checkpoints.close()
         return Checkpoints(tmp_path)
 

@@ -25,7 +25,7 @@ def saved(tmp_path_factory):
     checkpoints = Checkpoints(folder)
     for step, miou in ((3, 0.6), (6, 0.5)):
         checkpoints.save(make_state(step), MODEL)
-        checkpoints.score(step, {"miou": miou})
+        checkpoints.add_scores(step, {"miou": miou})
     checkpoints.close()
     return folder
 
