@@ -39,7 +39,7 @@ from tempseg_jax.data.buckets import canvas
 from tempseg_jax.data.catalog import Split, load_split
 from tempseg_jax.data.sources.base import Record
 from tempseg_jax.evaluation.boundary_iou import BoundaryIoU
-from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.evaluation.evaluator import PredictedImage
 from tempseg_jax.evaluation.result import PANELS, score
 from tempseg_jax.inference import sliding_window, test_time_augmentation
 from tempseg_jax.inference.settings import InferenceSettings, parse_scales
@@ -242,7 +242,7 @@ class Evaluation:
         threads = self.args.num_workers
         with BoundaryIoU.in_threads(len(split.class_names), threads) as boundaries:
 
-            def visit(example: Example) -> None:
+            def visit(example: PredictedImage) -> None:
                 boundaries.add(example.label, example.prediction)
                 after_image()
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -67,18 +67,16 @@ def evaluate(
         raise ValueError(f"--limit={limit}: give a number of images of at least 1")
     whole = builders.load_split(config, split_name or config.data.val_split)
     split = evenly_spaced(whole, limit)
-    step, selected, segmenter, variables = _restore(
-        config, folder, split, checkpoint=checkpoint
-    )
+    restored = _restore(config, folder, split, checkpoint=checkpoint)
     score_split = functools.partial(
         score,
-        variables,
-        segmenter=segmenter,
+        restored.variables,
+        segmenter=restored.segmenter,
         batch_size=config.eval_batch_size,
         num_workers=config.data.num_workers,
         settings=settings,
     )
-    temperatures = {"one": 1.0, "t_g": builders.training_temperature(config)}
+    temperatures = {"one": 1.0, "t_g": restored.temperature_g}
     if fit:
         temperatures["fitted"] = _fit_temperature(config, score_split, limit=limit)
     with BoundaryIoU.in_threads(
@@ -93,8 +91,8 @@ def evaluate(
         )
         iou_of_boundaries = boundary_iou(mesh.sum_over_processes(boundaries.sums()))
     report = {
-        "checkpoint": step,
-        "selected": selected,
+        "checkpoint": restored.step,
+        "selected": restored.selected,
         "split": split.name,
         "dataset": split.dataset,
     }
@@ -108,18 +106,28 @@ def evaluate(
     return report
 
 
+class _Restored(NamedTuple):
+    """The segmenter of a checkpoint."""
+
+    step: int
+    selected: str  # how the checkpoint was chosen, in words
+    segmenter: nn.Module
+    variables: PyTree
+    temperature_g: float  # T_G in L_seg at the end of training, not the config's
+
+
 def _restore(
     config: ConfigDict, folder: str | Path, split: Split, *, checkpoint: StepOrName
-) -> tuple[int, str, nn.Module, PyTree]:
-    """Return the step, how it was chosen, and the segmenter with its variables."""
+) -> _Restored:
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
 
-        def read(step: int) -> tuple[int, str, nn.Module, PyTree]:
+        def read(step: int) -> _Restored:
             selected = _selection(checkpoint, checkpoints.miou(step))
             segmenter, variables = builders.restore_segmenter(
                 config, checkpoints, split, step=step, devices=mesh.global_mesh()
             )
-            return step, selected, segmenter, variables
+            temperature_g = checkpoints.model(step)["temperature_g"]
+            return _Restored(step, selected, segmenter, variables, temperature_g)
 
         return checkpoints.read(checkpoint, read)
 

@@ -1,5 +1,6 @@
 """Restore the latest good checkpoint of a run, or build its initial state."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tempseg_jax.builders import initial_weights
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.train_state import TrainState
-from tempseg_jax.workdir import checkpoint_folder, saved_config
+from tempseg_jax.workdir import checkpoint_folder, data_record, saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.checkpoint_folder import DamagedCheckpoint
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -50,27 +51,31 @@ def first_state(
     checkpoints: Checkpoints,
     *,
     split: Split,
+    numbers: Mapping[str, int],
     devices: Mesh,
     allow_change: bool,
     fallback: bool,
 ) -> Start:
     """Return the state of the latest checkpoint, or the initial state without any.
 
-    The config is then saved in the workdir.
+    The config and the numbers are then saved in the workdir.
 
     Args:
         config: The config of the run.
         folder: The workdir, whose lock this run holds.
         checkpoints: The checkpoints of the workdir.
         split: The training split.
+        numbers: What must not change when the run is resumed, beside the config.
         devices: The mesh over which the state is replicated.
-        allow_change: Whether the workdir may belong to another config.
+        allow_change: Whether the workdir may belong to another config or other data.
         fallback: Whether to go on from an older checkpoint if the latest is damaged.
 
     Raises:
-        ValueError: If the workdir belongs to another config, or no checkpoint is good.
+        ValueError: If the workdir belongs to another config or other data, or no
+            checkpoint is good.
     """
-    if checkpoints.steps():
+    resumes = bool(checkpoints.steps())
+    if resumes:
         if allow_change:
             saved_config.print_upgrade(folder)
         else:
@@ -79,14 +84,41 @@ def first_state(
             config, checkpoints, split, devices=devices, fallback=fallback
         )
     else:
+        _check_not_trained(config, folder, allow_change=allow_change)
         objective = builders.build_objective(config, num_classes=len(split.class_names))
         model = builders.describe_model(config, objective, split)
         state = builders.initial_state(config, objective, class_names=split.class_names)
         state = mesh.replicate(state, devices)
         start = objective, state, model
-    # This comes last, so that a workdir that cannot be restored keeps its config.
+    # This comes last, so that a workdir that cannot be restored keeps its files.
+    data_record.claim(folder, numbers, resumes=resumes, allow_change=allow_change)
     saved_config.claim(folder, config, allow_change=True)
     return start
+
+
+def _check_not_trained(
+    config: ConfigDict, folder: str | Path, *, allow_change: bool
+) -> None:
+    """Refuse to erase the log of another config's run, or that of a finished run.
+
+    A run whose first checkpoint was not saved yet is started again.
+
+    Raises:
+        ValueError: If training would start in such a workdir.
+    """
+    if (Path(folder) / "final.json").exists():
+        raise ValueError(
+            f"{folder}: is a finished run of a sweep, whose checkpoints are deleted; "
+            "choose another --workdir"
+        )
+    logged = any(line["step"] > 0 for line in read_metrics(folder))
+    if logged and not allow_change:
+        saved_config.check(
+            folder,
+            config,
+            remedy="it has a log and no checkpoints; choose another --workdir, or "
+            "pass --allow_config_change to start again and erase its log",
+        )
 
 
 def recover_scores(checkpoints: Checkpoints, folder: str | Path, *, step: int) -> bool:

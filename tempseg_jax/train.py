@@ -21,7 +21,13 @@ from tempseg_jax.io import atomic
 from tempseg_jax.jitted_step import jitted_step
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch
-from tempseg_jax.workdir import checkpoint_folder, log_digest, wandb_run
+from tempseg_jax.workdir import (
+    checkpoint_folder,
+    data_record,
+    log_digest,
+    saved_config,
+    wandb_run,
+)
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import NoLock, WorkdirLock, training_lock
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
@@ -64,6 +70,9 @@ def train(
         config, plan, class_weights=builders.load_class_weights(config, data.labeled)
     )
     teacher = _load_teacher(config, data.labeled)
+    numbers = data.numbers() | {"steps": plan.steps}
+    if teacher is not None:
+        numbers["teacher_step"] = teacher.step
     with _locked(folder) as lock:
         checkpoints = Checkpoints(folder)
         objective, state, model = resume.first_state(
@@ -71,6 +80,7 @@ def train(
             folder,
             checkpoints,
             split=data.labeled,
+            numbers=numbers,
             devices=devices,
             allow_change=allow_change,
             fallback=fallback,
@@ -83,6 +93,7 @@ def train(
                 teacher=teacher.segmenter,
                 variables=teacher.variables,
             )
+            teacher = None  # its variables are replicated now
         hyper = mesh.replicate(hyper, devices)
         start_step = int(state.step)
         if not jax.process_index():
@@ -134,6 +145,13 @@ def _check_start(config: ConfigDict, folder: str | Path) -> None:
             f"{folder}: is the folder of a sweep, whose runs scripts/sweep.py trains; "
             "choose another --workdir"
         )
+    teacher = config.distill.teacher
+    if teacher and not teacher.startswith(saved_config.HUB):
+        if not checkpoint_folder.steps(Path(teacher) / "checkpoints"):
+            raise FileNotFoundError(
+                f"distill.teacher: {teacher} has no checkpoint; train it first, or "
+                "give the workdir of a trained run"
+            )
     if config.writer.wandb:
         wandb_run.check_installed()
     resume.check_networks(config, folder)
@@ -228,7 +246,7 @@ def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
 def _delete_leftovers(folder: Path) -> None:
     """Delete unfinished files of a killed training; only the lock's holder may."""
     checkpoint_folder.clean(folder.absolute() / "checkpoints")
-    for name in ("config.json", "metrics.jsonl", log_digest.NAME):
+    for name in ("config.json", data_record.NAME, "metrics.jsonl", log_digest.NAME):
         atomic.delete_leftovers(folder / name)
 
 

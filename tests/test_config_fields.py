@@ -189,6 +189,21 @@ def test_fields_that_depend_on_each_other_are_checked_together():
         check_fields(config)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("objective.given_class_weights", (1.0, 2.0)),
+        ("objective.temperature_end", 0.5),
+        ("distill.teacher", "runs/teacher"),
+    ],
+)
+def test_a_value_that_would_have_no_effect_is_refused(field, value):
+    config = change(field, value)
+    config.distill.weight = 0.0
+    with pytest.raises(ValueError, match=f"^{field}: .* has no effect"):
+        check_fields(config)
+
+
 @pytest.mark.parametrize("field", ["steps", "data.unlabeled_batch_size"])
 def test_a_count_is_a_whole_number(field):
     # As --config.steps=1e3 is with configs/saved.py, where None has no type.

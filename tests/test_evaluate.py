@@ -59,6 +59,15 @@ def test_an_evaluation_writes_its_scores_and_pictures(config, saved_run, capsys)
         assert not list(saved_run.glob(pattern))
 
 
+def test_the_calibration_is_measured_at_the_temperature_of_training(
+    config, saved_run, tmp_path
+):
+    config.objective.temperature_g = 2.0  # not that of the run
+    shutil.copytree(saved_run, tmp_path / "run")
+    report = run(config, tmp_path / "run", fit=False, limit=2)
+    assert report["calibration"]["t_g"]["temperature"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "selected"),
     [

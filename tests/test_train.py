@@ -1,5 +1,6 @@
 """Short training runs: their files, and resuming after an interruption."""
 
+import json
 import os
 import re
 import shutil
@@ -252,6 +253,33 @@ def test_starting_a_finished_run_again_changes_nothing(run, config):
     assert read_metrics(run) == lines
 
 
+def test_a_run_whose_data_have_changed_is_refused_and_unchanged(copy, config):
+    path = copy / "data.json"
+    numbers = json.loads(path.read_text())
+    assert numbers["labeled_images"] == 512 and numbers["steps"] == STEPS
+    path.write_text(json.dumps(numbers | {"labeled_images": 256}))
+    before = contents(copy)
+    message = "labeled images: 256 before, 512 now.*--allow_config_change"
+    with pytest.raises(ValueError, match=message):
+        train.train(config, copy, allow_change=False)
+    assert contents(copy) == before
+    train.train(config, copy, allow_change=True)
+    assert json.loads(path.read_text()) == numbers
+
+
+def test_a_log_without_checkpoints_is_not_erased_by_another_config(copy, config):
+    shutil.rmtree(copy / "checkpoints")
+    before = contents(copy)
+    other = changed(config, objective__temperature_g=2.0)
+    with pytest.raises(ValueError, match="temperature_g: 0.5.*has a log and no check"):
+        train.train(other, copy, allow_change=False)
+    (copy / "final.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a finished run of a sweep"):
+        train.train(config, copy, allow_change=False)
+    (copy / "final.json").unlink()
+    assert contents(copy) == before
+
+
 def test_another_config_is_refused_and_the_workdir_is_unchanged(copy, config):
     before = contents(copy)
     other = changed(config, objective__temperature_g=2.0)
@@ -293,6 +321,11 @@ def test_another_network_is_refused_even_if_changes_are_allowed(
         ({"model.pretrained": "keras_resnet50"}, ValueError, "fits model.name="),
         ({"semi.weight": 0.1}, ValueError, "semi"),
         ({"distill.pairwise": 0.1}, ValueError, "distill.teacher: empty"),
+        (
+            {"distill.teacher": "nowhere", "distill.weight": 1.0},
+            FileNotFoundError,
+            "distill.teacher: nowhere has no checkpoint",
+        ),
     ],
 )
 def test_a_mistake_in_the_networks_is_found_before_data_are_prepared(

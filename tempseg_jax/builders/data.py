@@ -147,11 +147,12 @@ def load_class_weights(
     name, given = config.objective.class_weights, config.objective.given_class_weights
     if name == "given":
         weights = np.array(given, np.float32)
-        if weights.shape != (len(split.class_names),) or not np.all(weights >= 0):
+        usable = np.all(weights >= 0) and 0 < weights.sum() < np.inf
+        if weights.shape != (len(split.class_names),) or not usable:
             raise ValueError(
                 f"objective.given_class_weights: {tuple(given)} are not "
-                f"{len(split.class_names)} numbers of at least 0; give one for each of "
-                f"{', '.join(split.class_names)}"
+                f"{len(split.class_names)} numbers of at least 0, not all of them 0; "
+                f"give one for each of {', '.join(split.class_names)}"
             )
         return weights
     if name == "none":

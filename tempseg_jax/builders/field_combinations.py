@@ -29,7 +29,9 @@ def check_combinations(config: ConfigDict) -> None:
     """
     _check_scales(config)
     _check_accumulation(config)
+    _check_class_weights(config)
     _check_teacher(config)
+    _check_temperature_schedule(config)
     if config.objective.alpha:
         _check_penalty(config)
     if uses_unlabeled(config):
@@ -62,14 +64,39 @@ def _check_accumulation(config: ConfigDict) -> None:
             )
 
 
+def _check_class_weights(config: ConfigDict) -> None:
+    name, given = config.objective.class_weights, config.objective.given_class_weights
+    if given and name != "given":
+        raise ValueError(
+            f"objective.given_class_weights: {tuple(given)} has no effect with "
+            f"objective.class_weights={name!r}; set that to 'given', or this to ()"
+        )
+
+
 def _check_teacher(config: ConfigDict) -> None:
-    if config.distill.teacher:
-        return
-    if config.objective.real == "teacher" or config.distill.pairwise:
-        field = "distill.pairwise" if config.distill.pairwise else "objective.real"
+    distill, objective = config.distill, config.objective
+    for_d = objective.real == "teacher" and objective.alpha > 0
+    if not distill.teacher and (objective.real == "teacher" or distill.pairwise):
+        field = "distill.pairwise" if distill.pairwise else "objective.real"
         raise ValueError(
             f"distill.teacher: empty, but {field} needs a teacher; give the workdir of "
             "a trained run"
+        )
+    if distill.teacher and not (distill.weight or distill.pairwise or for_d):
+        raise ValueError(
+            f"distill.teacher: {distill.teacher} has no effect; set distill.weight or "
+            "distill.pairwise above 0, or objective.real to 'teacher' with a "
+            "discriminator"
+        )
+
+
+def _check_temperature_schedule(config: ConfigDict) -> None:
+    objective = config.objective
+    if objective.temperature_schedule == "constant" and objective.temperature_end != 1:
+        raise ValueError(
+            f"objective.temperature_end: {objective.temperature_end} has no effect with"
+            " objective.temperature_schedule='constant'; set that to 'linear' or "
+            "'cosine', or this to 1"
         )
 
 

@@ -30,6 +30,19 @@ class RunData(NamedTuple):
         unlabeled = len(self.unlabeled.split.examples)
         return f"{labeled} labeled and {unlabeled} unlabeled images"
 
+    def numbers(self) -> dict[str, int]:
+        """Return numbers that change if images are added, removed or replaced."""
+        numbers = {
+            "labeled_images": len(self.labeled.examples),
+            "pixels_of_train_split": _pixels(self.train),
+        }
+        if self.unlabeled is not None:
+            numbers |= {
+                "unlabeled_images": len(self.unlabeled.split.examples),
+                "pixels_of_unlabeled_split": _pixels(self.unlabeled.split),
+            }
+        return numbers
+
     def write_lists(self, config: ConfigDict, folder: str | Path) -> None:
         """Write which images are used, if not all or not all labels are.
 
@@ -45,6 +58,10 @@ class RunData(NamedTuple):
             lists[train_images.UNLABELED] = self.unlabeled.split
         for name, split in lists.items():
             train_images.write(folder, name, (x["id"] for x in split.examples))
+
+
+def _pixels(split: catalog.Split) -> int:
+    return sum(h * w * count for (h, w), count in split.sizes.items())
 
 
 def load_run_data(config: ConfigDict) -> RunData:

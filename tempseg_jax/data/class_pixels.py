@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from absl import logging
@@ -30,8 +31,9 @@ def count(split: Split) -> Counts:
     An image that cannot be decoded has none.
     """
     stored = _file(split)
-    if stored is not None and stored.exists():
-        return np.load(stored)
+    shape = (len(split.examples), len(split.class_names))
+    if stored is not None and (counts := _load(stored, shape=shape)) is not None:
+        return counts
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = pool.map(functools.partial(_row, split), range(len(split.examples)))
         counts = np.stack(list(rows))
@@ -40,10 +42,23 @@ def count(split: Split) -> Counts:
     return counts
 
 
+def _load(path: Path, *, shape: tuple[int, int]) -> Counts | None:
+    """Return stored counts; None if there are none or the file is damaged.
+
+    An .npz file has a checksum, which reading compares.
+    """
+    try:
+        with np.load(path) as arrays:
+            counts = arrays["counts"]
+    except (OSError, ValueError, EOFError, LookupError, BadZipFile):
+        return None
+    return counts if counts.shape == shape else None
+
+
 def _store(counts: Counts, path: Path) -> None:
     try:
-        with atomic.replacing(path) as partial:
-            np.save(partial, counts)
+        with atomic.replacing(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, counts=counts)
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise
@@ -67,7 +82,7 @@ def _file(split: Split) -> Path | None:
 
     if not isinstance(split.examples, Examples):
         return None
-    return split.examples.folder / f"class_pixels-{split.examples.expression}.npy"
+    return split.examples.folder / f"class_pixels-{split.examples.expression}.npz"
 
 
 def _row(split: Split, index: int) -> Int64[np.ndarray, "k"]:

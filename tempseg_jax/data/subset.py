@@ -12,8 +12,8 @@ from tempseg_jax.data.sources.base import Record
 class Chosen(Sequence[Record]):
     """The examples with these indices, in this order.
 
-    The indices of a part of a part are those of the whole split, as tiles and counted
-    pixels have them.
+    `indices` always refer to the whole split, also in a subset of a subset, because
+    tiles and class pixels are stored for the whole split.
     """
 
     def __init__(self, examples: Sequence[Record], indices: Sequence[int]):
@@ -31,15 +31,17 @@ class Chosen(Sequence[Record]):
 
 
 def evenly_spaced(split: Split, count: int | None) -> Split:
-    """Return `count` examples of a split at equal distances; all if it is None or more.
-
-    The first example is always one of them.
-    """
+    """Return evenly spaced examples of a split; all if `count` is None or more."""
     total = len(split.examples)
     if count is None or count >= total:
         return split
-    examples = Chosen(split.examples, [i * total // count for i in range(count)])
+    examples = Chosen(split.examples, spaced_indices(total, count))
     return dataclasses.replace(split, examples=examples)
+
+
+def spaced_indices(total: int, count: int) -> list[int]:
+    """Return `count` evenly spaced indices, the first and the last among them."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
 def nested_subset(split: Split, *, fraction: float, seed: int) -> Split:

@@ -53,12 +53,12 @@ class Tiles:
                 name: ts.open(_spec(folder / name), open=True).result()
                 for name in _CHANNELS
             }
-        except (OSError, ValueError) as error:
+            self._sizes = content["sizes"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise OSError(
                 f"{folder}: {error}; delete this folder, and the tiles are prepared"
                 " again"
             ) from error
-        self._sizes = content["sizes"]
         self._indices = list(range(len(self._sizes)))
 
     def choose(self, indices: Sequence[int]) -> "Tiles":

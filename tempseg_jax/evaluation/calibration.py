@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float, Int, Integer, Num
 
 from tempseg_jax.types import IGNORE_LABEL
 
@@ -150,14 +150,28 @@ def calibrations(
         with np.errstate(divide="ignore", invalid="ignore"):
             accuracy = total.correct[i] / count
             confidence = total.confidence[i] / count
-            gap = np.abs(total.correct[i] - total.confidence[i]).sum()
-            ece, nll = gap / pixels, total.nll[i] / pixels
+            nll = total.nll[i] / pixels
+        ece = expected_error(count, total.correct[i], total.confidence[i])
         results.append(
             Calibration(
                 temperature, float(nll), float(ece), count, accuracy, confidence
             )
         )
     return tuple(results)
+
+
+def expected_error(
+    count: Num[np.ndarray, "*t bins"],
+    correct: Num[np.ndarray, "*t bins"],
+    confidence: Num[np.ndarray, "*t bins"],
+) -> Float[np.ndarray | np.float64, "*t"]:
+    """Return the ECE, 0 to 1, from the sums of each bin; NaN if no pixel was scored.
+
+    It is the mean of |accuracy - confidence| over the bins, weighted by their pixels.
+    """
+    gap = np.abs(correct - confidence).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return gap / count.sum(axis=-1)
 
 
 def fit_temperature(total: Tally, temperatures: tuple[float, ...]) -> float:

@@ -24,19 +24,27 @@ from tempseg_jax.evaluation.pixel_scores import Scores
 from tempseg_jax.inference.settings import InferenceSettings
 
 
-class Example(NamedTuple):
-    """An image with its ground truth and its prediction, at native resolution."""
+class PredictedImage(NamedTuple):
+    """An image with its ground truth and its prediction, at native resolution.
+
+    The arrays are views of their batch, which stays in memory as long as one of them.
+    """
 
     id: str
     image: UInt8[np.ndarray, "h w 3"]
     label: UInt8[np.ndarray, "h w"]
     prediction: UInt8[np.ndarray, "h w"]
 
+    def copied(self) -> "PredictedImage":
+        """Return the image with arrays of its own, to be kept."""
+        arrays = (self.image, self.label, self.prediction)
+        return PredictedImage(self.id, *(x.copy() for x in arrays))
+
 
 class ScoredImage(NamedTuple):
     """One image of a split with its scores, as int64 and float64."""
 
-    example: Example
+    predicted: PredictedImage
     confusion: Int[np.ndarray, "k k"]  # pixels by [ground truth, prediction]
     tally: Tally  # calibration sums, for each temperature
 
@@ -171,8 +179,8 @@ def _scored_images(batch: EvalBatch, scores: Scores) -> Iterator[ScoredImage]:
     for i, (h, w) in enumerate(batch["size"].tolist()):
         if h:
             crop = np.s_[i, :h, :w]
-            example = Example(
+            predicted = PredictedImage(
                 batch["id"][i], batch["image"][crop], batch["label"][crop],
                 prediction[crop],
             )  # fmt: skip
-            yield ScoredImage(example, confusion[i], Tally(*(x[i] for x in tally)))
+            yield ScoredImage(predicted, confusion[i], Tally(*(x[i] for x in tally)))

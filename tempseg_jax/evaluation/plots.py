@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tempseg_jax.data.labels import color_labels
-from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.evaluation.evaluator import PredictedImage
 
 
 def save_panel(
-    example: Example, folder: Path, *, palette: UInt8[np.ndarray, "k 3"]
+    example: PredictedImage, folder: Path, *, palette: UInt8[np.ndarray, "k 3"]
 ) -> None:
     """Write image, ground truth and prediction side by side to `folder/<id>.png`.
 
@@ -32,7 +32,7 @@ def save_panel(
 
 
 def panel(
-    example: Example, *, palette: UInt8[np.ndarray, "k 3"]
+    example: PredictedImage, *, palette: UInt8[np.ndarray, "k 3"]
 ) -> UInt8[np.ndarray, "h _ 3"]:
     """Return image, ground truth and prediction side by side."""
     truth = color_labels(example.label, palette)

@@ -15,7 +15,7 @@ from tempseg_jax import mesh
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import calibration, metrics, plots
 from tempseg_jax.evaluation.calibration import Calibration
-from tempseg_jax.evaluation.evaluator import Example, Sums, evaluate_split
+from tempseg_jax.evaluation.evaluator import PredictedImage, Sums, evaluate_split
 from tempseg_jax.inference.settings import InferenceSettings
 from tempseg_jax.workdir.metrics_writer import rate_text, read_metrics
 
@@ -31,7 +31,7 @@ class Result(NamedTuple):
 
     sums: Sums
     temperatures: Temperatures
-    examples: list[Example]  # a few of this process's
+    examples: list[PredictedImage]  # a few of this process's
     seconds: float  # wall-clock time
 
     @property
@@ -74,7 +74,7 @@ def score(
     settings: InferenceSettings,
     temperatures: Temperatures,
     num_examples: int,
-    visit: Callable[[Example], None],
+    visit: Callable[[PredictedImage], None],
     progress: str = "",
 ) -> Result:
     """Score the images of a split at native resolution, each exactly once.
@@ -120,8 +120,8 @@ def score(
         for i, scored in enumerate(images):
             sums = sums.add(scored)
             if i in kept:
-                examples.append(scored.example)
-            visit(scored.example)
+                examples.append(scored.predicted.copied())
+            visit(scored.predicted)
             if bar.update():  # it is drawn again
                 miou = metrics.scores(sums.confusion)["miou"]
                 bar.set_postfix_str(f"mIoU so far {100 * miou:.2f}", refresh=False)

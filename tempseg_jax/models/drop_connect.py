@@ -38,23 +38,25 @@ class DropConnectConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         if train:
-            # At step 0 the key is that of the initialization (`state.py`), and so would
-            # be the uniform numbers of mask and kernel.
+            # At step 0 this key is the initializer's (`state.py`): without `fold_in`,
+            # mask and kernel would be drawn from the same numbers.
             key = jax.random.fold_in(self.make_rng("dropout"), 1)
             kept = jax.random.bernoulli(key, 1 - self.rate, shape)
             kernel = jnp.where(kept, kernel / (1 - self.rate), 0)
-        mean = add_bias(self._conv(x, kernel), bias)
+        mean = add_bias(_conv(x, kernel, self.dtype), bias)
         if not self.activate:
             return mean
         if train:
             return nn.relu(mean)
         spread = self.rate / (1 - self.rate)
-        variance = spread * self._conv(jnp.square(x), jnp.square(kernel))
-        wide = mean_relu(mean.astype(jnp.float32), variance.astype(jnp.float32))
-        return wide.astype(self.dtype)
+        # In float32: in float16 the square of a feature above 255 is infinite.
+        squares = jnp.square(x.astype(jnp.float32)), jnp.square(kernel)
+        variance = spread * _conv(*squares, jnp.float32)
+        return mean_relu(mean.astype(jnp.float32), variance).astype(self.dtype)
 
-    def _conv(self, x: Array, kernel: Array) -> Array:
-        return same_conv(x.astype(self.dtype), kernel.astype(self.dtype), stride=1)
+
+def _conv(x: Array, kernel: Array, dtype: DTypeLike) -> Array:
+    return same_conv(x.astype(dtype), kernel.astype(dtype), stride=1)
 
 
 def mean_relu(

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 
 from tempseg_jax import builders, mesh
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.data.subset import Chosen
+from tempseg_jax.data.codec import BadFile
+from tempseg_jax.data.decoder import decode
+from tempseg_jax.data.subset import Chosen, evenly_spaced
 from tempseg_jax.evaluation import metrics
-from tempseg_jax.evaluation.evaluator import Example, evaluate_split
+from tempseg_jax.evaluation.evaluator import PredictedImage, evaluate_split
 from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tempseg_jax.models.flops import count_parameters
 from tempseg_jax.objective.losses import Objective
@@ -26,9 +28,10 @@ EXAMPLES = 128
 """Number of evenly spaced validation images whose predictions are stored."""
 
 
-class Splits(dict[str, Split]):
+class Splits(NamedTuple):
     """The splits that a finished run is measured on: part of train, val, and test."""
 
+    by_name: dict[str, Split]
     images_per_epoch: int  # all images that are trained on
 
     @classmethod
@@ -52,13 +55,12 @@ class Splits(dict[str, Split]):
         val = builders.load_split(config, config.data.val_split)
         train = builders.load_training_images(config)
         count = len(val.examples) if train_images is None else train_images
-        splits = cls(val=val)
-        splits.images_per_epoch = len(train.examples)
+        by_name = {"val": val}
         if count:
-            splits["train"] = _part(train, count)
+            by_name["train"] = _part(config, train, count)
         if test_split:
-            splits["test"] = builders.load_split(config, test_split)
-        return splits
+            by_name["test"] = builders.load_split(config, test_split)
+        return cls(by_name, images_per_epoch=len(train.examples))
 
     def of_run(self, config: ConfigDict) -> "Splits":
         """Return the splits that a run is measured on.
@@ -66,13 +68,11 @@ class Splits(dict[str, Split]):
         If it uses the labels of some images only, these are the images of train:
         others would tell nothing about the train–val gap.
         """
-        if config.data.labeled_fraction == 1 or "train" not in self:
+        if config.data.labeled_fraction == 1 or "train" not in self.by_name:
             return self
         labeled = builders.load_training_split(config)
-        splits = Splits(self)
-        splits.images_per_epoch = self.images_per_epoch
-        splits["train"] = _part(labeled, len(self["train"].examples))
-        return splits
+        part = _part(config, labeled, len(self.by_name["train"].examples))
+        return self._replace(by_name=self.by_name | {"train": part})
 
 
 def finish(
@@ -101,7 +101,11 @@ def finish(
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
         step = checkpoints.resolve("latest")
         objective, state, _ = builders.restore_state(
-            config, checkpoints, splits["val"], step=step, devices=mesh.local_mesh()
+            config,
+            checkpoints,
+            splits.by_name["val"],
+            step=step,
+            devices=mesh.local_mesh(),
         )
     splits = splits.of_run(config)
     temperatures = (1.0, builders.training_temperature(config))
@@ -112,7 +116,7 @@ def finish(
         "parameters": {"segmenter": count_parameters(state.segmenter.params)},
         "splits": {},
     }
-    for name, split in splits.items():
+    for name, split in splits.by_name.items():
         images = evaluate_split(
             state.segmenter.variables,
             split,
@@ -139,22 +143,30 @@ def finish(
     return final
 
 
-def _part(split: Split, count: int) -> Split:
-    """Return `count` evenly spaced images of a split; all if it has no more."""
-    total = len(split.examples)
-    chosen = Chosen(split.examples, _spaced(total, min(count, total)))
-    return dataclasses.replace(split, examples=chosen)
+def _part(config: ConfigDict, split: Split, count: int) -> Split:
+    """Return `count` evenly spaced images of a training split; all if it has no more.
+
+    With `data.on_error=skip`, images that cannot be decoded are left out, as they are
+    in training.
+    """
+    part = evenly_spaced(split, count)
+    if config.data.on_error != "skip":
+        return part
+    good = [i for i in range(len(part.examples)) if _is_decodable(part, i)]
+    return dataclasses.replace(part, examples=Chosen(part.examples, good))
 
 
-def _spaced(length: int, count: int) -> list[int]:
-    """Return `count` evenly spaced indices, the first and the last among them."""
-    return np.linspace(0, length - 1, count).round().astype(int).tolist()
+def _is_decodable(split: Split, index: int) -> bool:
+    try:
+        decode(split.examples[index], split=split)
+    except BadFile:
+        return False
+    return True
 
 
 def _spaced_ids(split: Split) -> frozenset[str]:
-    count = len(split.examples)
-    indices = _spaced(count, min(EXAMPLES, count))
-    return frozenset(split.examples[i]["id"] for i in indices)
+    examples = evenly_spaced(split, EXAMPLES).examples
+    return frozenset(example["id"] for example in examples)
 
 
 def _summary(measurement: Measurement) -> dict[str, Any]:
@@ -166,7 +178,7 @@ def _summary(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _save_pictures(kept: list[Example], *, examples: Path, folder: Path) -> None:
+def _save_pictures(kept: list[PredictedImage], *, examples: Path, folder: Path) -> None:
     kept = sorted(kept, key=lambda example: example.id)
     store.save_pictures(folder / "predictions.npz", kept, fields=("prediction",))
     if not examples.exists():  # images and labels are the same for all runs

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from tempseg_jax.evaluation.evaluator import Example, ScoredImage
+from tempseg_jax.evaluation import calibration
+from tempseg_jax.evaluation.evaluator import PredictedImage, ScoredImage
 
 
 class Measurement(NamedTuple):
@@ -25,21 +26,20 @@ class Measurement(NamedTuple):
     @property
     def ece(self) -> Float[np.ndarray, "t"]:
         """Expected calibration error, 0 to 1: mean |accuracy - confidence| of bins."""
-        pixels, correct, confidence = np.moveaxis(self.bins, -1, 0)
-        return np.abs(correct - confidence).sum(axis=-1) / pixels.sum(axis=-1)
+        return calibration.expected_error(*np.moveaxis(self.bins, -1, 0))
 
 
 def collect(
     images: Iterable[ScoredImage], *, keep: frozenset[str]
-) -> tuple[Measurement, list[Example]]:
-    """Collect the scores of the images, and the examples whose ids are in `keep`."""
-    ids, confusions, nats, bins, examples = [], [], [], [], []
-    for example, confusion, tally in images:
-        ids.append(example.id)
+) -> tuple[Measurement, list[PredictedImage]]:
+    """Collect the scores of the images, and the images whose ids are in `keep`."""
+    ids, confusions, nats, bins, kept = [], [], [], [], []
+    for predicted, confusion, tally in images:
+        ids.append(predicted.id)
         confusions.append(confusion)
         nats.append(tally.nll)
         bins.append(np.stack([tally.count, tally.correct, tally.confidence], axis=-1))
-        if example.id in keep:
-            examples.append(example)
+        if predicted.id in keep:
+            kept.append(predicted.copied())
     measurement = Measurement(ids, np.array(confusions), np.array(nats), sum(bins))
-    return measurement, examples
+    return measurement, kept

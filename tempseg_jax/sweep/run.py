@@ -87,7 +87,7 @@ def run_sweep(
     for own in configs:  # before hours of training
         builders.hyperparameters(own, plan)
     saved_config.claim(folder, config, allow_change=False, remedy=_REMEDY)
-    claim(folder, scope, val=splits["val"], steps=plan.steps)
+    claim(folder, scope, val=splits.by_name["val"], steps=plan.steps)
     origin = provenance()  # before training, during which the files may change
     for current in mine:
         if current.finished(folder):

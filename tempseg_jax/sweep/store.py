@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.data.subset import spaced_indices
+from tempseg_jax.evaluation.evaluator import PredictedImage
 from tempseg_jax.io.atomic import replacing
 from tempseg_jax.io.json_files import read_json
 from tempseg_jax.sweep.measurement import Measurement
@@ -94,7 +95,7 @@ def load_measurement(path: Path) -> Measurement:
 
 
 def save_pictures(
-    path: Path, examples: Sequence[Example], *, fields: tuple[str, ...]
+    path: Path, examples: Sequence[PredictedImage], *, fields: tuple[str, ...]
 ) -> None:
     """Write fields of examples, resized to at most `LONGEST_SIDE` pixels.
 
@@ -136,7 +137,7 @@ def copy_pictures(source: Path, target: Path, *, count: int) -> None:
     with _arrays(source, _WITHOUT) as arrays:
         ids = arrays["ids"]
         fields = {name.rstrip("0123456789") for name in arrays.files} - {"ids"}
-        kept = np.linspace(0, len(ids) - 1, min(count, len(ids))).round().astype(int)
+        kept = spaced_indices(len(ids), count)
         chosen = {"ids": ids[kept]}
         for new, old in enumerate(kept):
             chosen |= {f"{field}{new}": arrays[f"{field}{old}"] for field in fields}

@@ -1,5 +1,6 @@
 """Checkpoints by Orbax, verified by digests: the latest two and the best are kept."""
 
+import errno
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,9 @@ _INFERENCE_FIELDS = (*_SEGMENTER_FIELDS, "drop_connect", "class_names")
 _ITEMS = ("segmenter", "discriminator", "training", "model", "digests")
 
 _RETRIES, _PAUSE = 4, 0.5  # seconds
+
+_TRANSIENT = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
+"""Errors of the machine or the network, which say nothing about the files."""
 
 
 class Checkpoints:
@@ -298,11 +302,18 @@ class Checkpoints:
             yield
         except (DamagedCheckpoint, MemoryError, PermissionError):
             raise
+        except OSError as error:
+            if error.errno in _TRANSIENT:
+                raise
+            raise self._damaged(step, error) from error
         except jax.errors.JaxRuntimeError:  # the device is out of memory
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-            raise DamagedCheckpoint(self._path(step), reason) from error
+            raise self._damaged(step, error) from error
+
+    def _damaged(self, step: int, error: Exception) -> DamagedCheckpoint:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        return DamagedCheckpoint(self._path(step), reason)
 
     @contextmanager
     def _disk(self, step: int) -> Iterator[None]:

@@ -22,7 +22,6 @@ FREE_FIELDS = (
     "log_every_steps",
     "evaluate_every_epochs",
     "evaluate_every_steps",
-    "evaluate_images",
     "save_every_steps",
     "eval_batch_size",
     "writer.wandb",

@@ -50,6 +50,24 @@ def test_counts_are_those_of_the_report_and_are_stored_with_the_dataset(
     np.testing.assert_array_equal(rows, counts[part.examples.indices])
 
 
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "shape"])
+def test_counts_of_a_damaged_file_are_counted_again(
+    demo_config, monkeypatch, tmp_path, damage
+):
+    split = builders.load_split(demo_config, "val")
+    path = tmp_path / "counts.npz"
+    monkeypatch.setattr(class_pixels, "_file", lambda split: path)
+    expected = class_pixels.count(split)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged = {"flip": data, "cut": data[: len(data) // 2], "empty": b""}
+    if damage == "shape":
+        np.savez(path, counts=expected[:-1])
+    else:
+        path.write_bytes(damaged[damage])
+    np.testing.assert_array_equal(class_pixels.count(split), expected)
+
+
 def test_counts_that_cannot_be_stored_are_used_with_a_warning(
     demo_config, monkeypatch, caplog
 ):
@@ -59,17 +77,19 @@ def test_counts_that_cannot_be_stored_are_used_with_a_warning(
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(class_pixels, "_file", lambda split: Path("/prepared/x.npy"))
+    monkeypatch.setattr(class_pixels, "_file", lambda split: Path("/prepared/x.npz"))
     monkeypatch.setattr(class_pixels.atomic, "replacing", refuse)
     np.testing.assert_array_equal(class_pixels.count(split), expected)
-    assert "/prepared/x.npy cannot be written (Permission denied)" in caplog.text
+    assert "/prepared/x.npz cannot be written (Permission denied)" in caplog.text
 
 
 def test_given_weights_must_be_one_for_each_class(demo_config):
     split = builders.load_split(demo_config, "val")
     demo_config.objective.class_weights = "given"
-    with pytest.raises(ValueError, match="given_class_weights: .* 8 numbers"):
-        builders.load_class_weights(demo_config, split)
+    for unusable in ((1,) * 7, (0,) * 8, (1,) * 7 + (np.inf,), (1,) * 7 + (-1,)):
+        demo_config.objective.given_class_weights = unusable
+        with pytest.raises(ValueError, match="given_class_weights: .* 8 numbers"):
+            builders.load_class_weights(demo_config, split)
     demo_config.objective.given_class_weights = tuple(range(8))
     weights = builders.load_class_weights(demo_config, split)
     np.testing.assert_array_equal(weights, np.arange(8))

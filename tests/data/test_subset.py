@@ -38,7 +38,13 @@ def test_the_choice_depends_only_on_its_seed():
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [(None, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4]), (2, [0, 2]), (3, [0, 1, 3])],
+    [
+        (None, [0, 1, 2, 3, 4]),
+        (9, [0, 1, 2, 3, 4]),
+        (1, [0]),
+        (2, [0, 4]),
+        (3, [0, 2, 4]),
+    ],
 )
 def test_evenly_spaced_examples(count, expected):
     split = evenly_spaced(make_split(5), count)

@@ -193,6 +193,13 @@ def test_a_lost_file_is_reported_when_tiles_are_opened(copy, lost):
         tiles.Tiles(copy)
 
 
+def test_a_list_without_sizes_is_reported_when_tiles_are_opened(copy):
+    path = copy / "tiles.json"
+    path.write_text(path.read_text().replace('"sizes"', '"size"'))
+    with pytest.raises(OSError, match="'sizes'; delete this folder"):
+        tiles.Tiles(copy)
+
+
 def test_a_damaged_tile_is_reported_when_it_is_read(copy):
     path = next(x for x in (copy / "image").iterdir() if x.name.startswith("1."))
     data = bytearray(path.read_bytes())

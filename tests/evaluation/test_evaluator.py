@@ -102,7 +102,7 @@ def run(split, **options):
     sums, examples = Sums.zeros(num_classes=CLASSES, num_temperatures=1), []
     for scored in score_images(split, **options):
         sums = sums.add(scored)
-        examples.append(scored.example)
+        examples.append(scored.predicted)
     return sums, examples
 
 
@@ -177,7 +177,7 @@ def test_a_split_is_scored_like_its_batches(split):
     )
     expected = score_images(split, batch_size=mesh.round_up(3, mesh.local_mesh()))
     for scored, like in zip(images, expected, strict=True):
-        assert scored.example.id == like.example.id
+        assert scored.predicted.id == like.predicted.id
         np.testing.assert_array_equal(scored.confusion, like.confusion)
 
 

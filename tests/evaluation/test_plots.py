@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tempseg_jax.data.labels import color_labels
 from tempseg_jax.evaluation import plots
-from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.evaluation.evaluator import PredictedImage
 from tempseg_jax.types import IGNORE_LABEL
 from tests.support import ROOT
 
@@ -34,7 +34,7 @@ def test_a_panel_is_image_label_and_prediction_side_by_side(tmp_path):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)
     label, prediction = rng.integers(0, 2, (2, 5, 7)).astype(np.uint8)
-    example = Example("train/a_1", image, label, prediction)
+    example = PredictedImage("train/a_1", image, label, prediction)
     plots.save_panel(example, tmp_path / "predictions", palette=PALETTE)
     (path,) = (tmp_path / "predictions").iterdir()
     assert path.name == "train_a_1.png"

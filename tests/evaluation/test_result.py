@@ -8,7 +8,7 @@ import pytest
 
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import calibration, result
-from tempseg_jax.evaluation.evaluator import Example, ScoredImage, Sums
+from tempseg_jax.evaluation.evaluator import PredictedImage, ScoredImage, Sums
 from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tempseg_jax.workdir.metrics_writer import Writer
 from tests.support import make_segmenter
@@ -44,7 +44,7 @@ def score_images(monkeypatch, *, ids, num_examples=0, progress=""):
     sums = make_result().sums
     scored = [
         ScoredImage(
-            Example(name, np.zeros((1, 2, 3), np.uint8), label, label),
+            PredictedImage(name, np.zeros((1, 2, 3), np.uint8), label, label),
             sums.confusion,
             sums.tally,
         )
@@ -136,7 +136,7 @@ def test_pictures_are_panels_and_curves_if_there_is_a_log(tmp_path, trained):
         with Writer(tmp_path, start_step=0, last_step=1) as writer:
             writer.write(1, {"train/loss_seg": 1.0})
     label = np.array([[0, 1]], np.uint8)
-    example = Example("a", np.zeros((1, 2, 3), np.uint8), label, label)
+    example = PredictedImage("a", np.zeros((1, 2, 3), np.uint8), label, label)
     result.save_pictures(make_result(examples=[example]), SPLIT, tmp_path)
     panel = cv2.imread(str(tmp_path / "predictions" / "a.png"))
     np.testing.assert_array_equal(panel[0, -2:, ::-1], SPLIT.palette[:2])

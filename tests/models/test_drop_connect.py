@@ -31,6 +31,15 @@ def test_it_has_the_parameters_of_a_convolution_and_in_the_mean_its_result(x):
     np.testing.assert_allclose(y, plain.apply(variables, x), rtol=1e-5, atol=1e-6)
 
 
+def test_in_float16_the_inference_of_large_features_is_finite(x):
+    half = DropConnectConv(3, 1, jnp.float16, rate=RATE, activate=True)
+    variables = half.init(jax.random.key(0), x, train=False)
+    large = 300 * jnp.ones_like(x, jnp.float16)
+    expected = layer(activate=True).apply(variables, large, train=False)
+    y = half.apply(variables, large, train=False)
+    np.testing.assert_allclose(y, expected, rtol=1e-2)
+
+
 def test_in_training_each_weight_is_dropped_at_the_rate(x):
     variables = layer(activate=False).init(jax.random.key(0), x, train=False)
     kernel = jnp.ones_like(variables["params"]["kernel"])

@@ -10,7 +10,12 @@ import pytest
 from tempseg_jax import builders
 from tempseg_jax.data import pipeline
 from tempseg_jax.evaluation import calibration
-from tempseg_jax.evaluation.evaluator import evaluate_split
+from tempseg_jax.evaluation.calibration import Tally
+from tempseg_jax.evaluation.evaluator import (
+    PredictedImage,
+    ScoredImage,
+    evaluate_split,
+)
 from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tempseg_jax.models.segmenter import predict
 from tempseg_jax.sweep.measurement import Measurement, collect
@@ -91,3 +96,21 @@ def test_ece_of_a_calibrated_and_of_an_overconfident_network():
     counts = np.diag([10, 0])[None]
     measurement = Measurement(["a"], counts, np.zeros((1, 2)), bins)
     np.testing.assert_allclose(measurement.ece, [0, 0.6])
+
+
+def test_kept_images_do_not_hold_their_batch_in_memory():
+    batch = np.zeros((8, 4, 4, 3), np.uint8)
+    tally = Tally(*(np.zeros((1, calibration.BINS)) for _ in Tally._fields))
+    tally = tally._replace(nll=np.zeros(1), slope=np.zeros(1))
+    images = [
+        ScoredImage(
+            PredictedImage(str(i), batch[i], batch[i, ..., 0], batch[i, ..., 1]),
+            np.zeros((2, 2), np.int64),
+            tally,
+        )
+        for i in range(8)
+    ]
+    _, (kept,) = collect(images, keep=frozenset({"3"}))
+    assert kept.id == "3"
+    for array in (kept.image, kept.label, kept.prediction):
+        assert not np.shares_memory(array, batch)

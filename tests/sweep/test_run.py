@@ -396,10 +396,10 @@ def test_no_run_is_started_that_would_not_end_within_the_budget(
 
 def test_the_measured_splits_are_val_part_of_train_and_test(config, tmp_path):
     splits = finish.Splits.load(config, test_split="train", train_images=5)
-    assert list(splits) == ["val", "train", "test"]
+    assert list(splits.by_name) == ["val", "train", "test"]
     train = builders.load_split(config, config.data.train_split).examples
     last = len(train) - 1  # the first and the last example are included
-    assert [x["id"] for x in splits["train"].examples] == [
+    assert [x["id"] for x in splits.by_name["train"].examples] == [
         train[round(i * last / 4)]["id"] for i in range(5)
     ]
     with pytest.raises(ValueError, match="nowhere"):
@@ -412,9 +412,9 @@ def test_a_run_is_measured_on_images_whose_labels_it_uses(config):
     own = changed(config, data__labeled_fraction=0.25)
     labeled = {x["id"] for x in builders.load_training_split(own).examples}
     measured = splits.of_run(own)
-    assert {x["id"] for x in measured["train"].examples} <= labeled
-    assert len(measured["train"].examples) == min(5, len(labeled))
-    assert measured["val"] is splits["val"]
+    assert {x["id"] for x in measured.by_name["train"].examples} <= labeled
+    assert len(measured.by_name["train"].examples) == min(5, len(labeled))
+    assert measured.by_name["val"] is splits.by_name["val"]
     assert measured.images_per_epoch == splits.images_per_epoch
 
 

@@ -1,5 +1,6 @@
 """Damaged checkpoints are found, named in one line, and never believed."""
 
+import errno
 import json
 import random
 import shutil
@@ -68,6 +69,18 @@ def delete(path, random_):
 
 def empty(path, random_):
     path.write_bytes(b"")
+
+
+def test_an_error_of_the_file_system_is_not_damage(workdir, monkeypatch):
+    checkpoints = Checkpoints(workdir)
+
+    def stale(*args, **kwargs):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(checkpoints._orbax, "restore", stale)
+    with pytest.raises(OSError, match="Stale file handle"):
+        checkpoints.model(6)
+    checkpoints.close()
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, delete, empty])

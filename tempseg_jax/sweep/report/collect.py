@@ -1,6 +1,7 @@
 """Read the results of a sweep from its folder, and list the missing runs."""
 
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -194,9 +195,10 @@ class SweepResults:
     def _measurement(self, cell: str, seed: int, split: str) -> Measurement:
         path = Run(cell, seed).folder(self.folder) / f"{split}.npz"
         measurement = store.load_measurement(path)
-        order = np.argsort(measurement.ids)
+        # By number, so that neighbors are neighboring frames of a video.
+        order = sorted(range(len(ids := measurement.ids)), key=lambda i: _key(ids[i]))
         return measurement._replace(
-            ids=[measurement.ids[i] for i in order],
+            ids=[ids[i] for i in order],
             confusion=measurement.confusion[order],
             nats=measurement.nats[order],
         )
@@ -204,6 +206,12 @@ class SweepResults:
     @functools.cache  # noqa: B019
     def _metrics(self, cell: str, seed: int) -> list[dict[str, int | float | None]]:
         return read_metrics(Run(cell, seed).folder(self.folder))
+
+
+def _key(id_: str) -> list[tuple[int, str]]:
+    """Return the parts of a name so that `frame_10` is sorted after `frame_9`."""
+    parts = re.split(r"(\d+)", id_)
+    return [(int(x), "") if x.isdecimal() else (-1, x) for x in parts]
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from tempseg_jax.data.sources import scenes
-from tempseg_jax.evaluation.evaluator import Example
+from tempseg_jax.evaluation.evaluator import PredictedImage
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, store
 from tempseg_jax.sweep.measurement import Measurement
@@ -105,7 +105,7 @@ def make_measurement(rng, *, right):
 def write_examples(folder, run_folder, rng):
     same_for_all_runs = np.random.default_rng(0)
     pictures = [
-        Example(
+        PredictedImage(
             f"image{i}",
             same_for_all_runs.integers(0, 256, (SIZE, SIZE, 3), np.uint8),
             same_for_all_runs.integers(0, CLASSES, (SIZE, SIZE), np.uint8),

@@ -110,6 +110,18 @@ def test_images_are_paired_by_id_in_any_order_of_the_file(full, tmp_path):
     assert tables.results(shuffled, "3", "val") == tables.results(full, "3", "val")
 
 
+def test_neighboring_frames_are_neighbors_without_leading_zeros(full, tmp_path):
+    shutil.copytree(full.folder, tmp_path / "sweep")
+    path = Run("tg0.5", 0).folder(tmp_path / "sweep") / "val.npz"
+    measurement = store.load_measurement(path)
+    count = len(measurement.ids)
+    ids = [f"b_{i}" for i in range(count - 1)] + ["a²_100"]
+    store.save_measurement(path, measurement._replace(ids=ids))
+    results = SweepResults(tmp_path / "sweep")
+    expected = ["a²_100"] + [f"b_{i}" for i in range(count - 1)]
+    assert count > 11 and results._measurement("tg0.5", 0, "val").ids == expected
+
+
 def test_runs_on_other_images_are_not_compared(full, tmp_path):
     shutil.copytree(full.folder, tmp_path / "sweep")
     path = Run("tg0.5", 1).folder(tmp_path / "sweep") / "val.npz"
