@@ -10,6 +10,7 @@ from tempseg_jax.data import codec, image_reader
 from tempseg_jax.data.image_reader import BadFile
 from tempseg_jax.data.problem_files import ProblemFiles, check_on_error
 from tempseg_jax.data.sources import folder_layouts, folder_notes
+from tempseg_jax.data.sources.folder_masks import is_jpeg
 from tempseg_jax.types import IGNORE_LABEL
 
 Value = int | tuple[int, ...]
@@ -120,6 +121,11 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
                 path = folder_layouts.only(
                     stem, masks, folder=pairs.masks, needed_by=f"image {stem}"
                 )
+                if is_jpeg(path):
+                    raise BadFile(
+                        f"{path}: the mask is a JPEG, which does not keep values; save "
+                        "masks as PNG, with one value per class"
+                    )
                 mask = codec.read_mask(image_reader.read_bytes(path), name=str(path))
             except BadFile as error:
                 problems.append(str(error))

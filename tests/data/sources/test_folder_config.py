@@ -8,6 +8,7 @@ import pytest
 from tempseg_jax import builders
 from tempseg_jax.builders.config_fields import check_fields
 from tempseg_jax.data import codec
+from tempseg_jax.data.problem_files import ProblemFiles
 from tempseg_jax.data.sources import folder_config, folder_survey
 from tests import miniatures
 
@@ -99,6 +100,16 @@ def test_an_rgb_mask_that_is_all_black_is_a_mask_of_colors(tmp_path):
     gray = miniatures.png(np.zeros((20, 30), np.uint8))
     miniatures.write_folder(tmp_path / "own", {"train/masks/1.png": gray})
     with pytest.raises(ValueError, match=r"gray \(.*1.png\) and others RGB \(.*png\)"):
+        folder_survey.survey(tmp_path / "own")
+
+
+def test_masks_that_are_jpegs_are_refused(tmp_path):
+    write(tmp_path / "own", miniatures.png(miniatures.mask(values=(0, 1, 2))))
+    root = tmp_path / "own" / "train" / "masks"
+    first = min(root.iterdir())
+    first.unlink()
+    first.with_suffix(".jpg").write_bytes(miniatures.jpeg())
+    with pytest.raises(ProblemFiles, match="the mask is a JPEG, which does not keep"):
         folder_survey.survey(tmp_path / "own")
 
 
