@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # parameters, order of the images, augmentation and dropout
     config.epochs = 50  # passes over the training images
-    config.steps = config_dict.placeholder(int)  # else epochs; scales the schedule
+    config.steps = config_dict.placeholder(int)  # number of steps; None: from epochs
     config.accumulate = 1  # micro-batches per step: gradient accumulation
     config.precision = "bfloat16"  # or float16, float32
 
@@ -24,11 +24,11 @@ def get_config() -> ConfigDict:
     config.data.name = "voc"  # or cityscapes, folder (your own images), scenes
     config.data.manual_dir = config_dict.placeholder(str)  # archives or VOCdevkit
     config.data.data_dir = config_dict.placeholder(str)  # else ~/tensorflow_datasets
-    config.data.options = ConfigDict({"allow_missing": False})  # of this dataset only
+    config.data.options = ConfigDict({"allow_missing": False})  # docs/data.md
     config.data.train_split = "train_aug"  # VOC's train and SBD: 10,582 images
-    config.data.train_fraction = 1.0  # part of the images of train_split to train on
+    config.data.train_fraction = 1.0  # fraction of the images of train_split to use
     config.data.subset_seed = 0  # chooses them; smaller fractions are nested in larger
-    config.data.labeled_fraction = 1.0  # part of the training images with labels
+    config.data.labeled_fraction = 1.0  # fraction of these whose labels are used
     config.data.labeled_seed = 0  # chooses them; smaller fractions are nested in larger
     config.data.unlabeled_dir = ""  # a folder of images; "": the others of train_split
     config.data.unlabeled_batch_size = config_dict.placeholder(int)  # else batch_size
@@ -37,10 +37,10 @@ def get_config() -> ConfigDict:
     config.data.crop_size = 416  # pixels, height and width
     config.data.min_scale = 0.5  # random scaling: smallest factor
     config.data.max_scale = 2.0  # random scaling: largest factor
-    config.data.cat_max_ratio = 1.0  # below 1: redraw crops that one class fills
+    config.data.cat_max_ratio = 1.0  # largest share of one class in a crop; 1: any
     config.data.photometric = False  # random brightness, contrast, saturation, hue
     config.data.num_workers = 8  # threads that decode and augment
-    config.data.cache_bytes = 0  # memory for decoded images
+    config.data.cache_bytes = 0  # of decoded images in memory, per process; 0: none
     config.data.tiles = False  # store large images as tiles; a crop decodes a few
     config.data.on_error = "raise"  # for unreadable files; or skip
 
@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
     config.model.pretrained_missing = ()  # prefixes of tensors that the file may lack
     config.model.freeze_batch_norm = "none"  # or statistics, all (scale and shift too)
     config.model.dropout = config_dict.placeholder(float)  # rate; FCN-8s: else 0.5
-    config.model.drop_connect = 0.0  # rate of the dropped weights: fc6, fc7, scores
+    config.model.drop_connect = 0.0  # DropConnect rate of fc6, fc7, score layers
     config.model.discriminator = "dcgan"  # or dcgan_sn, dcgan_ln, fcn
 
     config.objective = ConfigDict()
@@ -67,20 +67,20 @@ def get_config() -> ConfigDict:
     config.objective.temperature_adv = config_dict.placeholder(float)  # L_adv; else T_G
     config.objective.mask_void = True  # void pixels are zero in the input of D
     config.objective.conditional = False  # D sees the image too
-    config.objective.real = "one_hot"  # X in L_D; matched: values of p; or teacher
+    config.objective.real = "one_hot"  # X in L_D; or matched, teacher: docs/methods.md
     config.objective.auxiliary = 0.0  # weight of the loss of a head on stage 4; 0: none
     config.objective.label_smoothing = 0.0  # ε: uniform part of the targets of L_seg
-    config.objective.class_weights = "none"  # inverse, median, effective, given
-    config.objective.given_class_weights = ()  # one for each class
-    config.objective.hard_pixels = 1.0  # OHEM: L_seg is over this part of an image
+    config.objective.class_weights = "none"  # or inverse, median, effective, given
+    config.objective.given_class_weights = ()  # for "given": one number per class
+    config.objective.hard_pixels = 1.0  # OHEM: fraction of the pixels in L_seg; 1: all
     config.objective.temperature_schedule = "constant"  # of T_G; or linear, cosine
     config.objective.temperature_end = 1.0  # T_G at the end of the schedule
 
-    config.semi = ConfigDict()  # terms of L_G on images without labels
+    config.semi = ConfigDict()  # terms of L_G on unlabeled images
     config.semi.alpha = 0.0  # weight of L_adv on them
-    config.semi.weight = 0.0  # of L_semi: the cross-entropy to the argmax of p
-    config.semi.threshold = 0.2  # of D's confidence in a pixel, above which it counts
-    config.semi.start = 0.25  # part of the steps before L_semi counts
+    config.semi.weight = 0.0  # of L_semi: cross-entropy to pseudo-labels
+    config.semi.threshold = 0.2  # pseudo-labels need a higher confidence by D
+    config.semi.start = 0.25  # fraction of the steps before L_semi is used
 
     config.distill = ConfigDict()
     config.distill.teacher = ""  # workdir of a trained run with the same classes
@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
 
     config.log_every_steps = 20  # to metrics.jsonl, TensorBoard and the terminal
     config.evaluate_every_epochs = 1.0  # 0: never
-    config.evaluate_every_steps = config_dict.placeholder(int)  # else in epochs
+    config.evaluate_every_steps = config_dict.placeholder(int)  # None: by epochs
     config.evaluate_images = 0  # of val_split, evenly spaced, in training; 0: all
     config.save_every_steps = 1000  # besides one at every evaluation
     config.eval_batch_size = 8  # images per process, over its devices

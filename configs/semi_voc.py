@@ -14,7 +14,7 @@ from configs import fcn_voc
 
 
 def get_config() -> ConfigDict:
-    """Return `fcn_voc` with a D that scores every pixel, and images without labels."""
+    """Return `fcn_voc` with a D that scores every pixel, and unlabeled images."""
     config = without_labels(fcn_voc.get_config())
     config.steps = 20_000
     config.data.batch_size = 10  # and 10 without labels
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
 
 
 def without_labels(config: ConfigDict) -> ConfigDict:
-    """Set the labels, D, and the terms for images without labels of Hung et al."""
+    """Set the labels, D, and the terms for unlabeled images of Hung et al."""
     config.data.labeled_fraction = 1 / 8
     config.model.discriminator = "fcn"
     config.objective.adversary = "dcgan"

@@ -171,7 +171,7 @@ def _measure(
 ) -> dict[str, Any]:
     card = CARDS[name]
     step = compile_step(
-        config, num_classes=num_classes, card=card, devices=args.devices
+        config, num_classes=num_classes, card=card, num_devices=args.devices
     )
     result = {
         "card": name,
@@ -192,7 +192,7 @@ def _measure(
             path.write_text(step.hlo)
     if args.largest_batch:
         result["largest_batch"] = _largest_batch(
-            config, step, num_classes=num_classes, card=card, devices=args.devices
+            config, step, num_classes=num_classes, card=card, num_devices=args.devices
         )
     return result
 
@@ -203,14 +203,16 @@ def _largest_batch(
     *,
     num_classes: int,
     card: Card,
-    devices: int,
+    num_devices: int,
 ) -> int:
     """Compile the step with another batch size too; return the largest that fits."""
-    multiple, batch = devices * config.accumulate, config.data.batch_size
+    multiple, batch = num_devices * config.accumulate, config.data.batch_size
     other = config.copy_and_resolve_references()
     half = batch // 2 // multiple * multiple
     other.data.batch_size = half or 2 * batch
-    second = compile_step(other, num_classes=num_classes, card=card, devices=devices)
+    second = compile_step(
+        other, num_classes=num_classes, card=card, num_devices=num_devices
+    )
     needs = {batch: step.need, other.data.batch_size: second.need}
     return report.largest_batch(needs, card, multiple=multiple)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tempseg_jax.cli import command
 from tempseg_jax.io.atomic import replacing
-from tempseg_jax.sweep.publish import publish
+from tempseg_jax.sweep.copies import copy_sweep
 from tempseg_jax.sweep.report import build, html
 from tempseg_jax.sweep.report.collect import SweepResults
 
@@ -64,7 +64,7 @@ def main() -> None:
         if arguments.markdown:
             _write(arguments.markdown, build.to_markdown(report))
         if arguments.copy:
-            count = publish(arguments.sweep, arguments.copy)
+            count = copy_sweep(arguments.sweep, arguments.copy)
             print(f"{arguments.copy}: {count} finished runs were added")
     print(report.state)
     for text in report.missing:

@@ -65,7 +65,7 @@ class RunCallbacks:
             log=self.log,
             log_every=self.config.log_every_steps,
             evaluate=self.evaluate,
-            evaluate_every=self.plan.evaluate_every,
+            evaluates_after=self.plan.evaluates_after,
             save=self.save,
             save_every=self.config.save_every_steps,
             diverged=functools.partial(_diverged, self.checkpoints),
@@ -151,7 +151,6 @@ def _score(
         settings=WHOLE_IMAGE,
         temperatures={"one": 1.0, "t_g": builders.training_temperature(config)},
         num_examples=PANELS,
-        visit=lambda example: None,
         progress=f"evaluating {split.name}",
     )
 
@@ -169,7 +168,7 @@ def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:
 
 
 def _return_free_memory() -> None:
-    """Return to the system what malloc keeps of freed memory, where glibc can.
+    """Release freed memory to the operating system, where malloc is glibc's.
 
     A save or an evaluation allocates other sizes than a training step. Without this,
     free memory that neither can use collects between the blocks that are in use

@@ -157,8 +157,6 @@ def _fit_temperature(
     result = score_split(
         evenly_spaced(builders.load_split(config, config.data.val_split), limit),
         temperatures={str(t): t for t in grid},
-        num_examples=0,
-        visit=lambda example: None,
         progress="fitting the temperature",
     )
     return calibration.fit_temperature(result.sums.tally, grid)

@@ -29,7 +29,7 @@ def accumulated_step(
     micro-batch. Dropout masks are drawn for each micro-batch separately.
 
     Raises:
-        ValueError: If the batch has images without labels: L_semi is a mean over the
+        ValueError: If the batch has unlabeled images: L_semi is a mean over the
             pixels that D trusts, whose number differs between micro-batches.
     """
     if "unlabeled_image" in batch:

@@ -36,7 +36,7 @@ class Hyperparameters(NamedTuple):
     distill_weight: Scalar = 0.0  # of the KL divergence from the teacher
     distill_temperature: Scalar = 1.0  # T in it
     pairwise_weight: Scalar = 0.0  # of the distillation of affinities
-    unlabeled_alpha: Scalar = 0.0  # weight of L_adv on images without labels
+    unlabeled_alpha: Scalar = 0.0  # weight of L_adv on unlabeled images
     semi_weight: Scalar = 0.0  # of L_semi
     semi_threshold: Scalar = 0.0  # of D's confidence, for a pixel to count in L_semi
     semi_start: Scalar = 0  # steps before L_semi counts

@@ -28,7 +28,7 @@ class Callbacks(NamedTuple):
     log: Callable[[int, dict[str, float]], None]  # step, means since the last call
     log_every: int
     evaluate: Callable[[TrainState], None]  # of a state that was just saved
-    evaluate_every: int  # 0: never, not even after the last step
+    evaluates_after: Callable[[int], bool]  # whether a step is followed by it
     save: Callable[[TrainState], None]
     save_every: int
     diverged: Callable[[int, str], Exception]  # step, reason
@@ -74,7 +74,7 @@ def train(
 
     with _Interruption() as interruption:
         for number in range(start_step + 1, last_step + 1):
-            batch = meter.waiting(lambda: next(batches))
+            batch = meter.next_batch(batches)
             state, metrics = step(state, place(batch))
             if number == start_step + 1:
                 meter.restart()  # exclude the compilation in the first step
@@ -82,8 +82,7 @@ def train(
             read_losses(leave=IN_FLIGHT)
 
             stop = interruption.stops_after(number) or number == last_step
-            every = callbacks.evaluate_every
-            evaluate = every and (number == last_step or number % every == 0)
+            evaluate = callbacks.evaluates_after(number)
             save = evaluate or stop or number % callbacks.save_every == 0
             if save:
                 read_losses(leave=0)
@@ -157,10 +156,10 @@ class _Meter:
         """Restart the clock, to exclude compilation, evaluation and saving."""
         self._start, self._waited = time.perf_counter(), 0.0
 
-    def waiting(self, wait: Callable[[], Batch]) -> Batch:
-        """Call `wait`, and count its time as waiting for data."""
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """Return the next batch, and count the time as waiting for data."""
         start = time.perf_counter()
-        batch = wait()
+        batch = next(batches)
         self._waited += time.perf_counter() - start
         self._batch_size = len(batch["image"]) * jax.process_count()
         return batch

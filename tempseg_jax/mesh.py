@@ -21,7 +21,7 @@ def data_mesh(*, batch_size: int, unlabeled_batch_size: int = 0) -> Mesh:
 
     Args:
         batch_size: Images per batch or, with gradient accumulation, per micro-batch.
-        unlabeled_batch_size: Images without labels per batch.
+        unlabeled_batch_size: Unlabeled images per batch.
 
     Raises:
         ValueError: If a batch size is not a multiple of the number of devices.

@@ -34,7 +34,7 @@ def segmenter_gradients(
 
     Args:
         state: The parameters and running statistics of both players.
-        batch: Images and labels, and possibly images without labels.
+        batch: Images and labels, and possibly unlabeled images.
         joined: All images of `batch`, as `semi_supervised.join` returns them.
         hyper: The temperatures and the weights of the terms.
         teacher: The teacher's logits and features of the joined images, if any.
@@ -118,12 +118,12 @@ def _unlabeled_terms(
     started: Bool[Array, ""],
     objective: Objective,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Return the weighted sum of the terms on images without labels, and each of them.
+    """Return the weighted sum of the terms on unlabeled images, and each of them.
 
     Args:
-        batch: The labeled images and those without labels.
+        batch: The labeled images and the unlabeled ones.
         hyper: The weights of the terms.
-        logits: Those of the images without labels.
+        logits: Those of the unlabeled images.
         d_labeled: D's scores of p of the labeled images.
         d_unlabeled: D's scores of p of the others.
         started: Whether L_semi counts already.

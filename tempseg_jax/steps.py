@@ -83,7 +83,7 @@ def compute_gradients(
 
     Args:
         state: The parameters and running statistics of both players.
-        batch: Images and labels, and possibly images without labels, which only the
+        batch: Images and labels, and possibly unlabeled images, which only the
             segmenter is trained on (Hung et al. 2018).
         hyper: The temperatures and α.
         key: Random key of dropout and of the adversary's penalty.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax import loop
+from tempseg_jax.builders.plan import Plan
 from tempseg_jax.train_state import Player, TrainState
 
 
@@ -23,19 +24,25 @@ def make_state(step=0, value=0.0):
 class Run:
     """A training loop with a fake step, and a record of its callbacks."""
 
-    def __init__(self, **callbacks):
+    def __init__(self, *, evaluate_every=100, **callbacks):
         self.events, self.logged, self.first_batch = [], [], None
         self.loss_of = lambda number: 1.0
         self.parameter_of = float
         self.during_step = lambda number: None
-        every = dict(log_every=100, evaluate_every=100, save_every=100) | callbacks
+        every = dict(log_every=100, save_every=100) | callbacks
+        self.evaluate_every = evaluate_every
         self.callbacks = loop.Callbacks(
             log=lambda number, means: self.logged.append((number, means)),
             evaluate=lambda state: self.events.append(("evaluate", int(state.step))),
             save=lambda state: self.events.append(("save", int(state.step))),
             diverged=lambda number, reason: Diverged(f"step {number}: {reason}"),
+            evaluates_after=self.evaluates_after,
             **every,
         )
+
+    def evaluates_after(self, number):
+        plan = Plan(self.last_step, 0, self.evaluate_every)
+        return plan.evaluates_after(number)
 
     def step(self, state, batch):
         number = int(state.step) + 1
@@ -45,6 +52,7 @@ class Run:
         return updated, {"loss": jnp.float32(self.loss_of(number)), "x": number}
 
     def train(self, *, start_step=0, last_step):
+        self.last_step = last_step
         images = (
             {
                 "image": np.full((4, 2, 2, 3), number, np.uint8),

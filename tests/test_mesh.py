@@ -46,7 +46,7 @@ for single, parallel in (states, step_metrics):
         parallel,
     )
 
-# With images without labels: no image moves to another device.
+# With unlabeled images: no image moves to another device.
 from tests.objective import test_semi_supervised as semi
 step_metrics = []
 for devices in (one, two):

@@ -1,4 +1,4 @@
-"""Runs with images without labels: their config, their lists, and resuming."""
+"""Runs with unlabeled images: their config, their lists, and resuming."""
 
 import os
 import signal

@@ -90,10 +90,10 @@ class Sweeps:
 
 def published(folder: Path) -> dict[str, Any]:
     """Return what a copy of the sweep's finished runs holds, by file."""
-    from tempseg_jax.sweep.publish import publish
+    from tempseg_jax.sweep.copies import copy_sweep
 
     copy = folder.with_name(f"{folder.name}-copy")
-    publish(folder, copy)
+    copy_sweep(folder, copy)
     files = {
         str(path.relative_to(copy)): _content(path)
         for path in sorted(copy.rglob("*"))

@@ -25,7 +25,7 @@ _NO_TILE = "Couldn't find output tile sizes"
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """A training step as compiled for one of `devices` GPUs; sizes are in bytes."""
+    """A training step as compiled for one of several GPUs; sizes are in bytes."""
 
     arguments: int
     outputs: int
@@ -42,7 +42,7 @@ class CompiledStep:
 
 
 def compile_step(
-    config: ConfigDict, *, num_classes: int, card: Card, devices: int
+    config: ConfigDict, *, num_classes: int, card: Card, num_devices: int
 ) -> CompiledStep:
     """Compile the training step of a config, without a GPU and without any data.
 
@@ -50,20 +50,20 @@ def compile_step(
         config: The config, checked by `config_fields`.
         num_classes: Number of classes of the dataset.
         card: The GPU to compile for.
-        devices: Number of such GPUs in one machine, over which a batch is sharded.
+        num_devices: Number of such GPUs in one machine, over which a batch is sharded.
 
     Raises:
         ValueError: If XLA's compiler for CUDA is not installed, the card cannot compute
             in the precision of the config, or the batch does not divide evenly.
     """
     card.check_precision(config.precision)
-    if micro_batch_size(config) % devices:
+    if micro_batch_size(config) % num_devices:
         raise ValueError(
             f"data.batch_size / accumulate: {micro_batch_size(config)} images do not "
-            f"divide evenly among {devices} devices"
+            f"divide evenly among {num_devices} devices"
         )
     start = time.perf_counter()
-    lowered = _lower(config, num_classes=num_classes, devices=_mesh(card, devices))
+    lowered = _lower(config, num_classes=num_classes, devices=_mesh(card, num_devices))
     try:
         compiled, triton_gemm = lowered.compile(compiler_options=_OPTIONS), True
     except jax.errors.JaxRuntimeError as error:
@@ -102,13 +102,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _mesh(card: Card, devices: int) -> Mesh:
+def _mesh(card: Card, num_devices: int) -> Mesh:
     if missing := missing_compiler():
         raise ValueError(missing)
     topology = topologies.get_topology_desc(
         platform="cuda",
         target_config=target_config(card),
-        topology=f"1x1x{devices}",
+        topology=f"1x1x{num_devices}",
     )
     return Mesh(np.array(topology.devices), ("data",))
 

@@ -37,9 +37,9 @@ def preprocessing_of(source: str) -> Preprocessing:
 
 
 def check_fits(variables: PyTree, model: ConfigDict) -> None:
-    """Raise those errors of `load` that need neither weights nor files of PRETRAINED.
+    """Check what `load` can check without weights and without files of PRETRAINED.
 
-    What is on the Hugging Face Hub is downloaded.
+    A run on the Hugging Face Hub is downloaded.
 
     Args:
         variables: The segmenter's variables, or their shapes.

@@ -73,8 +73,7 @@ def _state(
 def abstract_state(config: ConfigDict, objective: Objective) -> TrainState:
     """Return the shapes of `initial_state`, without computing or reading anything."""
     scratch = config.copy_and_resolve_references()
-    with scratch.unlocked():
-        scratch.model.pretrained = ""
+    scratch.model.pretrained = ""
     return jax.eval_shape(lambda: _state(scratch, objective, (), init=_init))
 
 

@@ -60,7 +60,7 @@ def train_batches(
         split: The split to read.
         tiles: The split as tiles, of which only those of each crop are read; None
             decodes whole images.
-        unlabeled: Images without labels in each batch. The labeled ones are the same
+        unlabeled: Unlabeled images in each batch. The labeled ones are the same
             without them.
         batch_size: Labeled images per step, over all processes.
         crop_size: Height and width of the crops in pixels.

@@ -131,7 +131,7 @@ def _prepare(source: Source, folder: Path, *, final: Path, on_error: str) -> Non
     _check_disk(entries, final)
     message = f"preparing {source.name} from {source.where} in {final}"
     print(message, file=sys.stderr, flush=True)
-    notes = list(source.notes()) if hasattr(source, "notes") else []
+    notes = list(source.notes())
     for note in notes:
         logging.warning("%s", note)
     problems = _write(source, entries, folder, notes=notes, on_error=on_error)

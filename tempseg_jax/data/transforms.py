@@ -27,7 +27,7 @@ class Example(TypedDict):
 
 
 class Sliceable(Protocol):
-    """An array, or a stored one of which only the window is read that is sliced."""
+    """An array, or a stored array of which slicing reads only the requested window."""
 
     @property
     def shape(self) -> tuple[int, ...]:

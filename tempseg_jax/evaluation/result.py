@@ -73,8 +73,8 @@ def score(
     num_workers: int,
     settings: InferenceSettings,
     temperatures: Temperatures,
-    num_examples: int,
-    visit: Callable[[PredictedImage], None],
+    num_examples: int = 0,
+    visit: Callable[[PredictedImage], None] | None = None,
     progress: str = "",
 ) -> Result:
     """Score the images of a split at native resolution, each exactly once.
@@ -121,7 +121,8 @@ def score(
             sums = sums.add(scored)
             if i in kept:
                 examples.append(scored.predicted.copied())
-            visit(scored.predicted)
+            if visit is not None:
+                visit(scored.predicted)
             if bar.update():  # it is drawn again
                 miou = metrics.scores(sums.confusion)["miou"]
                 bar.set_postfix_str(f"mIoU so far {100 * miou:.2f}", refresh=False)

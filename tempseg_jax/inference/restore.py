@@ -55,8 +55,7 @@ def load(
     settings = InferenceSettings(
         window=window, stride=stride, scales=tuple(scales), flip=flip
     )
-    if str(workdir).startswith(published.HUB):
-        workdir = published.fetch(str(workdir))
+    workdir = _local(workdir)
     if published.is_published(workdir):
         return _load_published(workdir, settings=settings, precision=precision)
     checkpoints = Checkpoints(workdir)
@@ -78,6 +77,13 @@ def load(
         checkpoints.close()
 
 
+def _local(workdir: str | Path) -> str | Path:
+    """Return a folder of this machine: an address on the Hub is downloaded."""
+    if str(workdir).startswith(published.HUB):
+        return published.fetch(str(workdir))
+    return workdir
+
+
 def read_model(workdir: str | Path) -> dict[str, Any]:
     """Return the description of the segmenter that `load` loads by default.
 
@@ -90,8 +96,7 @@ def read_model(workdir: str | Path) -> dict[str, Any]:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If the description cannot be read.
     """
-    if str(workdir).startswith(published.HUB):
-        workdir = published.fetch(str(workdir))
+    workdir = _local(workdir)
     if published.is_published(workdir):
         return published.read_model(workdir)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:

@@ -90,15 +90,20 @@ def at_least_a_window(
     return larger
 
 
+@partial(jax.jit, static_argnames=("window", "devices"))
 def rows_at(
     canvas: Shaped[Array, "b h *c"],
-    tops: Int32[np.ndarray, "b"],
+    tops: Int32[Array, "b"] | Int32[np.ndarray, "b"],
     *,
     window: int,
     devices: Mesh,
 ) -> Shaped[Array, "b window *c"]:
     """Return the rows of a band, from arrays of the images' canvas."""
-    return _rows_at(canvas, tops, window=window, devices=devices)
+
+    def cut(canvas: Array, tops: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(canvas, tops[0], window, axis=1)
+
+    return _on_each(cut, devices)(canvas, tops)
 
 
 def paste(
@@ -218,20 +223,6 @@ def _moved_up(
         return jax.lax.dynamic_slice_in_dim(longer, rows[0], sums.shape[1], axis=1)
 
     return _on_each(move, devices)(sums, rows)
-
-
-@partial(jax.jit, static_argnames=("window", "devices"))
-def _rows_at(
-    canvas: Shaped[Array, "b h *c"],
-    tops: Int32[Array, "b"],
-    *,
-    window: int,
-    devices: Mesh,
-) -> Shaped[Array, "b window *c"]:
-    def cut(canvas: Array, tops: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(canvas, tops[0], window, axis=1)
-
-    return _on_each(cut, devices)(canvas, tops)
 
 
 @partial(jax.jit, static_argnames="devices", donate_argnames="canvas")

@@ -11,8 +11,8 @@ def walk(
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield (path of a folder, names of its files) for a folder and its subfolders.
 
-    Links to folders are followed, but not to one that is being walked, whose files
-    would be found again and again. A link to nothing is a file.
+    Links to folders are followed, except to a folder that contains the link, which
+    would never end. A broken link is listed as a file.
 
     Args:
         folder: The folder, which exists.

@@ -10,19 +10,19 @@ from jaxtyping import Array, Float
 
 
 def normalized_conv(
-    conv: nn.Module, norm: "BatchNorm", x: Float[Array, "b h w c"], **options
+    conv: nn.Module, norm: nn.Module, x: Float[Array, "b h w c"], *, train: bool
 ) -> Float[Array, "b h_out w_out d"]:
     """Return norm(conv(x)), without adding the convolution's bias to every pixel.
 
     Args:
-        conv: A `SameConv` or a `HalvingConv`, with or without a bias.
-        norm: The layer after it.
+        conv: A `SameConv`, `HalvingConv` or `DepthwiseConv`, with or without a bias.
+        norm: The layer after it: a `BatchNorm` or a `FrozenBatchNorm`.
         x: Input of the convolution.
-        **options: Arguments of `BatchNorm`.
+        train: Whether to use the statistics of the batch, or the running ones.
     """
     y = conv(x, leave_out_bias=True)
     bias = conv.variables["params"].get("bias")
-    return norm(y, shift=None if bias is None else jnp.asarray(bias), **options)
+    return norm(y, shift=None if bias is None else jnp.asarray(bias), train=train)
 
 
 class BatchNorm(nn.Module):

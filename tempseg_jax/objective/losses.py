@@ -164,7 +164,7 @@ def visible_to_discriminator(batch: Batch) -> Bool[Array, "b h w"]:
     """Mark the pixels of p that D sees when void is masked.
 
     The one-hot ground truth is zero at void pixels. If p were not zero there too, D
-    could tell the two apart by these pixels. An image without labels has no void
+    could tell the two apart by these pixels. An unlabeled image has no void
     pixels: D sees all of its p, but not the padding of its crop.
     """
     return batch.get("visible", batch["label"] != IGNORE_LABEL)
@@ -194,10 +194,10 @@ class Objective:
     scheduled_temperature: bool = False  # T_G changes in training
     teacher: nn.Module | None = None  # a trained segmenter, for distillation
     pairwise: bool = False  # distill the affinity of pairs of positions, too
-    unlabeled_adversarial: bool = False  # L_adv on the images without labels
-    self_training: bool = False  # L_semi on the images without labels
+    unlabeled_adversarial: bool = False  # L_adv on the unlabeled images
+    self_training: bool = False  # L_semi on the unlabeled images
 
     @property
     def uses_unlabeled(self) -> bool:
-        """Whether a term of L_G is about images without labels."""
+        """Whether a term of L_G is about unlabeled images."""
         return self.unlabeled_adversarial or self.self_training

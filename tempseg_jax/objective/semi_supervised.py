@@ -1,4 +1,4 @@
-"""Terms of L_G on images without labels, as in AdvSemiSeg (Hung et al. 2018).
+"""Terms of L_G on unlabeled images, as in AdvSemiSeg (Hung et al. 2018).
 
 A batch may have such images beside its labeled ones. Both go through the segmenter
 together; only the labeled ones train D.
@@ -20,7 +20,7 @@ def self_training_loss(
     chosen: Bool[Array, "u h w"],
     temperature: Scalar,
 ) -> Float[Array, ""]:
-    """L_semi: the cross-entropy of p to its own argmax, over the chosen pixels.
+    """L_semi: the cross-entropy to pseudo-labels, the argmax of p, at chosen pixels.
 
     The mean over them of -log softmax(logits / T)[argmax logits], in nats, and 0 if
     there are none. The paper has the sum; its authors' code has the mean.
@@ -41,7 +41,7 @@ def self_training(
     """Return L_semi, and what it depends on.
 
     Args:
-        logits: Those of the images without labels.
+        logits: Those of the unlabeled images.
         labeled: D's confidence in p of the labeled images.
         unlabeled: D's confidence in p of the others.
         batch: Both kinds of images.

@@ -99,12 +99,8 @@ def best(folder: Path) -> int | None:
         DamagedCheckpoint: If the scores of a checkpoint cannot be read.
     """
     scored = {step: miou(folder / str(step)) for step in steps(folder)}
-    ranked = {
-        step: -1.0 if math.isnan(value) else value
-        for step, value in scored.items()
-        if value is not None
-    }
-    return max(ranked, key=lambda step: (ranked[step], step), default=None)
+    ranked = _ranked({step: x for step, x in scored.items() if x is not None})
+    return ranked[-1] if ranked else None
 
 
 def kept(folder: Path) -> set[int]:
@@ -121,9 +117,14 @@ def kept(folder: Path) -> set[int]:
             unreadable.add(step)
             continue
         if value is not None:
-            known[step] = -1.0 if math.isnan(value) else value
-    ranked = sorted(known, key=lambda step: (known[step], step))
-    return {*steps(folder)[-2:], *ranked[-1:], *unreadable}
+            known[step] = value
+    return {*steps(folder)[-2:], *_ranked(known)[-1:], *unreadable}
+
+
+def _ranked(mious: dict[int, float]) -> list[int]:
+    """Return the steps from the lowest mIoU to the highest; NaN is the lowest."""
+    order = {step: (-1.0 if math.isnan(x) else x, step) for step, x in mious.items()}
+    return sorted(order, key=order.__getitem__)
 
 
 def delete(folder: Path) -> None:

@@ -14,7 +14,7 @@ from tempseg_jax.train_state import Player, TrainState
 def with_loss_scales(
     state: TrainState, make: Callable[[], DynamicScale | None]
 ) -> TrainState:
-    """Give each player its own loss scale: the step donates every buffer only once."""
+    """Give each player a loss scale of its own: no buffer may be donated twice."""
     return jax.tree.map(
         lambda x: x.replace(loss_scale=make()) if isinstance(x, Player) else x,
         state,

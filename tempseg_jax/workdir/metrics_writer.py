@@ -26,7 +26,7 @@ from tempseg_jax.workdir.wandb_run import WandbRun
 def read_metrics(workdir: str | Path) -> list[dict[str, int | float | None]]:
     """Return the lines of a workdir's metrics.jsonl, or [] if there is no such file.
 
-    The copy of a run has metrics.jsonl.gz (`sweep.publish`), which is read instead. A
+    The copy of a run has metrics.jsonl.gz (`sweep.copies`), which is read instead. A
     last line that is incomplete is dropped with a warning: its process was killed.
 
     Raises:

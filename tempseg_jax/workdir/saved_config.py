@@ -33,7 +33,7 @@ MOVABLE_FIELDS = ("model.pretrained",)
 MOVABLE_FILES = (".safetensors", ".h5", ".hdf5")
 """Paths of which only the last part must stay when a run is resumed: the folder that
 holds them may be another, as on another machine. Only the start of a run reads the file
-of weights. A teacher and images without labels are read by every step. Folders are not
+of weights. A teacher and unlabeled images are read by every step. Folders are not
 movable, because other ones often have the same name, such as seed0 or images."""
 
 
@@ -98,7 +98,7 @@ def without_folders(workdir: str | Path) -> dict[str, Any] | None:
     """Return the content of config.json without folders of this machine.
 
     A config that is shared must not tell them. Files of weights, the teacher's workdir
-    and the folder of images without labels keep their names, and addresses on the
+    and the folder of unlabeled images keep their names, and addresses on the
     Hugging Face Hub are kept whole. The result is None if the workdir has no
     config.json.
 

@@ -36,7 +36,7 @@ def measure(name: str) -> dict[str, Any]:
     if mode == "supervised":
         config.objective.alpha = 0.0
     card = CARDS["h100"]
-    step = compile_step(config, num_classes=21, card=card, devices=1)
+    step = compile_step(config, num_classes=21, card=card, num_devices=1)
     return report.describe_step(step, card)
 
 

@@ -18,7 +18,7 @@ def config():
 
 def compile_for(card, config, devices=1):
     return compilation.compile_step(
-        config, num_classes=8, card=CARDS[card], devices=devices
+        config, num_classes=8, card=CARDS[card], num_devices=devices
     )
 
 

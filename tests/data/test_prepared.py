@@ -27,6 +27,9 @@ class FakeSource:
     def fingerprint(self):
         return digest(self.version)
 
+    def notes(self):
+        return ()
+
     def split_expression(self, split):
         return split
 

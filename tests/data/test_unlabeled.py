@@ -1,4 +1,4 @@
-"""Batches with images without labels, and folders of such images."""
+"""Batches with unlabeled images, and folders of such images."""
 
 import numpy as np
 import pytest

@@ -61,7 +61,6 @@ def score_images(monkeypatch, *, ids, num_examples=0, progress=""):
         settings=WHOLE_IMAGE,
         temperatures={"one": 1.0, "t_g": 0.5},
         num_examples=num_examples,
-        visit=lambda example: None,
         progress=progress,
     )
 

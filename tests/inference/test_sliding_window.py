@@ -111,7 +111,7 @@ def test_windows_far_below_float32s_smallest_probability_are_averaged():
 def test_images_of_one_canvas_share_all_programs():
     programs = (
         *(sliding_window._crops, sliding_window._no_windows, sliding_window._add),
-        *(sliding_window._moved_up, sliding_window._rows_at, sliding_window._paste),
+        *(sliding_window._moved_up, sliding_window.rows_at, sliding_window._paste),
     )
 
     def compiled():

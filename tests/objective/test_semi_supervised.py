@@ -1,4 +1,4 @@
-"""L_adv and L_semi on images without labels, in closed form and in a step."""
+"""L_adv and L_semi on unlabeled images, in closed form and in a step."""
 
 import dataclasses
 

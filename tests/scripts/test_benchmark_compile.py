@@ -20,9 +20,9 @@ def compile_command(monkeypatch):
     module = importlib.import_module("benchmark_compile")
     compiled = []
 
-    def compile_step(config, *, num_classes, card, devices):
+    def compile_step(config, *, num_classes, card, num_devices):
         card.check_precision(config.precision)
-        compiled.append((config, num_classes, card, devices))
+        compiled.append((config, num_classes, card, num_devices))
         return compilation.CompiledStep(
             arguments=GIB,
             outputs=0,

@@ -32,11 +32,7 @@ class Entry:
 
 @runtime_checkable
 class Source(Protocol):
-    """The files of one dataset: found and listed, but not read.
-
-    A source may also have a method `notes()`, which returns sentences on files that it
-    leaves out; they are stored and shown with the prepared dataset.
-    """
+    """The files of one dataset: found and listed, but not read."""
 
     name: str
     where: str  # the folder or archives, for messages
@@ -47,6 +43,9 @@ class Source(Protocol):
 
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples in their official order."""
+
+    def notes(self) -> Sequence[str]:
+        """Return sentences on files that no split uses, which users are shown."""
 
     def split_expression(self, split: str) -> str:
         """Return the stored splits that `split` consists of, joined by '+'.

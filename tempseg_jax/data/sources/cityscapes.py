@@ -66,6 +66,10 @@ class Cityscapes:
             )
         return split
 
+    def notes(self) -> tuple[str, ...]:
+        """Return no sentences: files that no split uses are not looked for."""
+        return ()
+
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples sorted by id; labels of test are all void."""
         self._check_complete(split)

@@ -53,6 +53,10 @@ class ImageFolder:
             raise ValueError(f"{self.where} has no split {split!r}, only train")
         return split
 
+    def notes(self) -> tuple[str, ...]:
+        """Return no sentences: files that no split uses are not looked for."""
+        return ()
+
     def entries(self, split: str) -> Sequence[Entry]:
         """Return all images, sorted by their names."""
         del split

@@ -61,6 +61,10 @@ class Scenes:
             )
         return split
 
+    def notes(self) -> tuple[str, ...]:
+        """Return no sentences: files that no split uses are not looked for."""
+        return ()
+
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's scenes; the seed of a scene is its index in the split."""
         stream = self.splits.index(split)

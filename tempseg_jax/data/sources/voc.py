@@ -107,6 +107,10 @@ class Voc:
             )
         return EXPRESSIONS[split]
 
+    def notes(self) -> tuple[str, ...]:
+        """Return no sentences: files that no split uses are not looked for."""
+        return ()
+
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples in the order of its list."""
         return [

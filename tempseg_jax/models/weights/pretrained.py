@@ -23,7 +23,7 @@ def check_fits(
     segmenter_name: str,
     missing: tuple[str, ...],
 ) -> None:
-    """Raise those errors of `load_pretrained` that need no download and no weights.
+    """Check what `load_pretrained` can check without a download and without weights.
 
     Args:
         variables: As for `load_pretrained`; only their shapes are used.

@@ -1,7 +1,7 @@
-"""The cells of the table `labels`: few labels, and what images without labels add.
+"""The cells of the table `labels`: few labels, and what unlabeled images add.
 
 L_adv and L_semi have the weights, the threshold and the D of Hung et al. 2018. All
-cells take equally many steps: an epoch counts the images without labels too.
+cells take equally many steps: an epoch counts the unlabeled images too.
 """
 
 from tempseg_jax.sweep.cells.kinds import SUPERVISED, Cell, Contrast, Table

@@ -1,4 +1,4 @@
-"""A copy of a sweep to keep and to share: what a report reads, without checkpoints.
+"""Copies of a sweep to keep and to share: what a report reads, without checkpoints.
 
 Further runs can be trained in the copy, because a sweep counts a run with a
 `final.json` as finished.
@@ -28,7 +28,7 @@ _PREDICTIONS = "predictions.npz"
 _LAST = "final.json"
 
 
-def publish(sweep: Path, target: Path) -> int:
+def copy_sweep(sweep: Path, target: Path) -> int:
     """Copy the finished runs of a sweep; runs that are there already are kept.
 
     Configs are copied without folders of this machine, and metrics.jsonl as

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tempseg_jax.sweep import publish, store
+from tempseg_jax.sweep import copies, store
 from tempseg_jax.sweep.report import build, examples
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
@@ -32,7 +32,7 @@ def write(folder, *, runs=None):
 
 def test_the_report_of_a_copy_is_that_of_the_sweep(tmp_path):
     sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
-    assert publish.publish(sweep, copy) == 4
+    assert copies.copy_sweep(sweep, copy) == 4
     markdown = [build.to_markdown(build.build(SweepResults(x))) for x in (sweep, copy)]
     assert markdown[0] == markdown[1]
 
@@ -42,7 +42,7 @@ def test_a_copy_has_no_checkpoint_and_no_folder_of_the_machine(tmp_path):
     train_images.write(sweep / "baseline" / "seed0", train_images.LABELED, ["a"])
     (sweep / "baseline" / "seed0" / "checkpoints").mkdir()
     (sweep / "baseline" / "seed0" / "checkpoints" / "array").write_text("large")
-    publish.publish(sweep, copy)
+    copies.copy_sweep(sweep, copy)
     files = [path for path in copy.rglob("*") if path.is_file()]
     assert {path.name for path in files} == {
         "config.json",
@@ -66,7 +66,7 @@ def test_a_copy_has_six_digits_of_the_metrics(tmp_path):
     run = Run("baseline", 0)
     line = {"step": 12345678, "train/loss": 0.12345678, "val/miou": None}
     (run.folder(sweep) / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    publish.publish(sweep, copy)
+    copies.copy_sweep(sweep, copy)
     (copied,) = read_metrics(run.folder(copy))
     assert copied == line | {"train/loss": 0.123457}
 
@@ -81,9 +81,9 @@ def test_a_copy_has_evenly_spaced_examples_with_their_predictions(
     }
     ids = [*pictures["image"]]
     assert len(ids) > 3
-    assert publish.EXAMPLES >= examples.COUNT  # enough for a report
-    monkeypatch.setattr(publish, "EXAMPLES", 2)
-    publish.publish(sweep, copy)
+    assert copies.EXAMPLES >= examples.COUNT  # enough for a report
+    monkeypatch.setattr(copies, "EXAMPLES", 2)
+    copies.copy_sweep(sweep, copy)
     for field, file in PICTURES.items():
         copied = store.load_pictures(copy / file, field=field)
         assert [*copied] == [ids[0], ids[-1]]
@@ -95,31 +95,31 @@ def test_a_sweep_is_not_copied_into_itself(tmp_path):
     sweep = write(tmp_path / "sweep")
     before = {x: x.read_bytes() for x in sweep.rglob("*") if x.is_file()}
     with pytest.raises(ValueError, match="this is the sweep itself"):
-        publish.publish(sweep, sweep / ".." / "sweep")
+        copies.copy_sweep(sweep, sweep / ".." / "sweep")
     assert before == {x: x.read_bytes() for x in sweep.rglob("*") if x.is_file()}
 
 
 def test_a_copy_holds_the_runs_of_one_sweep(tmp_path):
     sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
-    publish.publish(sweep, copy)
+    copies.copy_sweep(sweep, copy)
     before = {x: x.read_bytes() for x in copy.rglob("*") if x.is_file()}
     config = load_config("demo")
     config.optimizer.learning_rate_g *= 10
     write_sweep(tmp_path / "faster", tables=("4",), seeds=3, config=config)
     with pytest.raises(ValueError, match="runs of another config .*learning_rate_g"):
-        publish.publish(tmp_path / "faster", copy)
+        copies.copy_sweep(tmp_path / "faster", copy)
     names = [f"class {i}" for i in range(6)]
     write_sweep(tmp_path / "classes", tables=("4",), seeds=3, class_names=names)
     with pytest.raises(ValueError, match="sweep.json: .*class_names"):
-        publish.publish(tmp_path / "classes", copy)
+        copies.copy_sweep(tmp_path / "classes", copy)
     assert before == {x: x.read_bytes() for x in copy.rglob("*") if x.is_file()}
 
 
 def test_runs_that_were_added_to_a_copy_stay_in_its_report(tmp_path):
     sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
-    publish.publish(sweep, copy)
+    copies.copy_sweep(sweep, copy)
     write_sweep(copy, tables=("4", "1"), seeds=3)
-    assert publish.publish(sweep, copy) == 0
+    assert copies.copy_sweep(sweep, copy) == 0
     scope = SweepResults(copy).scope
     assert scope.tables == ("4", "1") and scope.seeds == 3
 
@@ -127,10 +127,10 @@ def test_runs_that_were_added_to_a_copy_stay_in_its_report(tmp_path):
 def test_only_finished_runs_that_are_new_are_copied(tmp_path):
     sweep, copy = write(tmp_path / "sweep", runs=BASELINES), tmp_path / "copy"
     (sweep / "adversarial" / "seed0").mkdir(parents=True)
-    assert publish.publish(sweep, copy) == 2
+    assert copies.copy_sweep(sweep, copy) == 2
     assert not (copy / "adversarial").exists()
     write_run(sweep, Run("adversarial", 0))
     before = (copy / "baseline" / "seed0" / "final.json").stat().st_mtime_ns
-    assert publish.publish(sweep, copy) == 1
+    assert copies.copy_sweep(sweep, copy) == 1
     assert (copy / "baseline" / "seed0" / "final.json").stat().st_mtime_ns == before
     assert Run("adversarial", 0).finished(copy)
