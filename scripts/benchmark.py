@@ -29,7 +29,7 @@ def main() -> int:
         "what", choices=_HELP, help="; ".join(map(": ".join, _HELP.items()))
     )
     what, rest = parser.parse_args(sys.argv[1:2]).what, sys.argv[2:]
-    module = importlib.import_module(f"benchmark_{what}")
+    module = importlib.import_module(f"benchmark_parts.{what}")
     options = argparse.ArgumentParser(
         prog=f"benchmark.py {what}",
         description=module.__doc__,

@@ -21,7 +21,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import benchmark_step
+from benchmark_parts import step_case
 
 from tempseg_jax import precision, steps, train_state
 from tempseg_jax.models import SEGMENTERS, DCGANDiscriminator
@@ -64,7 +64,7 @@ def gradients(
     options = argparse.Namespace(
         **vars(args), dtype=dtype, classes=CLASSES, warmup=0, steps=1
     )
-    state, _ = benchmark_step.first_state(
+    state, _ = step_case.first_state(
         options, objective.segmenter, objective.discriminator
     )
     params = jax.tree_util.tree_map_with_path(_not_zero, state.segmenter.params)
@@ -77,8 +77,8 @@ def gradients(
             objective=objective,
         )
     )
-    batch = benchmark_step.random_batch(options)
-    hyper = benchmark_step.hyperparameters(options)
+    batch = step_case.random_batch(options)
+    hyper = step_case.hyperparameters(options)
     while True:
         both, _, _ = compute_gradients(state, batch, hyper)
         scale = state.segmenter.loss_scale and float(state.segmenter.loss_scale.scale)

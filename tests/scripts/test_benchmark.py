@@ -17,13 +17,13 @@ SCRIPTS = ROOT / "scripts"
 @pytest.fixture
 def benchmark_train(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)  # as Python does when it runs a script
-    return importlib.import_module("benchmark_train")
+    return importlib.import_module("benchmark_parts.train")
 
 
 @pytest.fixture
 def benchmark_data(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
-    return importlib.import_module("benchmark_data")
+    return importlib.import_module("benchmark_parts.data")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def compile_command(monkeypatch):
     """Run `benchmark.py compile` with a compiler that needs a GiB and one per image."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
     monkeypatch.chdir(ROOT)
-    module = importlib.import_module("benchmark_compile")
+    module = importlib.import_module("benchmark_parts.compile")
     compiled = []
 
     def compile_step(config, *, num_classes, card, num_devices):

@@ -81,10 +81,10 @@ def test_an_invalid_argument_is_reported_in_one_line(data_dir, argument, message
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")  # as Python does for a script
-    photos = importlib.import_module("benchmark_photos")
+    photos = importlib.import_module("benchmark_parts.photos")
     monkeypatch.setattr(photos, "HEIGHT", 150)
     monkeypatch.setattr(photos, "WIDTH", 300)
-    return importlib.import_module("benchmark_data"), photos
+    return importlib.import_module("benchmark_parts.data"), photos
 
 
 @pytest.mark.parametrize("with_photos", [False, True])

@@ -12,10 +12,10 @@ from tests.support import ROOT
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")  # as Python does for a script
-    photos = importlib.import_module("benchmark_photos")
+    photos = importlib.import_module("benchmark_parts.photos")
     monkeypatch.setattr(photos, "HEIGHT", 64)
     monkeypatch.setattr(photos, "WIDTH", 160)
-    return importlib.import_module("benchmark_evaluate")
+    return importlib.import_module("benchmark_parts.evaluate")
 
 
 def arguments(script, *options):

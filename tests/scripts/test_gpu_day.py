@@ -221,7 +221,7 @@ def assert_known(command):
     script = Path(command[1])
     name = {"loop_speed": "tempseg_jax/main.py"}.get(script.stem)
     if script.stem == "benchmark":
-        name = f"scripts/benchmark_{command[2]}.py"
+        name = f"scripts/benchmark_parts/{command[2]}.py"
     source = (ROOT / name if name else script).read_text()
     for word in command[2:]:
         option = str(word).partition("=")[0]

@@ -30,8 +30,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import benchmark_photos
-from benchmark_rates import Rate, batches_rate, decode_rate, peer_rate, resident_mib
+from benchmark_parts import photos
+from benchmark_parts.rates import (
+    Rate,
+    batches_rate,
+    decode_rate,
+    peer_rate,
+    resident_mib,
+)
 
 from tempseg_jax.cli import command
 from tempseg_jax.data import pipeline, tile_preparation
@@ -142,7 +148,7 @@ def _made_cityscapes(args: argparse.Namespace) -> Iterator[str]:
     """Set the arguments to a temporary dataset; yield what its images are made of."""
     with tempfile.TemporaryDirectory(prefix="tempseg_jax_", dir=args.data_dir) as made:
         args.manual_dir, args.data_dir = f"{made}/cityscapes", f"{made}/prepared"
-        yield benchmark_photos.write(
+        yield photos.write(
             Path(args.manual_dir), photos=args.photos, count=args.made_images
         )
 

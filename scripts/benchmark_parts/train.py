@@ -23,18 +23,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import benchmark_step
+from benchmark_parts import step_case
 
 from tempseg_jax import precision
 from tempseg_jax.cli import huge_pages
 
-TORCH_PEER = Path(__file__).parent / "peers" / "torch_step.py"
+TORCH_PEER = Path(__file__).parents[1] / "peers" / "torch_step.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`; the defaults are the size of the paper's training."""
     networks, modes = ["fcn8s", "resnet50"], ["supervised", "adversarial"]
-    known = list(benchmark_step.SEGMENTERS)
+    known = list(step_case.SEGMENTERS)
     parser.add_argument(
         "--model",
         nargs="+",
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure every combination of --model and --mode, then print the table."""
     huge_pages.restart()  # as in training; the peer inherits them
     if len(args.model) == len(args.mode) == 1 and not args.peer:
-        result = benchmark_step.measure(args, args.model[0], args.mode[0])
+        result = step_case.measure(args, args.model[0], args.mode[0])
         print(json.dumps(result), flush=True)
         return 0
     if args.peer:

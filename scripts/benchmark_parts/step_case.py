@@ -34,7 +34,7 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
     """Measure one case, data parallel over all devices of this machine.
 
     Args:
-        args: As `benchmark_train.add_arguments` declares them.
+        args: As `train.add_arguments` declares them.
         model: A key of SEGMENTERS.
         mode: "supervised" or "adversarial".
 

@@ -26,11 +26,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import benchmark_photos
 import jax
 import jax.numpy as jnp
 import numpy as np
-from benchmark_rates import resident_mib
+from benchmark_parts import photos
+from benchmark_parts.rates import resident_mib
 from jaxtyping import Array, Float, UInt8
 
 from tempseg_jax import mesh
@@ -150,7 +150,7 @@ class Repeated(Sequence):
 
 def made_split(args: argparse.Namespace, folder: Path) -> Split:
     """Make the images, and prepare them as the train split of Cityscapes."""
-    benchmark_photos.write(folder / "files", photos=args.photos, count=args.images)
+    photos.write(folder / "files", photos=args.photos, count=args.images)
     return load_split(
         "cityscapes",
         split="train",
@@ -204,7 +204,7 @@ class Evaluation:
 
     def inputs(self) -> tuple[list[tuple[int, ...]], int]:
         """Return the shapes that the network runs on, and for how many images."""
-        size = benchmark_photos.HEIGHT, benchmark_photos.WIDTH
+        size = photos.HEIGHT, photos.WIDTH
         windows = self.settings.windows(*size)
         if windows is None:
             batch = mesh.round_up(self.args.batch_size, self.devices)
