@@ -164,11 +164,31 @@ class Folder:
         label = self._rules.label(mask, path)
         codec.check_label(label, size=size, num_classes=IGNORE_LABEL, name=str(path))
         self._content[split].add(mask, label)
-        if self._downscale > 1:
-            pixels = codec.decode_image(data, name=str(image))
-            pixels, label = downscaled(pixels, label, factor=self._downscale)
-            data = codec.encode_image(pixels)
-        return {"id": stem, "image": data, "label": codec.encode_label(label)}
+        return record(stem, data, label, downscale=self._downscale, name=str(image))
+
+
+def record(
+    id_: str,
+    data: bytes,
+    label: UInt8[np.ndarray, "h w"],
+    *,
+    downscale: int,
+    name: str,
+) -> Record:
+    """Return an example as it is stored.
+
+    Args:
+        id_: Its id.
+        data: The image as JPEG or PNG.
+        label: The class of each pixel, or 255.
+        downscale: Divisor of the height and the width.
+        name: The image file, for messages.
+    """
+    if downscale > 1:
+        pixels = codec.decode_image(data, name=name)
+        pixels, label = downscaled(pixels, label, factor=downscale)
+        data = codec.encode_image(pixels)
+    return {"id": id_, "image": data, "label": codec.encode_label(label)}
 
 
 def downscaled(

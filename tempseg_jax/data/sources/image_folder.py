@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from tempseg_jax.data import codec, image_reader
 from tempseg_jax.data.sources import folder_layouts
 from tempseg_jax.data.sources.base import Entry, Record, digest, stat_listing
-from tempseg_jax.data.sources.folder import downscaled
+from tempseg_jax.data.sources.folder import record
 from tempseg_jax.types import IGNORE_LABEL
 
 
@@ -79,8 +79,4 @@ class ImageFolder:
         )
         data, size = codec.to_stored(image_reader.read_bytes(path), name=str(path))
         label = np.full(size, IGNORE_LABEL, np.uint8)
-        if self._downscale > 1:
-            pixels = codec.decode_image(data, name=str(path))
-            pixels, label = downscaled(pixels, label, factor=self._downscale)
-            data = codec.encode_image(pixels)
-        return {"id": stem, "image": data, "label": codec.encode_label(label)}
+        return record(stem, data, label, downscale=self._downscale, name=str(path))
