@@ -41,14 +41,12 @@ from tempseg_jax.data.sources.base import Record
 from tempseg_jax.evaluation.boundary_iou import BoundaryIoU
 from tempseg_jax.evaluation.evaluator import PredictedImage
 from tempseg_jax.evaluation.result import PANELS, score
-from tempseg_jax.inference import sliding_window, test_time_augmentation
+from tempseg_jax.inference import sliding_window, tta
 from tempseg_jax.inference.settings import InferenceSettings, parse_scales
 from tempseg_jax.models import SEGMENTERS
 from tempseg_jax.models.preprocessing import TORCHVISION
 
-_FORWARD = jax.jit(
-    test_time_augmentation.mean_logits, static_argnames=("segmenter", "scales", "flip")
-)
+_FORWARD = jax.jit(tta.mean_logits, static_argnames=("segmenter", "scales", "flip"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from tempseg_jax import mesh
 from tempseg_jax.data.pipeline import EvalBatch
 from tempseg_jax.data.transforms import PAD_COLOR
 from tempseg_jax.evaluation.pixel_scores import Scores, score_pixels
-from tempseg_jax.inference import sliding_window, test_time_augmentation
+from tempseg_jax.inference import sliding_window, tta
 from tempseg_jax.inference.settings import InferenceSettings
 from tempseg_jax.types import IGNORE_LABEL, Batch
 
@@ -41,7 +41,7 @@ def score_batch(
         )
         yield batch, _score_whole(variables, placed, temperatures, **network)
         return
-    forward = partial(test_time_augmentation.log_probabilities, variables, **network)
+    forward = partial(tta.log_probabilities, variables, **network)
     for first in range(0, len(batch["id"]), devices.size):
         part = _part(batch, slice(first, first + devices.size))
         if part["size"].any():
@@ -73,7 +73,7 @@ def _score_whole(
     scales: tuple[float, ...],
     flip: bool,
 ) -> Scores:
-    logits = test_time_augmentation.mean_logits(
+    logits = tta.mean_logits(
         variables, batch["image"], segmenter=segmenter, scales=scales, flip=flip
     )
     return score_pixels(logits, batch["label"], temperatures=temperatures)

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from tempseg_jax.data import buckets, image_reader
 from tempseg_jax.data.transforms import PAD_COLOR
-from tempseg_jax.inference import standalone, test_time_augmentation
+from tempseg_jax.inference import standalone, tta
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.io import atomic
 from tempseg_jax.models.weights.export import save_torchvision, torchvision_has
@@ -95,7 +95,7 @@ def programs(predictor: Predictor) -> dict[str, Callable[..., Array]]:
         canvas = jnp.broadcast_to(jnp.array(PAD_COLOR, jnp.uint8), shape)
         canvas = jax.lax.dynamic_update_slice(canvas, image, (0, 0, 0, 0))
         variables = {"batch_stats": {}} | unflatten_dict(weights, sep="/")
-        padded_logits = test_time_augmentation.mean_logits(
+        padded_logits = tta.mean_logits(
             variables,
             canvas,
             segmenter=predictor.segmenter,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree, UInt8
 
 from tempseg_jax.data import buckets
 from tempseg_jax.data.transforms import PAD_COLOR
-from tempseg_jax.inference import image_files, sliding_window, test_time_augmentation
+from tempseg_jax.inference import image_files, sliding_window, tta
 from tempseg_jax.inference.predict_batches import predict_in_batches
 from tempseg_jax.inference.settings import InferenceSettings
 from tempseg_jax.inference.sliding_window import Band
@@ -60,9 +60,7 @@ class Predictor:
         }
         self._labels = partial(_labels, **network)
         self._probabilities = partial(_probabilities, **network)
-        self._log_probabilities = partial(
-            test_time_augmentation.log_probabilities, variables, **network
-        )
+        self._log_probabilities = partial(tta.log_probabilities, variables, **network)
         self._devices = Mesh(np.array(jax.local_devices()[:1]), ("data",))
         self._sharding = NamedSharding(self._devices, PartitionSpec("data"))
 
@@ -180,9 +178,7 @@ def _padded_batch(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "1 _ _
 def _labels(
     variables: PyTree, image: UInt8[Array, "b h w 3"], **network: Any
 ) -> UInt8[Array, "b h w"]:
-    return _most_probable(
-        test_time_augmentation.mean_logits(variables, image, **network)
-    )
+    return _most_probable(tta.mean_logits(variables, image, **network))
 
 
 @partial(jax.jit, static_argnames=("segmenter", "scales", "flip"))
@@ -192,7 +188,7 @@ def _probabilities(
     temperature: Float[Array, ""],
     **network: Any,
 ) -> Float[Array, "b h w k"]:
-    logits = test_time_augmentation.mean_logits(variables, image, **network)
+    logits = tta.mean_logits(variables, image, **network)
     return _temper(logits, temperature)
 
 

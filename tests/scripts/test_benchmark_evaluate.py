@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tempseg_jax.inference import test_time_augmentation
+from tempseg_jax.inference import tta
 from tempseg_jax.inference.settings import InferenceSettings
 from tests.support import ROOT
 
@@ -45,13 +45,13 @@ def test_both_modes_their_ratio_and_the_memory_are_printed(script, capsys):
 def test_the_network_alone_runs_on_the_windows_of_the_evaluation(
     script, monkeypatch, tmp_path
 ):
-    shapes, log_probabilities = [], test_time_augmentation.log_probabilities
+    shapes, log_probabilities = [], tta.log_probabilities
 
     def record(variables, image, **network):
         shapes.append(image.shape)
         return log_probabilities(variables, image, **network)
 
-    monkeypatch.setattr(test_time_augmentation, "log_probabilities", record)
+    monkeypatch.setattr(tta, "log_probabilities", record)
     args = arguments(script, "--window=64", "--stride=32")
     settings = InferenceSettings(64, 32, (1.0,), flip=False)
     split = script.made_split(args, tmp_path)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax.inference import test_time_augmentation
+from tempseg_jax.inference import tta
 from tests.support import make_segmenter
 
 
@@ -19,7 +19,7 @@ def network():
     variables = jax.tree.map(
         lambda x: x + 0.1 * jax.random.normal(jax.random.key(2), x.shape), variables
     )
-    log_p = test_time_augmentation.log_probabilities
+    log_p = tta.log_probabilities
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     return image, lambda image, scales=(1.0,), flip=False: np.asarray(
         log_p(variables, image, segmenter=segmenter, scales=scales, flip=flip)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the network's output averaged over scales and flipping.
+"""Test-time augmentation (TTA): the network's output averaged over scales and flipping.
 
 In sliding-window inference it is applied to each window as if it were an image of its
 own: the window is resized and flipped, the network runs on each version, and the
