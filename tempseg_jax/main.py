@@ -76,7 +76,7 @@ _LIMIT = flags.DEFINE_integer(
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change",
     False,
-    "Resume training in --workdir although it was started with another config.",
+    "Resume training in --workdir although it was started with another config or data.",
 )
 _FALLBACK = flags.DEFINE_bool(
     "checkpoint_fallback",
