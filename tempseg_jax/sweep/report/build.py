@@ -9,6 +9,7 @@ from tempseg_jax.sweep.report import (
     diagnostics,
     examples,
     figures,
+    learning_rates,
     overview,
     tables,
     view,
@@ -49,6 +50,8 @@ def build(sweep: SweepResults) -> Report:
     own = [x for x in TABLES if x not in (*PAPER, COST) and x in sweep.scope.tables]
     compared = [*(x for x in PAPER if x in sweep.scope.tables), *own]
     sections = _answers(sweep) if "controls" in own else []
+    if {"grid", "rates"} & set(own):
+        sections.append(_learning_rates(sweep))
     sections += [_results(sweep, x, contrasts=x in own[:1]) for x in compared]
     compared = compared or [COST]
     cells = _cells(sweep, compared)
@@ -109,6 +112,11 @@ def _answers(sweep: SweepResults) -> list[Section]:
     drawn = [figures.answers({"": sweep}, split) for split in sweep.splits()]
     shown = [figure for figure in drawn if figure]
     return [Section("Does it help?", [], [], shown)] if shown else []
+
+
+def _learning_rates(sweep: SweepResults) -> Section:
+    text = learning_rates.advice(sweep)
+    return Section("Learning rates", text, [learning_rates.table(sweep)], [])
 
 
 def _results(sweep: SweepResults, table: str, *, contrasts: bool) -> Section:

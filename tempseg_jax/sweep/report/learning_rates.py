@@ -1,0 +1,86 @@
+"""The learning rate with which each setting of a pilot scored best on val."""
+
+import statistics
+from typing import NamedTuple
+
+from tempseg_jax.sweep.cells.rates import RATES
+from tempseg_jax.sweep.report.collect import SweepResults
+from tempseg_jax.sweep.report.view import NONE, TextTable, mean_std
+
+
+class Setting(NamedTuple):
+    """A setting that the tables `grid` and `rates` train with several rates."""
+
+    title: str
+    prefix: str  # its cells are `<prefix>_rate<factor>`
+    cells: tuple[str, ...]  # cells of other tables to train with its best rate
+
+
+SETTINGS = (
+    Setting("T = 1, without D", "t1", ("baseline",)),
+    Setting("T = 0.5, without D", "t0.5", ("seg_only",)),
+    Setting("T = 2, without D", "t2", ()),
+    Setting("Adversarial (T = 1)", "adversarial", ("adversarial", "learning_d")),
+    Setting("T_G = 0.5", "tg0.5", ("tg0.5",)),
+)
+
+
+def table(sweep: SweepResults) -> TextTable:
+    """Return the mIoU on val of each setting at each learning rate."""
+    rows = []
+    for setting in SETTINGS:
+        best = best_factor(sweep, setting)
+        if best is not None:
+            scores = (sweep.scores(_cell(setting, x), "val", "miou") for x in RATES)
+            shown = [mean_std(x, planned=sweep.scope.seeds) for x in scores]
+            rows.append((setting.title, *shown, f"× {best:g}"))
+    return TextTable(
+        "mIoU on val by learning rate",
+        ("setting", *(f"× {factor:g}" for factor in RATES), "best"),
+        rows,
+        f"Factors on the config's learning rate. {NONE}: no run has finished; a run "
+        "that diverged is left out.",
+    )
+
+
+def advice(sweep: SweepResults) -> list[str]:
+    """Return the option `--rates` with the best factors, and what limits the choice."""
+    best = {
+        setting: factor
+        for setting in SETTINGS
+        if (factor := best_factor(sweep, setting)) is not None
+    }
+    entries = [
+        f"{cell}:{factor:g}"
+        for setting, factor in best.items()
+        for cell in setting.cells
+        if factor != 1
+    ]
+    if not best:
+        return []
+    text = [
+        "To compare settings each at its best learning rate, train them with other "
+        f"seeds and the option --rates={','.join(entries)}"
+        if entries
+        else "Every setting scored best with the learning rate of the config.",
+        "With few seeds, neighboring factors can hardly be told apart.",
+    ]
+    for setting, factor in best.items():
+        if factor in (RATES[0], RATES[-1]):
+            end = "smaller" if factor == RATES[0] else "larger"
+            text.append(
+                f"{setting.title}: the best factor, {factor:g}, is at the end of the "
+                f"range, and a {end} one may be better."
+            )
+    return text
+
+
+def best_factor(sweep: SweepResults, setting: Setting) -> float | None:
+    """Return the factor with the highest mean mIoU on val; None without any run."""
+    scores = {x: sweep.scores(_cell(setting, x), "val", "miou") for x in RATES}
+    means = {x: statistics.fmean(of.values()) for x, of in scores.items() if of}
+    return max(means, key=means.__getitem__, default=None)
+
+
+def _cell(setting: Setting, factor: float) -> str:
+    return f"{setting.prefix}_rate{factor:g}"
