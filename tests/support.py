@@ -1,5 +1,6 @@
 """Factories and paths that several test modules share."""
 
+import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -103,6 +104,19 @@ def make_state(segmenter, discriminator, *, size, num_classes, loss_scale=None):
         player(segmenter, key_g, image, sgd),
         None if discriminator is None else player(discriminator, key_d, p, adam),
     )
+
+
+NARROW = (8, 8, 8, 8)
+"""Channels of discriminators that compile sooner."""
+
+
+def narrow_discriminators(monkeypatch) -> None:
+    """Give the discriminators of configs few channels."""
+    from tempseg_jax.models import DISCRIMINATORS
+
+    for name, make in tuple(DISCRIMINATORS.items()):
+        narrow = functools.partial(make, channels=NARROW)
+        monkeypatch.setitem(DISCRIMINATORS, name, narrow)
 
 
 def make_objective(segmenter, discriminator, **changes):

@@ -13,11 +13,10 @@ import pytest
 
 from configs import fcn_voc
 from tempseg_jax import builders, describe, train
-from tempseg_jax.models import discriminators
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests import miniatures
-from tests.support import ROOT, load_config, save_teacher
+from tests.support import ROOT, load_config, narrow_discriminators, save_teacher
 
 CONFIGS = sorted(
     path.stem
@@ -221,7 +220,7 @@ def test_incomplete_cityscapes_is_refused_unless_the_config_allows_it(name, tmp_
 def test_every_config_takes_two_steps_when_shrunk(
     name, data_dir, tmp_path, four_val_images, monkeypatch
 ):
-    monkeypatch.setattr(discriminators, "CHANNELS", (8, 8, 8, 8))  # compiles sooner
+    narrow_discriminators(monkeypatch)
     config = shrink(load_config(name), data_dir)
     config.objective.critic_steps = min(config.objective.critic_steps, 2)
     config.data.name = "scenes"

@@ -12,12 +12,11 @@ from tempseg_jax.builders.config_fields import check_fields
 from tempseg_jax.builders.data import divide_by_labels
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.models import discriminators
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
 from tests import miniatures
-from tests.support import make_demo_config
+from tests.support import make_demo_config, narrow_discriminators
 
 STEPS = 3
 SEMI = {
@@ -33,7 +32,7 @@ SEMI = {
 @pytest.fixture(scope="module", autouse=True)
 def _narrow_discriminator():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discriminators, "CHANNELS", (8, 8, 8, 8))  # compiles sooner
+        narrow_discriminators(patch)
         yield
 
 

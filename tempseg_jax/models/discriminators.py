@@ -10,6 +10,7 @@ from tempseg_jax.models.layers import upsample_bilinear
 from tempseg_jax.models.ops import HalvingConv
 
 CHANNELS = (64, 128, 256, 512)
+"""Output channels of the hidden convolutions of all of them."""
 
 SLOPE = 0.2
 """Slope of LeakyReLU below zero (Radford et al. 2016)."""
@@ -22,6 +23,7 @@ class DCGANDiscriminator(nn.Module):
     """
 
     dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
+    channels: tuple[int, ...] = CHANNELS
 
     @nn.compact
     def __call__(
@@ -32,7 +34,7 @@ class DCGANDiscriminator(nn.Module):
     ) -> Float[Array, "b h_out w_out 1"]:
         """Return a map of linear scores, high where the input looks real."""
         x = probabilities.astype(self.dtype)
-        for i, channels in enumerate(CHANNELS, start=1):
+        for i, channels in enumerate(self.channels, start=1):
             conv = HalvingConv(channels, self.dtype, name=f"conv{i}")
             norm = BatchNorm(1e-5, self.dtype, negative_slope=SLOPE, name=f"bn{i}")
             x = normalized_conv(conv, norm, x, train=train)
@@ -49,6 +51,7 @@ class SpectralNormDiscriminator(nn.Module):
     """
 
     dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
+    channels: tuple[int, ...] = CHANNELS
 
     @nn.compact
     def __call__(
@@ -59,10 +62,10 @@ class SpectralNormDiscriminator(nn.Module):
     ) -> Float[Array, "b h_out w_out 1"]:
         """Return a map of linear scores, high where the input looks real."""
         x = probabilities.astype(self.dtype)
-        for i, channels in enumerate((*CHANNELS, 1), start=1):
+        for i, channels in enumerate((*self.channels, 1), start=1):
             conv = HalvingConv(channels, self.dtype, name=f"conv{i}")
             x = nn.SpectralNorm(conv, name=f"sn{i}")(x, update_stats=train)
-            if i <= len(CHANNELS):
+            if i <= len(self.channels):
                 x = nn.leaky_relu(x, SLOPE)
         return x.astype(jnp.float32)
 
@@ -78,6 +81,7 @@ class LayerNormDiscriminator(nn.Module):
     """
 
     dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
+    channels: tuple[int, ...] = CHANNELS
 
     @nn.compact
     def __call__(
@@ -89,7 +93,7 @@ class LayerNormDiscriminator(nn.Module):
         """Return a map of linear scores, high where the input looks real."""
         del train
         x = probabilities.astype(self.dtype)
-        for i, channels in enumerate(CHANNELS, start=1):
+        for i, channels in enumerate(self.channels, start=1):
             x = HalvingConv(channels, self.dtype, name=f"conv{i}")(x)
             # One group of all channels is layer normalization.
             x = nn.GroupNorm(num_groups=1, dtype=self.dtype, name=f"ln{i}")(x)
@@ -107,6 +111,7 @@ class FullyConvolutionalDiscriminator(nn.Module):
     """
 
     dtype: DTypeLike  # of the convolutions; parameters and outputs are float32
+    channels: tuple[int, ...] = CHANNELS
 
     @nn.compact
     def __call__(
@@ -119,9 +124,9 @@ class FullyConvolutionalDiscriminator(nn.Module):
         del train
         h, w = probabilities.shape[1:3]
         x = probabilities.astype(self.dtype)
-        for i, channels in enumerate(CHANNELS, start=1):
+        for i, channels in enumerate(self.channels, start=1):
             x = HalvingConv(channels, self.dtype, name=f"conv{i}")(x)
             x = nn.leaky_relu(x, SLOPE)
         x = HalvingConv(1, self.dtype, name="conv5")(x)
-        score = upsample_bilinear(x, factor=2 ** (len(CHANNELS) + 1))
+        score = upsample_bilinear(x, factor=2 ** (len(self.channels) + 1))
         return score[:, :h, :w].astype(jnp.float32)

@@ -19,17 +19,23 @@ from tempseg_jax.objective import adversaries, losses
 from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.types import IGNORE_LABEL
 from tempseg_jax.workdir.checkpoint import Checkpoints
-from tests.support import make_hyper, make_objective, make_state
+from tests.support import (
+    NARROW,
+    make_hyper,
+    make_objective,
+    make_state,
+    narrow_discriminators,
+)
 
 LOG2 = np.log(2)
 CLASSES = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def narrow_discriminators():
+def _narrow_discriminators():
     """Give the discriminators of this module's tests few channels, to save time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discriminators, "CHANNELS", (8, 8, 8, 8))
+        narrow_discriminators(patch)
         yield
 
 
@@ -273,7 +279,7 @@ def test_the_double_backward_of_wgan_gp_equals_a_finite_difference(
 def test_wgan_clips_every_parameter_of_d_after_every_update(batch):
     objective = make_objective(
         Pixelwise(),
-        LayerNormDiscriminator(jnp.float32),
+        LayerNormDiscriminator(jnp.float32, channels=NARROW),
         adversary=ADVERSARIES["wgan"],
         critic_steps=2,
         discriminator_optimizer="rmsprop",
@@ -377,7 +383,7 @@ def test_the_vectors_of_spectral_normalization_are_saved_and_resume_bitwise(
 ):
     objective = make_objective(
         Pixelwise(),
-        SpectralNormDiscriminator(jnp.float32),
+        SpectralNormDiscriminator(jnp.float32, channels=NARROW),
         adversary=ADVERSARIES["hinge"],
         discriminator_optimizer="rmsprop",
     )
@@ -420,7 +426,7 @@ def test_the_description_of_a_checkpoint_says_that_d_is_conditional(demo_config)
 
 
 def test_spectral_normalization_converges_to_a_largest_singular_value_of_one():
-    network = SpectralNormDiscriminator(jnp.float32)
+    network = SpectralNormDiscriminator(jnp.float32, channels=NARROW)
     x = jnp.array(np.random.default_rng(0).normal(size=(1, 32, 32, 4)), jnp.float32)
     variables = network.init(jax.random.key(0), x, train=False)
     kernel = variables["params"]["conv2"]["kernel"]
@@ -434,7 +440,7 @@ def test_spectral_normalization_converges_to_a_largest_singular_value_of_one():
 
 
 def test_the_confidences_of_the_fully_convolutional_d_have_the_inputs_size():
-    network = FullyConvolutionalDiscriminator(jnp.float32)
+    network = FullyConvolutionalDiscriminator(jnp.float32, channels=NARROW)
     x = jnp.ones((2, 45, 64, 4))
     variables = network.init(jax.random.key(0), x, train=False)
     assert network.apply(variables, x, train=False).shape == (2, 45, 64, 1)
