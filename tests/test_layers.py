@@ -18,7 +18,6 @@ MAY_IMPORT = {
     "objective": "types",
     "train_state": "",
     "optim": "types train_state",
-    "schedules": "",
     "discriminator_step": "types objective optim train_state",
     "hyperparameters": "types objective train_state",
     "segmenter_step": "types objective optim train_state discriminator_step "
@@ -34,7 +33,7 @@ MAY_IMPORT = {
     "inference": "io data models precision workdir",
     "evaluation": "types data objective train_state discriminator_step hyperparameters "
     "segmenter_step mesh workdir inference",
-    "builders": "types data models precision objective train_state optim schedules "
+    "builders": "types data models precision objective train_state optim "
     "discriminator_step hyperparameters mesh workdir inference",
     "describe": "models builders",
     "resume": "data objective train_state mesh workdir builders",
@@ -188,7 +187,7 @@ def test_the_core_does_not_log_open_files_or_compile():
         "hyperparameters",
         "optim",
         "precision",
-        "schedules",
+        "builders.schedules",
         "segmenter_step",
         "steps",
     ):

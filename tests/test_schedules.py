@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tempseg_jax import schedules
+from tempseg_jax.builders import schedules
 
 
 def factors(*, steps, warmup_steps, cycles=1):

@@ -1,6 +1,6 @@
 """Objective, state, numbers and data of an experiment, from its config.
 
-Every function here takes the whole config; lower modules take plain arguments.
+These functions take the whole config; all modules below take plain arguments.
 """
 
 from tempseg_jax.builders.data import (

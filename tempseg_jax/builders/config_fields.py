@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from tempseg_jax.builders.field_combinations import check_combinations
+from tempseg_jax.builders.schedules import TEMPERATURE_SCHEDULES
 from tempseg_jax.data import catalog, problem_files
 from tempseg_jax.data.class_pixels import CLASS_WEIGHTS
 from tempseg_jax.models import DISCRIMINATORS, SEGMENTERS
@@ -16,7 +17,6 @@ from tempseg_jax.objective.adversaries import ADVERSARIES
 from tempseg_jax.objective.losses import REAL_MAPS
 from tempseg_jax.optim import DISCRIMINATOR_OPTIMIZERS
 from tempseg_jax.precision import COMPUTE_DTYPES
-from tempseg_jax.schedules import TEMPERATURE_SCHEDULES
 
 
 class Range(NamedTuple):

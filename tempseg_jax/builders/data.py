@@ -8,8 +8,8 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from tempseg_jax.builders.plan import unlabeled_batch_size, uses_unlabeled
-from tempseg_jax.data import catalog, class_pixels, pipeline, subset, tile_preparation
-from tempseg_jax.data.subset import Chosen, nested_subset
+from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
+from tempseg_jax.data.subset import Chosen, divide, nested_subset
 from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.data.unlabeled import Unlabeled
 from tempseg_jax.types import Batch
@@ -74,7 +74,7 @@ def divide_by_labels(
             unlabeled.
         FileNotFoundError: If it does not exist or has no images.
     """
-    labeled, unlabeled = subset.divide(
+    labeled, unlabeled = divide(
         images,
         fraction=config.data.labeled_fraction,
         seed=config.data.labeled_seed,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from tempseg_jax import schedules
+from tempseg_jax.builders import schedules
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.hyperparameters import Hyperparameters
 
