@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax import steps
+from tempseg_jax import gradient_accumulation, steps
 from tempseg_jax.gradient_accumulation import accumulated_step
+from tempseg_jax.optim import Gradients
 from tempseg_jax.types import IGNORE_LABEL
 from tests.support import make_hyper, make_objective, make_state
 
@@ -125,6 +126,17 @@ def test_an_overflow_in_a_micro_batch_skips_the_update_of_that_player_only(batch
     )
     kernel = after.segmenter.params["Conv_0"]["kernel"]
     assert np.any(kernel != overflowing.segmenter.params["Conv_0"]["kernel"])
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("second", [True, False])
+def test_a_sum_is_finite_only_if_the_gradients_of_every_micro_batch_are(first, second):
+    def gradients(finite):
+        return Gradients({"w": jnp.ones(2)}, {}, None, jnp.array(finite))
+
+    total = gradient_accumulation._plus(gradients(first), gradients(second))
+    assert total.finite == (first and second)
+    np.testing.assert_array_equal(total.grads["w"], 2)
 
 
 def test_a_batch_with_unlabeled_images_is_refused(batch):
