@@ -40,19 +40,21 @@ def _version(distribution: str) -> str:
 
 
 def _commit() -> str:
-    """Return the commit of this package; empty if it is not in a git repository."""
+    """Return the commit of the code that trains; empty if git does not track it."""
+    this = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
-        folder = Path(__file__).parent
         return subprocess.run(
-            ["git", "-C", folder, *arguments],
+            ["git", "-C", this.parents[2], *arguments],
             capture_output=True,
             text=True,
             check=True,
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        git("ls-files", "--error-unmatch", str(this))  # not in another repository
+        code = ("tempseg_jax", "configs")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return git("rev-parse", "--short=12", "HEAD") + (" and changes" * bool(changed))
     except (OSError, subprocess.CalledProcessError):
         return ""
