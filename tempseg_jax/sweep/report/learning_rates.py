@@ -20,8 +20,12 @@ SETTINGS = (
     Setting("T = 1, without D", "t1", ("baseline",)),
     Setting("T = 0.5, without D", "t0.5", ("seg_only",)),
     Setting("T = 2, without D", "t2", ()),
-    Setting("Adversarial (T = 1)", "adversarial", ("adversarial", "learning_d")),
-    Setting("T_G = 0.5", "tg0.5", ("tg0.5",)),
+    Setting(
+        "Adversarial (T = 1)",
+        "adversarial",
+        ("adversarial", "frozen_d", "learning_d", "adv_only", "void_shown"),
+    ),
+    Setting("T_G = 0.5", "tg0.5", ("tg0.5", "rate_matched")),
 )
 
 
@@ -29,22 +33,28 @@ def table(sweep: SweepResults) -> TextTable:
     """Return the mIoU on val of each setting at each learning rate."""
     rows = []
     for setting in SETTINGS:
-        best = best_factor(sweep, setting)
-        if best is not None:
-            scores = (sweep.scores(_cell(setting, x), "val", "miou") for x in RATES)
+        scores = [sweep.scores(_cell(setting, x), "val", "miou") for x in RATES]
+        if any(scores):
             shown = [mean_std(x, planned=sweep.scope.seeds) for x in scores]
-            rows.append((setting.title, *shown, f"× {best:g}"))
+            best = best_factor(sweep, setting)
+            rows.append(
+                (setting.title, *shown, NONE if best is None else f"× {best:g}")
+            )
     return TextTable(
         "mIoU on val by learning rate",
         ("setting", *(f"× {factor:g}" for factor in RATES), "best"),
         rows,
-        f"Factors on the config's learning rate. {NONE}: no run has finished; a run "
-        "that diverged is left out.",
+        f"Factors on the config's learning rate. {NONE}: no run has finished. A factor "
+        "with a run that is missing or has diverged is not called the best, and one "
+        "factor alone is not either.",
     )
 
 
 def advice(sweep: SweepResults) -> list[str]:
-    """Return the option `--rates` with the best factors, and what limits the choice."""
+    """Return the option `--rates` with the best factors, and what limits the choice.
+
+    It is empty if no setting has a best factor.
+    """
     best = {
         setting: factor
         for setting in SETTINGS
@@ -66,6 +76,13 @@ def advice(sweep: SweepResults) -> list[str]:
         "With few seeds, neighboring factors can hardly be told apart.",
     ]
     for setting, factor in best.items():
+        left_out = [x for x in RATES if x not in _mean_by_factor(sweep, setting)]
+        if left_out:
+            text.append(
+                f"{setting.title}: not compared is "
+                f"{', '.join(f'× {x:g}' for x in left_out)}, of which a run is missing "
+                "or has diverged."
+            )
         if factor in (RATES[0], RATES[-1]):
             end = "smaller" if factor == RATES[0] else "larger"
             text.append(
@@ -76,10 +93,26 @@ def advice(sweep: SweepResults) -> list[str]:
 
 
 def best_factor(sweep: SweepResults, setting: Setting) -> float | None:
-    """Return the factor with the highest mean mIoU on val; None without any run."""
+    """Return the factor with the highest mean mIoU on val.
+
+    It is None unless at least two factors have all of their runs.
+    """
+    means = _mean_by_factor(sweep, setting)
+    return max(means, key=means.__getitem__) if len(means) > 1 else None
+
+
+def _mean_by_factor(sweep: SweepResults, setting: Setting) -> dict[float, float]:
+    """Return the mean mIoU on val of the factors with a score of every seed.
+
+    Means over other seeds cannot be compared, and where one seed has diverged, others
+    will.
+    """
     scores = {x: sweep.scores(_cell(setting, x), "val", "miou") for x in RATES}
-    means = {x: statistics.fmean(of.values()) for x, of in scores.items() if of}
-    return max(means, key=means.__getitem__, default=None)
+    return {
+        factor: statistics.fmean(by_seed.values())
+        for factor, by_seed in scores.items()
+        if len(by_seed) == sweep.scope.seeds
+    }
 
 
 def _cell(setting: Setting, factor: float) -> str:
