@@ -3,6 +3,7 @@
 import pytest
 
 from tempseg_jax import builders
+from tempseg_jax.builders import config_fields
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.report import paper
@@ -62,6 +63,7 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
     without_labels |= {"unlabeled_alpha"}
     both = {"temperature_seg", "temperature_adv"}
     assert changed == {
+        ("tg0.5", "baseline"): without_d | {"temperature_seg"},
         ("adversarial", "baseline"): without_d,
         ("tg0.5", "adversarial"): both,
         ("seg_only", "baseline"): {"temperature_seg"},
@@ -83,13 +85,13 @@ def test_the_two_cells_of_a_contrast_differ_in_one_setting(demo_config):
         ("ohem", "baseline"): {"hard_pixels"},
         ("learning_d", "baseline"): without_d | {"learning_rate_d"},
         ("real_smoothed", "learning_d"): {"real"},
-        ("adv_dcgan", "learning_d"): {"adversary"},
+        ("adv_dcgan", "adv_lsgan"): {"adversary"},
         ("adv_minimax", "adv_dcgan"): {"adversary"},
         ("adv_wgan_gp", "adv_wgan"): {"adversary", "optimizer_d", "learning_rate_d"},
-        ("d_sn", "learning_d"): {"d"},
+        ("d_sn", "adv_lsgan"): {"d"},
         ("adv_hinge", "d_sn"): {"adversary"},
         ("d_fcn", "adv_dcgan"): {"d"},
-        ("d_conditional", "learning_d"): {"conditional"},
+        ("d_conditional", "adv_lsgan"): {"conditional"},
         ("labels_adv", "labels_eighth"): without_labels,
         ("labels_semi", "labels_adv"): {"semi_weight"},
         ("labels_semi", "labels_eighth"): without_labels | {"semi_weight"},
@@ -163,7 +165,6 @@ def test_a_network_that_a_cell_does_not_fit_is_refused_before_training(
             scope=Scope(
                 tables=("regularizers",), seeds=1, test_split="", train_images=None
             ),
-            only=[],
             shard=(1, 1),
             keep_checkpoints=False,
         )
@@ -174,10 +175,24 @@ def test_t_1_is_t_1_whatever_the_schedule_of_the_config(demo_config):
     demo_config.objective.temperature_schedule = "cosine"
     demo_config.objective.temperature_end = 2.0
     for cell in ("baseline", "adversarial", "tg0.5"):
-        objective = cells.configure(demo_config, cell, seed=0).objective
-        assert objective.temperature_schedule == "constant"
+        config = cells.configure(demo_config, cell, seed=0)
+        config_fields.check_fields(config)
+        assert config.objective.temperature_schedule == "constant"
     cell = cells.configure(demo_config, "cosine_t", seed=0)
     assert cell.objective.temperature_schedule == "cosine"
+
+
+def test_the_table_of_adversaries_is_the_same_for_every_adversary_of_the_config():
+    table = cells.TABLES["adversaries"].cells
+    configs = [load_config("fcn_voc"), load_config("wgan_gp_voc")]
+    fields = ("model.discriminator", "optimizer.discriminator", "objective.conditional")
+    for cell in set(table) - {"baseline", "real_smoothed"}:
+        lsgan, wgan = (cells.configure(x, cell, seed=0) for x in configs)
+        assert lsgan.objective == wgan.objective, cell
+        for section, field in (x.split(".") for x in fields):
+            assert lsgan[section][field] == wgan[section][field], (cell, field)
+    assert cells.trained_as(configs[0], "adv_lsgan") == "learning_d"
+    assert cells.trained_as(configs[1], "adv_lsgan") == "adv_lsgan"
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ TABLES = {
 }
 
 CONTRASTS = (
+    Contrast("Do D and T_G = 0.5 help together?", "tg0.5", "baseline"),
     Contrast("Does a discriminator help at T = 1?", "adversarial", "baseline"),
     Contrast("Does T_G = 0.5 help with a discriminator?", "tg0.5", "adversarial"),
     Contrast("Does T_G = 0.5 help without a discriminator?", "seg_only", "baseline"),

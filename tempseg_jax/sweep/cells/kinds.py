@@ -43,6 +43,7 @@ class Table(NamedTuple):
 
 T1 = {
     "objective.temperature_schedule": "constant",
+    "objective.temperature_end": 1.0,
     "objective.temperature_g": 1.0,
     "objective.temperature_d": 1.0,
     "objective.temperature_seg": None,
