@@ -43,6 +43,9 @@ def run(arguments: Sequence[str], *, count: int, folder: Path) -> None:
     jobs: list[subprocess.Popen] = []
 
     def pass_on(number: int, _: object) -> None:
+        os.write(
+            2, b"\nStopping after this step of each job; repeat to stop at once.\n"
+        )
         for job in jobs:
             if job.poll() is None:
                 job.send_signal(number)

@@ -77,7 +77,8 @@ def _check_target(sweep: Path, target: Path) -> None:
 def _copy_run(run: Run, sweep: Path, target: Path, *, with_predictions: bool) -> None:
     source, copy = run.folder(sweep), run.folder(target)
     _copy_config(source, copy)
-    measurements = [x.name for x in source.glob("*.npz") if x.name != _PREDICTIONS]
+    final = run.final(sweep) or {}
+    measurements = [f"{split}.npz" for split in final.get("splits", ())]
     if with_predictions:
         _copy_pictures(source / _PREDICTIONS, copy / _PREDICTIONS)
     _copy_metrics(source, copy)
@@ -97,6 +98,7 @@ def _copy_metrics(source: Path, copy: Path) -> None:
     text = "".join(json.dumps(line) + "\n" for line in lines)
     with replacing(copy / "metrics.jsonl.gz") as partial:
         partial.write_bytes(gzip.compress(text.encode(), mtime=0))
+    (copy / "metrics.jsonl").unlink(missing_ok=True)  # of a run begun in the copy
 
 
 def _copy_config(source: Path, copy: Path) -> None:

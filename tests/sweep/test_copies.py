@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tempseg_jax.sweep import copies, store
+from tempseg_jax.sweep import cells, copies, store
 from tempseg_jax.sweep.report import build, examples
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.store import Run
@@ -26,7 +26,8 @@ def write(folder, *, runs=None):
     config = load_config("demo")
     config.data.data_dir = "/home/someone/prepared"
     write_sweep(folder, tables=("4",), seeds=2, config=config, runs=runs)
-    saved_config.claim(folder / "baseline" / "seed0", config, allow_change=False)
+    own = cells.configure(config, "baseline", seed=0)
+    saved_config.claim(folder / "baseline" / "seed0", own, allow_change=False)
     return folder
 
 
@@ -89,6 +90,19 @@ def test_a_copy_has_evenly_spaced_examples_with_their_predictions(
         assert [*copied] == [ids[0], ids[-1]]
         for id_, pixels in copied.items():
             np.testing.assert_array_equal(pixels, pictures[field][id_])
+
+
+def test_unfinished_files_are_not_copied_and_replace_no_log(tmp_path):
+    sweep, copy = write(tmp_path / "sweep"), tmp_path / "copy"
+    run = BASELINES[0]
+    (run.folder(sweep) / ".val.npz.partial.npz").write_bytes(b"half")
+    run.folder(copy).mkdir(parents=True)
+    (run.folder(copy) / "metrics.jsonl").write_text('{"step": 1}\n')  # begun there
+    copies.copy_sweep(sweep, copy)
+    assert {x.name for x in run.folder(copy).glob("*.npz")} == {
+        f"{name}.npz" for name in ("train", "val", "test", "predictions")
+    }
+    assert read_metrics(run.folder(copy))[0]["step"] == 10
 
 
 def test_a_sweep_is_not_copied_into_itself(tmp_path):

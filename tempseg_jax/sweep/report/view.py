@@ -27,11 +27,16 @@ def to_markdown(table: TextTable) -> str:
     """Return a heading, the table in GitHub's Markdown, and its note."""
     lines = [f"### {table.title}", ""]
     if table.rows:
-        lines.append("| " + " | ".join(table.header) + " |")
+        lines.append(_row(table.header))
         lines.append("| --- " + "| ---: " * (len(table.header) - 1) + "|")
-        lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+        lines += map(_row, table.rows)
         lines.append("")
     return "\n".join([*lines, table.note, ""] if table.note else lines)
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    """Return a row, in which a `|` of a name does not end its cell."""
+    return "| " + " | ".join(x.replace("|", r"\|") for x in cells) + " |"
 
 
 def mean_std(
