@@ -105,10 +105,11 @@ def main(argv: list[str]) -> bool:
         train_images=_TRAIN_IMAGES.value,
         first_seed=_FIRST_SEED.value,
         rates=parse_rates(_RATES.value),
+        only=tuple(_CELLS.value),
     )
     shard, folder = parse_shard(_SHARD.value), Path(_WORKDIR.value)
     if _JOBS.value > 1:
-        mine = runs_of_process(_CONFIG.value, scope, only=_CELLS.value, shard=shard)
+        mine = runs_of_process(_CONFIG.value, scope, shard=shard)
         # The last value of a flag counts, and a run in progress is skipped.
         side_by_side.run([*sys.argv, "--jobs=1"], count=_JOBS.value, folder=folder)
         return all(run.finished(folder) for run in mine)
@@ -116,7 +117,6 @@ def main(argv: list[str]) -> bool:
         _CONFIG.value,
         folder,
         scope=scope,
-        only=_CELLS.value,
         shard=shard,
         keep_checkpoints=_KEEP.value,
         budget_minutes=_BUDGET.value,

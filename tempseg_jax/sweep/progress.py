@@ -8,6 +8,7 @@ import filelock
 
 from tempseg_jax.sweep.cells import CELLS
 from tempseg_jax.sweep.store import Run
+from tempseg_jax.workdir import checkpoint_folder
 from tempseg_jax.workdir.metrics_writer import read_metrics
 
 
@@ -30,16 +31,14 @@ def claimed(folder: Path) -> Iterator[bool]:
         lock.release()
 
 
-def view(
-    sweep: Path, runs: Sequence[Run], *, mine: Sequence[Run], steps: int | None
-) -> str:
+def view(sweep: Path, runs: Sequence[Run], *, mine: Sequence[Run], steps: int) -> str:
     """Return the table of all runs, their counts, and the time left for `mine`.
 
     Args:
         sweep: Folder of the sweep.
         runs: All runs of the sweep.
         mine: The runs of this process, whose time left is estimated.
-        steps: Number of steps of one run; None if it is not known.
+        steps: Number of steps of one run.
     """
     states = {x: state(sweep, x) for x in runs}
     seeds = sorted({x.seed for x in runs})
@@ -58,14 +57,13 @@ def view(
     seconds = seconds_left(sweep, mine, steps=steps)
     when = "; time left not known yet"
     if seconds is not None:
-        when = f"; about {hours(seconds)} left" if seconds else ""  # "": all of `mine`
+        # "": all of `mine` are finished.
+        when = f"; about {hours(seconds)} left for one process" if seconds else ""
     rows.append(f"{len(runs)} runs: {', '.join([*shown, f'{left} to do'])}{when}")
     return "\n".join(rows)
 
 
-def seconds_left(
-    sweep: Path, runs: Sequence[Run], *, steps: int | None
-) -> float | None:
+def seconds_left(sweep: Path, runs: Sequence[Run], *, steps: int) -> float | None:
     """Estimate the time left from the finished runs; None if no run has finished.
 
     Runs with and without a discriminator are estimated separately.
@@ -83,7 +81,7 @@ def seconds_left(
         if run.finished(sweep):
             continue
         alike = known[_adversarial(run.cell)] or everything
-        done = _saved_step(run.folder(sweep)) / steps if steps else 0.0
+        done = saved_step(run.folder(sweep)) / steps
         total += sum(alike) / len(alike) * (1 - done)
     return total
 
@@ -116,17 +114,22 @@ def state(sweep: Path, run: Run) -> str:
     lock = filelock.FileLock(folder / ".lock")
     try:
         with lock.acquire(timeout=0):
-            step = _saved_step(folder)
-            return f"stopped {step}" if step else "–"
+            return _stopped(folder)
+    except OSError:  # of another user or read-only: whether it runs is not known
+        return _stopped(folder)
     except filelock.Timeout:
         lines = read_metrics(folder)
         return f"running {lines[-1]['step'] if lines else 0}"
 
 
-def _saved_step(folder: Path) -> int:
-    """Return the step of the latest checkpoint, 0 if there is none."""
-    names = [path.name for path in folder.glob("checkpoints/*")]
-    return max((int(name) for name in names if name.isdigit()), default=0)
+def _stopped(folder: Path) -> str:
+    step = saved_step(folder)
+    return f"stopped {step}" if step else "–"
+
+
+def saved_step(folder: Path) -> int:
+    """Return the step of the latest checkpoint of a run, 0 if there is none."""
+    return max(checkpoint_folder.steps(folder / "checkpoints"), default=0)
 
 
 def hours(seconds: float) -> str:

@@ -14,15 +14,12 @@ from tempseg_jax.builders.plan import Plan
 from tempseg_jax.callbacks import Diverged
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, progress
-from tempseg_jax.sweep.cells import TABLES
+from tempseg_jax.sweep.changed_cells import changed_values
 from tempseg_jax.sweep.finish import Splits, finish
 from tempseg_jax.sweep.provenance import now, provenance
 from tempseg_jax.sweep.scope import Scope, claim
 from tempseg_jax.sweep.store import Run
-from tempseg_jax.workdir import saved_config
-from tempseg_jax.workdir.checkpoint import Checkpoints
-
-_REMEDY = "choose another --workdir"  # if the folder belongs to another config
+from tempseg_jax.workdir.metrics_writer import read_metrics
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -44,7 +41,6 @@ def run_sweep(
     folder: str | Path,
     *,
     scope: Scope,
-    only: Sequence[str],
     shard: tuple[int, int],
     keep_checkpoints: bool,
     budget_minutes: float | None = None,
@@ -60,8 +56,7 @@ def run_sweep(
     Args:
         config: The config that every cell overrides.
         folder: Folder of the sweep; a sweep in it is resumed.
-        scope: The runs of the sweep.
-        only: Cells to train in this process; all if empty.
+        scope: The runs to train, which are added to those of the sweep.
         shard: The pair (i, n) trains every n-th run from the i-th, counted from 1.
         keep_checkpoints: Whether to keep the checkpoints of finished runs.
         budget_minutes: Time in which started runs have to end; None: unlimited.
@@ -78,7 +73,7 @@ def run_sweep(
     deadline = math.inf if budget_minutes is None else budget_minutes * 60
     deadline += time.monotonic()
     folder, runs = Path(folder), scope.runs(config)
-    mine = runs_of_process(config, scope, only=only, shard=shard)
+    mine = runs_of_process(config, scope, shard=shard)
     configs = _checked_configs(config, scope, mine, folder)
     splits = Splits.load(
         config, test_split=scope.test_split, train_images=scope.train_images
@@ -86,8 +81,7 @@ def run_sweep(
     plan = Plan.of(config, images=splits.images_per_epoch)
     for own in configs:  # before hours of training
         builders.hyperparameters(own, plan)
-    saved_config.claim(folder, config, allow_change=False, remedy=_REMEDY)
-    claim(folder, scope, val=splits.by_name["val"], steps=plan.steps)
+    claim(folder, scope, config, val=splits.by_name["val"], steps=plan.steps)
     origin = provenance()  # before training, during which the files may change
     for current in mine:
         if current.finished(folder):
@@ -113,7 +107,6 @@ def run_sweep(
                 current,
                 sweep=folder,
                 splits=splits,
-                steps=plan.steps,
                 origin=origin,
             ):
                 return False
@@ -125,21 +118,14 @@ def run_sweep(
 
 
 def runs_of_process(
-    config: ConfigDict,
-    scope: Scope,
-    *,
-    only: Sequence[str],
-    shard: tuple[int, int],
+    config: ConfigDict, scope: Scope, *, shard: tuple[int, int]
 ) -> list[Run]:
     """Return the runs that a process trains, finished or not; see `run_sweep`.
 
     Raises:
-        ValueError: If a cell of `only` is not in the scope.
+        ValueError: If the scope names a table or a cell that does not exist.
     """
     runs = scope.runs(config)
-    _check_cells(only, scope)
-    trained = [cells.trained_as(config, x, scope.rates) for x in only]
-    runs = [x for x in runs if not only or x.cell in trained]
     columns = list(dict.fromkeys(x.cell for x in runs))
     index, count = shard
     # Each part has runs of every cell, because adversarial ones take longer.
@@ -152,16 +138,30 @@ def _checked_configs(
     """Return the config of the first unfinished run of each cell, after its checks.
 
     Raises:
-        ValueError: If a field of a cell has a value that is not allowed.
+        ValueError: If a field of a cell has a value that is not allowed, or the
+            finished runs of the cell were trained with other values.
         FileNotFoundError: If `model.pretrained` is a folder without a checkpoint.
     """
     configs = []
     first = {x.cell: x for x in reversed(runs) if not x.finished(folder)}
     for run in first.values():
         own = cells.configure(config, run.cell, seed=run.seed, rates=scope.rates)
-        config_fields.check_fields(own)
-        resume.check_networks(own, run.folder(folder))
+        try:
+            config_fields.check_fields(own)
+            resume.check_networks(own, run.folder(folder))
+        except ValueError as error:
+            raise ValueError(f"cell {run.cell}: {error}") from error
         configs.append(own)
+    for run in runs:
+        if run.cell in first and run.finished(folder):
+            changes = changed_values(config, run, folder, rates=scope.rates)
+            if changes:
+                raise ValueError(
+                    f"{run.folder(folder)}: trained with other values of the cell than "
+                    f"this version has ({'; '.join(changes)}), so that further seeds "
+                    "could not be compared with it; choose another --workdir, or leave "
+                    "the cell out of --cells"
+                )
     return configs
 
 
@@ -171,7 +171,6 @@ def _train(
     *,
     sweep: Path,
     splits: Splits,
-    steps: int,
     origin: dict[str, str],
 ) -> bool:
     """Train and measure one run; return False if training was interrupted.
@@ -181,11 +180,10 @@ def _train(
         current: The run.
         sweep: Folder of the sweep.
         splits: The splits to measure it on.
-        steps: Number of steps of the run.
         origin: The provenance of the program.
     """
     folder, start = current.folder(sweep), time.perf_counter()
-    first = _last_checkpoint(folder)
+    before = _seconds_of_steps(folder, last=progress.saved_step(folder))
     try:
         interrupted = train.train(own, str(folder), allow_change=False)
     except Diverged as error:
@@ -195,29 +193,23 @@ def _train(
         if interrupted:
             print("Stopped; the same command resumes the sweep.", flush=True)
             return False
-        trained = time.perf_counter()
         final = finish(own, folder, splits, examples=sweep / "examples.npz")
-        if first < steps:  # otherwise the time of training is not known
-            measured = time.perf_counter() - trained
-            whole = (trained - start) * steps / (steps - first)
-            final["seconds"] = whole + measured
+        if before is not None:
+            final["seconds"] = before + time.perf_counter() - start
     final["provenance"] = origin | {"date": now()}
     write_json(folder / "final.json", final)
     return True
 
 
-def _last_checkpoint(folder: Path) -> int:
-    checkpoints = Checkpoints(folder)
-    steps = checkpoints.steps()
-    checkpoints.close()
-    return steps[-1] if steps else 0
+def _seconds_of_steps(folder: Path, *, last: int) -> float | None:
+    """Return the time of the steps up to `last`; None if the log lacks some of them.
 
-
-def _check_cells(only: Sequence[str], scope: Scope) -> None:
-    known = dict.fromkeys(x for table in scope.tables for x in TABLES[table].cells)
-    for cell in only:
-        if cell not in known:
-            raise ValueError(
-                f"--cells: {cell!r} is not a cell of these tables; they have "
-                f"{', '.join(known)}"
-            )
+    It is without compilations and evaluations, which are not logged.
+    """
+    seconds, previous = 0.0, 0
+    for line in read_metrics(folder) if last else []:
+        speed = line.get("train/steps_per_s")
+        if speed and line["step"] <= last:
+            seconds += (line["step"] - previous) / speed
+            previous = line["step"]
+    return seconds if previous == last else None

@@ -12,6 +12,7 @@ from tempseg_jax.data.catalog import Split
 from tempseg_jax.io.json_files import read_json, write_json
 from tempseg_jax.sweep import cells
 from tempseg_jax.sweep.store import Run
+from tempseg_jax.workdir import saved_config
 
 _ABOUT = ("steps", "dataset", "class_names", "palette")
 """The fields of `sweep.json` besides the scope."""
@@ -20,8 +21,8 @@ _ABOUT = ("steps", "dataset", "class_names", "palette")
 class Scope(NamedTuple):
     """The runs of a sweep and the splits they are evaluated on.
 
-    A later start in the same folder may add tables and seeds, but not change the other
-    fields.
+    A later start in the same folder may add tables, cells and seeds, but not change the
+    other fields.
     """
 
     tables: tuple[str, ...]  # keys of `cells.TABLES`
@@ -30,15 +31,33 @@ class Scope(NamedTuple):
     train_images: int | None  # for the train-val gap; None: as many as val has
     first_seed: int = 0
     rates: Mapping[str, float] = cells.NO_RATES  # factors on the rate of these cells
+    only: tuple[str, ...] = ()  # the cells of the tables to train; all if empty
 
     def runs(self, config: ConfigDict) -> list[Run]:
         """List the runs, all cells with one seed before the next seed.
 
         The finished part of a sweep can then be compared in pairs.
+
+        Raises:
+            ValueError: If a table or a cell does not exist, or `objective.alpha` of the
+                config is 0.
         """
         chosen = cells.choose(config, self.tables, self.rates)
+        self._check_cells()
+        if self.only:
+            named = {cells.trained_as(config, x, self.rates) for x in self.only}
+            chosen = tuple(x for x in chosen if x in named)
         seeds = range(self.first_seed, self.first_seed + self.seeds)
         return [Run(cell, seed) for seed in seeds for cell in chosen]
+
+    def _check_cells(self) -> None:
+        known = dict.fromkeys(x for t in self.tables for x in cells.TABLES[t].cells)
+        for cell in self.only:
+            if cell not in known:
+                raise ValueError(
+                    f"--cells: {cell!r} is not a cell of these tables; they have "
+                    f"{', '.join(known)}"
+                )
 
 
 def read_scope(folder: str | Path) -> tuple[Scope, dict]:
@@ -59,7 +78,8 @@ def read_scope(folder: str | Path) -> tuple[Scope, dict]:
     try:
         scope = saved.pop("scope")
         about = {field: saved[field] for field in _ABOUT}
-        return Scope(**scope | {"tables": tuple(scope["tables"])}), about
+        lists = {name: tuple(scope.get(name, ())) for name in ("tables", "only")}
+        return Scope(**scope | lists), about
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: it does not describe a sweep ({error!s:.80}); {remedy}"
@@ -75,6 +95,8 @@ def parse_rates(entries: Sequence[str]) -> dict[str, float]:
     rates = {}
     for entry in entries:
         cell, _, text = entry.partition(":")
+        if cell in rates:
+            raise ValueError(f"--rates: {cell!r} is named twice; give one factor")
         try:
             rates[cell] = float(text)
         except ValueError:
@@ -87,18 +109,21 @@ def parse_rates(entries: Sequence[str]) -> dict[str, float]:
     return rates
 
 
-def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
-    """Write `sweep.json`, or add the tables and seeds of this scope to it.
+def claim(
+    folder: Path, scope: Scope, config: ConfigDict, *, val: Split, steps: int
+) -> None:
+    """Write `config.json` and `sweep.json`, or add tables, cells and seeds to it.
 
     Args:
         folder: Folder of the sweep.
         scope: The scope that the sweep is started or resumed with.
+        config: The config of the sweep.
         val: The validation split, which names the dataset and its classes.
         steps: Number of steps of one run.
 
     Raises:
-        ValueError: If the sweep in this folder has other splits, seeds, rates, steps
-            or data.
+        ValueError: If the sweep in this folder has another config, or other splits,
+            seeds, rates, steps or data.
     """
     about = {
         "steps": steps,
@@ -107,12 +132,15 @@ def claim(folder: Path, scope: Scope, *, val: Split, steps: int) -> None:
         "palette": val.palette.tolist(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):  # another process may add a table, too
+    with filelock.FileLock(folder / ".lock"):  # another process may start, too
+        saved_config.claim(
+            folder, config, allow_change=False, remedy="choose another --workdir"
+        )
         merge(folder, scope, about)
 
 
 def merge(folder: Path, scope: Scope, about: Mapping[str, Any]) -> None:
-    """Write `sweep.json`, or add the tables and seeds of this scope to it.
+    """Write `sweep.json`, or add the tables, cells and seeds of this scope to it.
 
     Args:
         folder: Folder of the sweep.
@@ -131,7 +159,7 @@ def merge(folder: Path, scope: Scope, about: Mapping[str, Any]) -> None:
 
 
 def _merged(scope: Scope, about: Mapping[str, Any], path: Path) -> Scope:
-    """Return the scope in `path` with the tables and seeds of `scope` added."""
+    """Return the scope in `path` with tables, cells and seeds of `scope` added."""
     before, about_before = read_scope(path.parent)
     for field in ("test_split", "train_images", "first_seed", "rates"):
         saved_value, value = getattr(before, field), getattr(scope, field)
@@ -148,4 +176,9 @@ def _merged(scope: Scope, about: Mapping[str, Any], path: Path) -> Scope:
                 "choose another folder for the sweep"
             )
     tables = tuple(dict.fromkeys(before.tables + scope.tables))
-    return scope._replace(tables=tables, seeds=max(before.seeds, scope.seeds))
+    named = tuple(dict.fromkeys(before.only + scope.only))
+    return scope._replace(
+        tables=tables,
+        only=named if before.only and scope.only else (),
+        seeds=max(before.seeds, scope.seeds),
+    )

@@ -21,7 +21,7 @@ from tempseg_jax.jitted_step import TRAIN_STEP
 from tempseg_jax.sweep import cells, finish, progress, provenance
 from tempseg_jax.sweep import run as sweep_run
 from tempseg_jax.sweep import scope as sweep_scope
-from tempseg_jax.sweep.report import diagnostics, tables
+from tempseg_jax.sweep.report import diagnostics, overview, tables
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.run import parse_shard, run_sweep, runs_of_process
 from tempseg_jax.sweep.scope import Scope, parse_rates, read_scope
@@ -46,10 +46,8 @@ def config(data_dir):
     return config.lock()
 
 
-def run(config, folder, *, scope=SCOPE, only=(), shard=(1, 1), keep=False):
-    return run_sweep(
-        config, folder, scope=scope, only=only, shard=shard, keep_checkpoints=keep
-    )
+def run(config, folder, *, scope=SCOPE, shard=(1, 1), keep=False):
+    return run_sweep(config, folder, scope=scope, shard=shard, keep_checkpoints=keep)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +75,7 @@ def changed(config, **values):
 
 def test_an_unknown_cell_is_refused(demo_config, tmp_path):
     with pytest.raises(ValueError, match="'td2' is not a cell of these tables"):
-        run(demo_config, tmp_path, only=["td2"])
+        run(demo_config, tmp_path, scope=SCOPE._replace(only=("td2",)))
     assert not list(tmp_path.iterdir())
 
 
@@ -105,22 +103,20 @@ def test_shards_train_disjoint_runs_and_together_all_runs(
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("only", [[], ["baseline", "tg0.5"]])
 def test_every_shard_has_runs_of_every_cell(config, only, count):
-    scope = SCOPE._replace(tables=("3",), seeds=12)
+    scope = SCOPE._replace(tables=("3",), seeds=12, only=tuple(only))
     shards = [
-        runs_of_process(config, scope, only=only, shard=(i, count))
-        for i in range(1, count + 1)
+        runs_of_process(config, scope, shard=(i, count)) for i in range(1, count + 1)
     ]
     for shard in shards:
         for cell in only or cells.TABLES["3"].cells:
             assert sum(x.cell == cell for x in shard) == 12 // count
-    all_runs = [x for x in scope.runs(config) if not only or x.cell in only]
-    assert sorted(sum(shards, [])) == sorted(all_runs)
+    assert sorted(sum(shards, [])) == sorted(scope.runs(config))
 
 
 def test_a_cell_that_is_trained_as_another_may_be_named(config):
-    scope = SCOPE._replace(tables=("1",))
+    scope = SCOPE._replace(tables=("1",), only=("lambda0",))
     assert not config.optimizer.weight_decay
-    runs = runs_of_process(config, scope, only=["lambda0"], shard=(1, 1))
+    runs = runs_of_process(config, scope, shard=(1, 1))
     assert runs == [Run("baseline", 0)]
 
 
@@ -224,6 +220,35 @@ def test_a_later_start_may_add_tables_and_seeds(config, copy, monkeypatch):
     assert scope.tables == ("4", "1") and scope.seeds == 2
 
 
+def test_cells_that_were_named_are_the_sweep_until_others_are(config, copy):
+    path = copy / "sweep.json"
+    saved = json.loads(path.read_text())
+    saved["scope"]["only"] = ["baseline"]
+    path.write_text(json.dumps(saved))
+    assert [x.cell for x in SweepResults(copy).runs] == ["baseline"]
+    assert run(config, copy, scope=SCOPE._replace(only=("baseline",)))
+    assert read_scope(copy)[0].only == ("baseline",)
+    assert run(config, copy, scope=SCOPE._replace(only=("adversarial",)))
+    assert read_scope(copy)[0].only == ("baseline", "adversarial")
+    assert run(config, copy)  # all cells of the table
+    assert read_scope(copy)[0].only == ()
+
+
+def test_runs_of_a_cell_that_had_other_values_get_no_further_seeds(config, copy):
+    path = Run("adversarial", 0).folder(copy) / "config.json"
+    saved = json.loads(path.read_text())
+    saved["objective"]["temperature_d"] = 2.0
+    path.write_text(json.dumps(saved))
+    text = "objective.temperature_d: 2.0 there, 1.0 now"
+    with pytest.raises(ValueError, match=f"other values of the cell .*{text}"):
+        run(config, copy, scope=SCOPE._replace(seeds=2))
+    assert not (copy / "adversarial" / "seed1").exists()
+    assert "Adversarial (T = 1)” were trained with other values" in overview.state(
+        SweepResults(copy)
+    )
+    assert run(config, copy)  # without further seeds there is nothing to refuse
+
+
 def test_other_settings_are_refused_in_the_folder_of_a_sweep(config, copy):
     before = (copy / "sweep.json").read_text()
     with pytest.raises(ValueError, match="train_images=3, not 4"):
@@ -263,13 +288,14 @@ def test_a_sweep_is_not_continued_with_other_data(config, copy, field, value):
     assert path.read_text() == before
 
 
-def test_two_starts_at_once_lose_no_table(tmp_path):
+def test_two_starts_at_once_lose_no_table(config, tmp_path):
     about = {"steps": 4, "dataset": "d", "class_names": ["a"], "palette": [[0, 0, 0]]}
     val = Split("d", "val", (), ("a",), np.zeros((1, 3), np.uint8))
     names = [*cells.TABLES]
 
     def claim(name):
-        sweep_scope.claim(tmp_path, SCOPE._replace(tables=(name,)), val=val, steps=4)
+        scope = SCOPE._replace(tables=(name,))
+        sweep_scope.claim(tmp_path, scope, config, val=val, steps=4)
 
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(claim, names))
@@ -277,16 +303,35 @@ def test_two_starts_at_once_lose_no_table(tmp_path):
     assert sorted(found.tables) == sorted(names) and saved == about
 
 
-def test_the_time_of_a_run_that_was_resumed_at_its_end_is_not_known(
-    config, copy, monkeypatch
-):
+@pytest.fixture
+def resumed(copy, monkeypatch):
+    """A run that was killed after step 3; to go on with it takes no time."""
     folder = Run("baseline", 0).folder(copy)
     (folder / "final.json").unlink()
-    monkeypatch.setattr(sweep_run, "_last_checkpoint", lambda folder: 4)
+    (folder / "checkpoints" / "3").mkdir(parents=True)
     monkeypatch.setattr(train, "train", lambda *_, **__: False)
     monkeypatch.setattr(sweep_run, "finish", lambda *_, **__: {"splits": {}})
+    return folder
+
+
+def test_the_time_of_a_resumed_run_has_that_of_the_steps_before(config, copy, resumed):
+    lines = [
+        {"step": 2, "train/steps_per_s": 0.01},
+        {"step": 2, "val/miou": 0.5},
+        {"step": 3, "train/steps_per_s": 0.02},
+        {"step": 4, "train/steps_per_s": 1e-6},  # after the checkpoint: taken again
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (resumed / "metrics.jsonl").write_text(text)
     assert run(config, copy)
-    assert "seconds" not in json.loads((folder / "final.json").read_text())
+    seconds = json.loads((resumed / "final.json").read_text())["seconds"]
+    assert 200 + 50 <= seconds < 200 + 50 + 60
+
+
+def test_the_time_of_a_run_whose_log_lacks_steps_is_not_known(config, copy, resumed):
+    (resumed / "metrics.jsonl").write_text('{"step": 2, "train/steps_per_s": 1}\n')
+    assert run(config, copy)
+    assert "seconds" not in json.loads((resumed / "final.json").read_text())
     facts = SweepResults(copy).provenance()
     assert facts["total run time"].endswith(", without 1 whose time is not known")
 
@@ -325,8 +370,8 @@ def test_a_diverged_run_is_recorded_and_the_sweep_continues(config, copy, monkey
 @pytest.mark.slow
 def test_cells_that_differ_in_numbers_share_the_compiled_step(config, copy):
     compiled = TRAIN_STEP._cache_size()
-    scope, only = SCOPE._replace(tables=("controls",)), ["tg0.5", "frozen_d"]
-    assert run(config, copy, scope=scope, only=only, keep=True)
+    scope = SCOPE._replace(tables=("controls",), only=("tg0.5", "frozen_d"))
+    assert run(config, copy, scope=scope, keep=True)
     assert TRAIN_STEP._cache_size() == compiled
     assert saved(Run("frozen_d", 0).folder(copy))
 
@@ -349,7 +394,7 @@ def test_a_run_that_another_process_has_locked_is_skipped(
     monkeypatch.setattr(train, "train", None)
     with progress.claimed(Run("baseline", 0).folder(tmp_path)) as free:
         assert free
-        assert not run(config, tmp_path, only=["baseline"])
+        assert not run(config, tmp_path, scope=SCOPE._replace(only=("baseline",)))
     runs = SCOPE.runs(config)
     assert "2 to do" in progress.view(tmp_path, runs, mine=runs, steps=6)
 
@@ -364,7 +409,7 @@ def test_time_left_is_estimated_from_runs_of_the_same_kind(config, tmp_path):
     (Run("tg2", 1).folder(tmp_path) / "checkpoints" / "3").mkdir(parents=True)
     assert progress.seconds_left(tmp_path, runs, steps=6) == 60 + 4.5 * 100
     shown = progress.view(tmp_path, runs, mine=runs, steps=6)
-    assert "2 done, 6 to do; about 8 min left" in shown
+    assert "2 done, 6 to do; about 8 min left for one process" in shown
 
 
 def test_no_run_is_started_that_would_not_end_within_the_budget(
@@ -380,12 +425,11 @@ def test_no_run_is_started_that_would_not_end_within_the_budget(
     scope = SCOPE._replace(seeds=2)
     for minutes, runs in ((0.9, []), (1.1, ["baseline"]), (2.0, ["adversarial"])):
         started.clear()
-        only = ["adversarial"] if minutes == 2 else []
+        only = ("adversarial",) if minutes == 2 else ()
         done = run_sweep(
             config,
             copy,
-            scope=scope,
-            only=only,
+            scope=scope._replace(only=only),
             shard=(1, 1),
             keep_checkpoints=False,
             budget_minutes=minutes,

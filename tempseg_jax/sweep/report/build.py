@@ -49,10 +49,12 @@ def build(sweep: SweepResults) -> Report:
     """Build the report from the runs that have finished."""
     own = [x for x in TABLES if x not in (*PAPER, COST) and x in sweep.scope.tables]
     compared = [*(x for x in PAPER if x in sweep.scope.tables), *own]
+    # The contrasts of all tables follow the first table that is not the paper's.
+    questions = next(iter(own or compared), None)
     sections = _answers(sweep) if "controls" in own else []
     if {"grid", "rates"} & set(own):
         sections.append(_learning_rates(sweep))
-    sections += [_results(sweep, x, contrasts=x in own[:1]) for x in compared]
+    sections += [_results(sweep, x, contrasts=x == questions) for x in compared]
     compared = compared or [COST]
     cells = _cells(sweep, compared)
     if sweep.finals:

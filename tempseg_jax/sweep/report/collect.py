@@ -11,6 +11,7 @@ from jaxtyping import Int, UInt8
 
 from tempseg_jax.sweep import cells, progress, store
 from tempseg_jax.sweep.cells import CELLS, TABLES
+from tempseg_jax.sweep.changed_cells import changed_values
 from tempseg_jax.sweep.measurement import Measurement
 from tempseg_jax.sweep.scope import read_scope
 from tempseg_jax.sweep.store import Run
@@ -151,6 +152,21 @@ class SweepResults:
         """Return the stored `image` or `label` by image id."""
         path = self.folder / "examples.npz"
         return store.load_pictures(path, field=field) if path.exists() else {}
+
+    def changed(self) -> dict[str, list[str]]:
+        """Return what differs in the runs of cells that this version trains otherwise.
+
+        The fields are listed with the values that the first such run of a cell has and
+        those that it would have now.
+        """
+        found: dict[str, list[str]] = {}
+        for run in self.finals:
+            values = changed_values(
+                self.config, run, self.folder, rates=self.scope.rates
+            )
+            if values:
+                found.setdefault(run.cell, values)
+        return found
 
     def missing(self) -> list[str]:
         """Return a line for each setting with missing runs: seeds and reasons."""

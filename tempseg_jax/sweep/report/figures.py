@@ -73,8 +73,7 @@ def answers(sweeps: Mapping[str, SweepResults], split: str) -> Figure | None:
 def _answer(
     sweep: SweepResults, split: str, with_it: str, without: str
 ) -> Interval | None:
-    shown = {cell for table in sweep.scope.tables for cell in TABLES[table].cells}
-    if not {with_it, without} <= shown:
+    if sweep.cell(with_it) == sweep.cell(without):
         return None
     return paired_difference(sweep, with_it, without, split, "miou")
 
@@ -149,11 +148,13 @@ def discriminator(sweep: SweepResults, cells: Sequence[str]) -> list[Figure]:
         {x: sweep.curves(x, f"train/{name}") for x in cells}
         for name in ("d_real", "d_fake", "loss_d", "semi_share")
     )
+    # L_D if D(X) = D(p) = 0.5, of the least-squares loss only.
+    undecided = 0.25 if sweep.config.objective.adversary == "lsgan" else None
     quantities = (
         ({x: margins(sweep, x) for x in cells}, "mean D(X) − D(p)", 0.0),
         (real, "mean D(X)", None),
         (fake, "mean D(p)", None),
-        (loss, "L_D", 0.25),
+        (loss, "L_D", undecided),
         (selected, "share of the pixels in L_semi", None),
     )
     drawn = [

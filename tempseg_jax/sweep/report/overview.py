@@ -67,7 +67,20 @@ def _networks(sweep: SweepResults) -> str:
 
 
 def state(sweep: SweepResults) -> str:
-    """Return a sentence on how many runs are missing, if any."""
+    """Say how many runs are missing, and which were trained with other values."""
+    return " ".join([_missing(sweep), *_changed(sweep)])
+
+
+def _changed(sweep: SweepResults) -> list[str]:
+    """Return a sentence for each cell that an earlier version trained otherwise."""
+    return [
+        f"The runs of “{CELLS[cell].title}” were trained with other values than this "
+        f"version has ({'; '.join(changes)})."
+        for cell, changes in sweep.changed().items()
+    ]
+
+
+def _missing(sweep: SweepResults) -> str:
     count, diverged = len(sweep.runs) - len(sweep.finals), len(sweep.diverged)
     if not count:
         return "Every planned run has finished."
@@ -83,9 +96,11 @@ def state(sweep: SweepResults) -> str:
 def _learning_rates(sweep: SweepResults) -> str:
     """Return the rates of both networks, and those of settings with their own."""
     rate = sweep.config.optimizer.learning_rate_g
+    trained = {run.cell for run in sweep.runs}
     own = [
         f"{_rate_of(sweep, cell):g} (G of “{CELLS[cell].title}”)"
         for cell in sweep.scope.rates
+        if sweep.cell(cell) in trained
     ]
     rate_d = sweep.config.optimizer.learning_rate_d
     return ", ".join([f"{rate:g} (G)", *own, f"{rate_d:g} (D)"])

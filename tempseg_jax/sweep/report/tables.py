@@ -120,16 +120,17 @@ def contrasts(sweep: SweepResults, split: str) -> TextTable:
 
 
 def _planned(sweep: SweepResults) -> list[Contrast]:
-    """Return the contrasts of the sweep's tables, without those of a cell with itself.
+    """Return the contrasts of the cells that the sweep trains, each pair once.
 
     Two names can stand for one cell, for example if λ is 0.
     """
-    shown = {x for table in sweep.scope.tables for x in TABLES[table].cells}
-    return [
-        x
-        for x in CONTRASTS
-        if {x.cell, x.against} <= shown and sweep.cell(x.cell) != sweep.cell(x.against)
-    ]
+    trained = {run.cell for run in sweep.runs}
+    pairs: dict[tuple[str, str], Contrast] = {}
+    for contrast in CONTRASTS:
+        pair = sweep.cell(contrast.cell), sweep.cell(contrast.against)
+        if pair[0] != pair[1] and trained.issuperset(pair):
+            pairs.setdefault(pair, contrast)
+    return [*pairs.values()]
 
 
 def _adjusted_p_values(

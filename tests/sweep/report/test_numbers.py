@@ -145,14 +145,16 @@ def test_a_contrast_is_the_first_setting_minus_the_second(sweep):
     assert shown["Δ mIoU (seeds)"] == "−2.30 [−3.05, −1.55] *"
     assert shown["Δ mIoU (images)"].startswith("−")
     assert shown["seeds"] == "3"
-    # t = -13.28: two-sided p = 1 - |t| / sqrt(t² + 2) = 0.00562. The other contrast
-    # with two settings of this sweep has t = 11: p = 0.00816. Holm: 2 x 0.00562.
-    assert shown["p (Holm)"] == "0.011"
+    # t = -13.28: two-sided p = 1 - |t| / sqrt(t² + 2) = 0.00562. The other contrasts
+    # of this sweep's settings have t = 11 and -6: p = 0.00816 and 0.02667.
+    # Holm: 3 x 0.00562.
+    assert shown["p (Holm)"] == "0.017"
     other = row(table, question("adversarial", "baseline"))
-    assert other["p (Holm)"] == "0.011"  # never below that of a smaller p-value
+    assert other["p (Holm)"] == "0.017"  # never below that of a smaller p-value
+    assert row(table, question("tg0.5", "baseline"))["p (Holm)"] == "0.027"
     # Of a cell in none of the sweep's tables.
     assert question("adv_only", "adversarial") not in {x[0] for x in table.rows}
-    assert "corrected for the 2 contrasts" in table.note
+    assert "corrected for the 3 contrasts" in table.note
 
 
 def test_the_gap_is_train_minus_val(sweep):

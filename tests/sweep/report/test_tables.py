@@ -9,7 +9,7 @@ import pytest
 
 from tempseg_jax.io.json_files import write_json
 from tempseg_jax.sweep import cells, store
-from tempseg_jax.sweep.report import cost, diagnostics, tables
+from tempseg_jax.sweep.report import build, cost, diagnostics, tables
 from tempseg_jax.sweep.report.collect import SweepResults
 from tempseg_jax.sweep.report.paper import COSTS, RESULTS
 from tempseg_jax.sweep.store import Run
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_named(full, tmp_path, content):
         SweepResults(tmp_path / "sweep").examples("image")
 
 
-def test_contrasts_of_one_cell_with_itself_are_not_counted(tmp_path):
+def test_contrasts_of_one_cell_with_itself_and_repeated_ones_are_not_counted(tmp_path):
     # With the rate of D that learns, `learning_d` is `adversarial`; with λ = 0,
     # `lambda5e-4` is not the baseline.
     config = load_config("demo")
@@ -164,11 +164,25 @@ def test_contrasts_of_one_cell_with_itself_are_not_counted(tmp_path):
     sweep = write_sweep(tmp_path, tables=("3", "controls"), runs=runs, config=config)
     table = tables.contrasts(sweep, "val")
     assert [x[1] for x in table.rows] == [
+        "“T_G = 0.5” − “Baseline (α = 0)”",
         "“Adversarial (T = 1)” − “Baseline (α = 0)”",
         "“T_G = 0.5” − “Adversarial (T = 1)”",
-        "“D with learning rate 1e-4” − “Baseline (α = 0)”",
     ]
     assert "corrected for the 3 contrasts of this table" in table.note
+
+
+def test_a_contrast_may_be_trained_under_another_name(tmp_path):
+    # `learning_d_alpha0.05` of this table is trained as `learning_d`.
+    sweep = write_sweep(tmp_path, tables=("discriminator",))
+    assert sweep.cell("learning_d_alpha0.05") == "learning_d"
+    questions = [x[0] for x in tables.contrasts(sweep, "val").rows]
+    assert "Does it learn more than sharpness?" in questions
+
+
+def test_a_report_of_table_3_alone_has_its_contrasts(tmp_path):
+    report = build.build(write_sweep(tmp_path, tables=("3",)))
+    titles = [table.title for section in report.sections for table in section.tables]
+    assert "Paired contrasts, test" in titles
 
 
 def test_contrasts_of_other_tables_are_not_counted(full):
