@@ -188,6 +188,7 @@ class Evaluation:
             )["image"]
             for shape in {*shapes}
         }
+        jax.block_until_ready(inputs)
         start = time.perf_counter()
         for shape in shapes:
             logits = _FORWARD(
@@ -201,7 +202,10 @@ class Evaluation:
         return (time.perf_counter() - start) / images
 
     def inputs(self) -> tuple[list[tuple[int, ...]], int]:
-        """Return the shapes that the network runs on, and for how many images."""
+        """Return the shapes that the network runs on, and for how many images.
+
+        The device has then no work left, which the time of the network would include.
+        """
         size = photos.HEIGHT, photos.WIDTH
         windows = self.settings.windows(*size)
         if windows is None:
@@ -210,7 +214,7 @@ class Evaluation:
         shapes = []
 
         def record(image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w k"]:
-            shapes.append(image.shape)
+            shapes.append(jax.block_until_ready(image).shape)
             return jnp.zeros((*image.shape[:3], self.segmenter.num_classes))
 
         count = self.devices.size
@@ -223,8 +227,8 @@ class Evaluation:
             stride=windows[1],
             devices=self.devices,
         )
-        for _ in bands:
-            pass
+        for band in bands:
+            jax.block_until_ready(band.logits)
         return shapes, count
 
     def seconds(self) -> float:

@@ -2,9 +2,10 @@ import argparse
 import importlib
 import json
 
+import jax
 import pytest
 
-from tempseg_jax.inference import tta
+from tempseg_jax.inference import sliding_window, tta
 from tempseg_jax.inference.settings import InferenceSettings
 from tests.support import ROOT
 
@@ -59,6 +60,32 @@ def test_the_network_alone_runs_on_the_windows_of_the_evaluation(
     assert evaluation.seconds() > 0
     # Left edges 0, 32, ..., 192 of the canvas, which is 256 pixels wide.
     assert evaluation.inputs() == (shapes, 1) == ([(7, 64, 64, 3)], 1)
+
+
+def test_nothing_is_queued_when_the_time_of_the_network_starts(
+    script, monkeypatch, tmp_path
+):
+    queued, bands, crops = [], sliding_window.bands, sliding_window._crops
+
+    def watched_crops(*arguments, **options):
+        queued.append(crops(*arguments, **options))
+        return queued[-1]
+
+    def watched_bands(*arguments, **options):
+        for band in bands(*arguments, **options):
+            queued.append(band.logits)
+            yield band
+
+    waited, wait = [], jax.block_until_ready
+    monkeypatch.setattr(sliding_window, "_crops", watched_crops)
+    monkeypatch.setattr(sliding_window, "bands", watched_bands)
+    monkeypatch.setattr(jax, "block_until_ready", lambda x: waited.append(x) or wait(x))
+    args = arguments(script, "--window=64", "--stride=32")
+    settings = InferenceSettings(64, 32, (1.0,), flip=False)
+    split = script.made_split(args, tmp_path)
+    script.Evaluation(args, settings, split).inputs()
+    assert len(queued) == 2  # windows and sums of one band
+    assert all(any(x is y for y in waited) for x in queued)
 
 
 @pytest.mark.parametrize(
