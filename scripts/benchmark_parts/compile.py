@@ -35,6 +35,8 @@ from tempseg_jax.cli import command, config_flag
 from tempseg_jax.io import atomic
 from tempseg_jax.models import SEGMENTERS
 
+ROOT = Path(__file__).parents[2]
+
 _FIELDS = {
     "model": "model.name",
     "mode": "objective.alpha",
@@ -143,7 +145,7 @@ def _steps(args: argparse.Namespace) -> Iterator[tuple[ConfigDict, int]]:
         return
     for model in args.model or ["fcn8s", "resnet50"]:
         for mode in args.mode or ["supervised", "adversarial"]:
-            config = _load("configs/fcn_voc.py", args.overrides)
+            config = _load(ROOT / "configs/fcn_voc.py", args.overrides)
             config.model.name = model
             if mode == "supervised":
                 config.objective.alpha = 0.0
@@ -155,7 +157,7 @@ def _steps(args: argparse.Namespace) -> Iterator[tuple[ConfigDict, int]]:
             yield config, args.classes or len(builders.class_names(config))
 
 
-def _load(file: str, overrides: list[str]) -> ConfigDict:
+def _load(file: str | Path, overrides: list[str]) -> ConfigDict:
     values = flags.FlagValues()
     flag = config_flags.DEFINE_config_file("config", flag_values=values)
     rest = config_flag.parse(

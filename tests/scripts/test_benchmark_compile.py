@@ -65,6 +65,15 @@ def test_all_four_steps_are_compiled_without_a_config(compile_command, capsys):
     assert "bf16[2, 8, 8, 16] tempseg_jax/models/ops.py:112" in err
 
 
+def test_no_config_is_needed_in_the_current_folder(
+    compile_command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", "fcn8s", "--mode", "supervised"]
+    ((config, *_),) = compile_command(*words)
+    assert config.model.name == "fcn8s"
+
+
 def test_options_set_the_fields_of_the_config(compile_command):
     words = ["--model", "resnet50", "--mode", "supervised", "--dtype=float16"]
     words += ["--size=64", "--batch=8", "--classes=5", "--remat", "--devices=2"]
