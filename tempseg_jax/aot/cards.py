@@ -2,7 +2,8 @@
 
 Sources: NVIDIA's white papers and data sheets (Turing, Ampere, Ada, Hopper); for the
 A100, H100 and H200 also the target configurations in the sources of XLA. Memory is what
-CUDA reports, which is less than the nominal size.
+CUDA reports, which is less than the nominal size; for the H200 it is the total that
+nvidia-smi shows (driver 580), of which CUDA reports a little less.
 """
 
 import dataclasses
@@ -126,9 +127,21 @@ CARDS["a100-80"] = dataclasses.replace(
 CARDS["h200"] = dataclasses.replace(
     CARDS["h100"],
     description="NVIDIA H200 141GB HBM3e",
-    memory=151_397_597_184,
+    memory=143_771 * _MIB,
     bandwidth=4800e9,
 )
+
+
+def key_of(device_name: str) -> str | None:
+    """Return the key in `CARDS` of a GPU by the name that its driver gives it.
+
+    None if no card has this name: others of the same chip have other speeds. The driver
+    does not always name the memory ("NVIDIA H200").
+    """
+    for key, card in CARDS.items():
+        if device_name and f"{card.description} ".startswith(f"{device_name} "):
+            return key
+    return None
 
 
 def target_config(card: Card) -> str:
