@@ -1,4 +1,6 @@
+import json
 import random
+import struct
 
 import h5py
 import numpy as np
@@ -40,6 +42,16 @@ def test_mutated_hdf5_is_read_or_refused_by_one_line_with_its_name(weights, tmp_
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
     assert refused > 50
+
+
+def test_a_safetensors_file_in_bfloat16_is_read_as_float32(tmp_path):
+    tensor = {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}
+    head = json.dumps({"weight": tensor}).encode()
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(struct.pack("<Q", len(head)) + head + b"\0\x3f\0\x40")
+    weight = read(path)["weight"]
+    assert weight.dtype == np.float32
+    assert weight.tolist() == [0.5, 2.0]
 
 
 def test_a_file_that_breaks_the_first_release_is_refused():
