@@ -3,6 +3,7 @@
 import argparse
 import functools
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -51,11 +52,14 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
         remat=args.remat,
     )
     discriminator = DCGANDiscriminator(dtype) if mode == "adversarial" else None
-    state, counts = first_state(args, segmenter, discriminator)
+    state, counts = first_state(
+        segmenter, discriminator, dtype=args.dtype, classes=args.classes
+    )
+    images = random_batch(batch=args.batch, size=args.size, classes=args.classes)
     state, hyper, batch = (
         mesh.replicate(state, devices),
-        mesh.replicate(hyperparameters(args), devices),
-        mesh.split_batch(random_batch(args), devices),
+        mesh.replicate(hyperparameters(), devices),
+        mesh.split_batch(images, devices),
     )
     step = jax.jit(
         functools.partial(
@@ -71,14 +75,19 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
         donate_argnums=0,
         compiler_options=COMPILER_OPTIONS,
     )
+    hits = _cache_hits()
     start = time.perf_counter()
     compiled = step.lower(state, batch, hyper).compile()
     compile_s = time.perf_counter() - start
+    from_cache = bool(hits)
 
     times = _time(compiled, state, batch, hyper, args)
     seconds = statistics.median(times)
     flops = _model_flops(segmenter, discriminator, args)
-    ceiling = matmul_ceiling(dtype)
+    # Before the ceiling, whose product allocates memory as well.
+    peak, program = _peak_bytes(compiled), _program_bytes(compiled)
+    ceiling = _ceiling_or_none(dtype)
+    speed = flops / seconds / jax.device_count()
     return {
         "framework": f"jax {jax.__version__}",
         "model": model,
@@ -88,13 +97,14 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
         "batch": args.batch,
         "ms_per_step": round(1e3 * seconds, 3),
         "images_per_s": round(args.batch / seconds, 1),
-        "peak_gib": round(_peak_bytes(compiled) / 2**30, 2),
-        "program_gib": round(_program_bytes(compiled) / 2**30, 2),
+        "peak_gib": _gib(peak),
+        "program_gib": _gib(program),
         "spread_ms": [round(1e3 * min(times), 3), round(1e3 * max(times), 3)],
         "compile_s": round(compile_s, 1),
+        "from_cache": from_cache,
         "model_tflop_per_step": round(flops / 1e12, 6),
-        "utilization": round(flops / seconds / (ceiling * jax.device_count()), 3),
-        "ceiling_tflops": round(ceiling / 1e12, 2),
+        "utilization": round(speed / ceiling, 3) if ceiling else None,
+        "ceiling_tflops": round(ceiling / 1e12, 2) if ceiling else None,
         "remat": args.remat,
         "platform": jax.devices()[0].platform,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -102,17 +112,17 @@ def measure(args: argparse.Namespace, model: str, mode: str) -> dict[str, Any]:
     }
 
 
-def first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
+def first_state(segmenter, discriminator, *, dtype: str, classes: int) -> tuple:
     """Return the initial state, without weights from a file, and parameter counts."""
     key = jax.random.key(0)
     image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
-    scale = precision.loss_scale(args.dtype)
+    scale = precision.loss_scale(dtype)
     variables = jax.jit(functools.partial(segmenter.init, train=False))(key, image)
     sgd = optim.sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)
     player_g = train_state.init_player(variables, sgd, loss_scale=scale)
     counts, player_d = {"segmenter_params": count_parameters(player_g.params)}, None
     if discriminator is not None:
-        p = jnp.zeros((1, 64, 64, args.classes))
+        p = jnp.zeros((1, 64, 64, classes))
         variables = jax.jit(functools.partial(discriminator.init, train=False))(key, p)
         adam = optim.adam(learning_rate=0.0)
         player_d = train_state.init_player(variables, adam, loss_scale=scale)
@@ -120,7 +130,7 @@ def first_state(args: argparse.Namespace, segmenter, discriminator) -> tuple:
     return train_state.TrainState(jnp.int32(0), player_g, player_d), counts
 
 
-def hyperparameters(args: argparse.Namespace) -> Hyperparameters:
+def hyperparameters() -> Hyperparameters:
     """Return the paper's numbers; its peer in PyTorch has the same ones."""
     return Hyperparameters(
         seed=0,
@@ -140,13 +150,25 @@ def hyperparameters(args: argparse.Namespace) -> Hyperparameters:
     )
 
 
-def random_batch(args: argparse.Namespace) -> dict[str, np.ndarray]:
+def random_batch(*, batch: int, size: int, classes: int) -> dict[str, np.ndarray]:
     """Return random images and labels."""
     rng = np.random.default_rng(0)
-    shape = (args.batch, args.size, args.size)
-    label = rng.integers(0, args.classes, shape, np.uint8)
+    shape = (batch, size, size)
+    label = rng.integers(0, classes, shape, np.uint8)
     label[:, :8] = 255  # some void pixels, as in every real batch
     return {"image": rng.integers(0, 256, (*shape, 3), np.uint8), "label": label}
+
+
+def _cache_hits() -> list[str]:
+    """Return a list that gets an item for each program from the compilation cache."""
+    hits = []
+
+    def listen(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(listen)
+    return hits
 
 
 def _time(compiled, state, batch, hyper, args: argparse.Namespace) -> list[float]:
@@ -212,7 +234,20 @@ def matmul_ceiling(dtype: jnp.dtype) -> float:
     return 2 * n**3 / best
 
 
-def _peak_bytes(compiled) -> int:
+def _ceiling_or_none(dtype: jnp.dtype) -> float | None:
+    """Return `matmul_ceiling`, or None: a failure must not lose the finished times."""
+    try:
+        return matmul_ceiling(dtype)
+    except jax.errors.JaxRuntimeError as error:
+        print(f"the matrix product of the ceiling failed: {error}", file=sys.stderr)
+        return None
+
+
+def _gib(count: int | None) -> float | None:
+    return None if count is None else round(count / 2**30, 2)
+
+
+def _peak_bytes(compiled) -> int | None:
     """Return the peak memory of the allocator, or of the program without a counter.
 
     The peak is that of the whole process, including the memory in which XLA tried out
@@ -222,9 +257,14 @@ def _peak_bytes(compiled) -> int:
     return stats["peak_bytes_in_use"] if stats else _program_bytes(compiled)
 
 
-def _program_bytes(compiled) -> int:
-    """Return the memory that XLA allocates for one step on one device."""
+def _program_bytes(compiled) -> int | None:
+    """Return the memory that XLA allocates for one step on one device.
+
+    None if the backend does not tell, as it may with a program from the cache.
+    """
     memory = compiled.memory_analysis()
+    if memory is None:
+        return None
     return (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes

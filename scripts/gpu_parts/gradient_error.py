@@ -61,11 +61,8 @@ def gradients(
         critic_steps=1,
         mask_void=True,
     )
-    options = argparse.Namespace(
-        **vars(args), dtype=dtype, classes=CLASSES, warmup=0, steps=1
-    )
     state, _ = step_case.first_state(
-        options, objective.segmenter, objective.discriminator
+        objective.segmenter, objective.discriminator, dtype=dtype, classes=CLASSES
     )
     params = jax.tree_util.tree_map_with_path(_not_zero, state.segmenter.params)
     state = state.replace(segmenter=state.segmenter.replace(params=params))
@@ -77,8 +74,8 @@ def gradients(
             objective=objective,
         )
     )
-    batch = step_case.random_batch(options)
-    hyper = step_case.hyperparameters(options)
+    batch = step_case.random_batch(batch=args.batch, size=args.size, classes=CLASSES)
+    hyper = step_case.hyperparameters()
     while True:
         both, _, _ = compute_gradients(state, batch, hyper)
         scale = state.segmenter.loss_scale and float(state.segmenter.loss_scale.scale)

@@ -4,9 +4,10 @@
 
 It does the work of this project's step: one forward pass of the segmenter, the
 gradients of both players at their old parameters, and both updates. Convolutions run
-under autocast in channels-last memory, and optimizers are fused. One difference
-remains: L_adv also updates D's running statistics. Standard output has one JSON object
-per line and mode.
+under autocast in channels-last memory, and optimizers are fused. Two differences
+remain. L_adv also updates D's running statistics here. And this project's step also
+computes the norm of each player's gradient, for its log, which few steps in PyTorch do.
+Standard output has one JSON object per line and mode.
 """
 
 import argparse
