@@ -1,14 +1,16 @@
 """The cases of each part: which commands are run, with which options."""
 
-import dataclasses
+import functools
 import hashlib
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-from gpu_parts.runner import Case
+from gpu_parts import packages
+from gpu_parts.case import Case
+from gpu_parts.finished_runs import finished_runs
+from gpu_parts.settings import Settings
 
 SCRIPTS = Path(__file__).parents[1]
 ROOT = SCRIPTS.parent
@@ -25,8 +27,6 @@ FLAGS = {
 }
 """XLA's flags that are tried one at a time; the names exist in jaxlib 0.10 to 0.12."""
 
-PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
-
 EXCLUDE = "--xla_gpu_exclude_nondeterministic_ops=true"
 """Only deterministic operations, chosen by autotuning (openxla/xla #12520)."""
 
@@ -34,38 +34,11 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 """The same, without autotuning."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The options of the command."""
-
-    out: Path
-    minutes: float
-    parts: tuple[str, ...]
-    manual_dir: Path | None  # CamVid
-    data_dir: Path | None
-    peer_python: str
-    card: str
-    device: str  # "cuda" or "cpu"
-    tiny: bool
-    overrides: tuple[str, ...]  # of training, --config.…
-
-    @property
-    def sizes(self) -> list[str]:
-        """Image size and batch size: the paper's, or tiny ones."""
-        return ["--size=32", "--batch=2"] if self.tiny else ["--size=416", "--batch=16"]
-
-    @property
-    def cache(self) -> dict[str, str]:
-        """Environment with a compilation cache that all cases share."""
-        return {"JAX_COMPILATION_CACHE_DIR": str(self.out / "compiled")}
-
-
 def precisions(settings: Settings) -> dict[str, Case]:
     """Every precision trains a few steps of each network; all metrics are finite."""
     return {
-        f"{model}-{dtype}": Case(
-            _benchmark(settings, model, "adversarial", dtype, steps=5, warmup=1),
-            settings.cache,
+        f"{model}-{dtype}": _benchmark(
+            settings, model, "adversarial", dtype, steps=5, warmup=1
         )
         for model in NETWORKS
         for dtype in PRECISIONS
@@ -78,7 +51,9 @@ def gradients(settings: Settings) -> dict[str, Case]:
     options = [*settings.sizes, *["--width=0.05"] * settings.tiny]
     return {
         model: Case(
-            [sys.executable, script, f"--model={model}", *options], settings.cache
+            [sys.executable, script, f"--model={model}", *options],
+            settings.env,
+            unavailable=packages.missing(packages.STEP),
         )
         for model in NETWORKS
     }
@@ -89,8 +64,9 @@ def step_times(settings: Settings) -> dict[str, Case]:
     result = {}
     for model in NETWORKS:
         for mode in MODES:
-            command = _benchmark(settings, model, mode, "bfloat16", steps=50, warmup=5)
-            result[f"{model}-{mode}"] = Case(command, settings.cache)
+            result[f"{model}-{mode}"] = _benchmark(
+                settings, model, mode, "bfloat16", steps=50, warmup=5
+            )
             for kind in ("eager", "compiled"):
                 result[f"{model}-{mode}-torch-{kind}"] = _peer(
                     settings, model, mode, compiled=kind == "compiled"
@@ -98,83 +74,30 @@ def step_times(settings: Settings) -> dict[str, Case]:
     return result
 
 
-def flags(settings: Settings) -> dict[str, Case]:
-    """The adversarial step with one of XLA's flags at a time."""
-    return {
-        f"{model}-{name}": Case(
-            _benchmark(settings, model, "adversarial", "bfloat16", steps=25, warmup=3),
-            # XLA's cache of autotuning does not know of flags.
-            settings.cache
-            | {"XLA_FLAGS": flag, "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none"},
-        )
-        for model in NETWORKS
-        for name, flag in FLAGS.items()
-    }
-
-
-def memory(settings: Settings) -> dict[str, Case]:
-    """The memory of a step as compiled, and as the allocator measures it.
-
-    The measurement finds its program in the compilation cache if `step_times` ran, and
-    its peak then has no memory in which XLA tried out algorithms.
-    """
-    result, missing = {}, ""
-    if not any(map(importlib.util.find_spec, PLUGINS)):
-        missing = "compiling for a card needs the extra cuda-compile of the project"
-    for model in NETWORKS:
-        command = [sys.executable, SCRIPTS / "benchmark.py", "compile"]
-        command += [f"--model={model}", "--mode=adversarial", "--dtype=bfloat16"]
-        command += [*settings.sizes, f"--card={settings.card}"]
-        result[f"{model}-compiled"] = Case(command, unavailable=missing)
-        result[f"{model}-measured"] = Case(
-            _benchmark(settings, model, "adversarial", "bfloat16", steps=5, warmup=1),
-            settings.cache,
-        )
-    return result
-
-
 def profile(settings: Settings) -> dict[str, Case]:
     """A profiler trace of a few steps, in OUT/trace, for TensorBoard or xprof."""
     result = {}
     for model in NETWORKS:
-        command = _benchmark(
+        case = _benchmark(
             settings, model, "adversarial", "bfloat16", steps=25, warmup=3
         )
-        command.append(f"--profile={settings.out / 'trace' / model}")
-        result[model] = Case(command, settings.cache)
-    return result
-
-
-def loop(settings: Settings) -> dict[str, Case]:
-    """Images per second of the training loop on CamVid, and its wait for data."""
-    script = SCRIPTS / "gpu_parts" / "loop_speed.py"
-    names = ("fcn_camvid", "resnet50_camvid")
-    missing = "" if settings.manual_dir else "--manual_dir was not given: no CamVid"
-    result = {}
-    for name in (*names, "demo") if settings.tiny else names:
-        command = [sys.executable, script, f"--config=configs/{name}.py"]
-        if name != "demo":
-            command += _training_options(settings)
-        if settings.tiny:
-            command += ["--config.steps=4", "--config.log_every_steps=2"]
-            command += ["--config.data.crop_size=32", "--config.data.batch_size=2"]
-            command.append("--config.model.width=0.05")
-        else:
-            command += ["--config.steps=300", "--config.log_every_steps=50"]
-        command.append(f"--workdir={settings.out / 'work' / _folder(name, command)}")
-        result[name] = Case(
-            command, settings.cache, unavailable="" if name == "demo" else missing
-        )
+        trace = f"--profile={settings.out / 'trace' / model}"
+        result[model] = case._replace(command=[*case.command, trace])
     return result
 
 
 def determinism(settings: Settings) -> dict[str, Case]:
-    """Whether a resumed run equals an uninterrupted one bit for bit."""
+    """Whether a resumed run equals an uninterrupted one bit for bit.
+
+    The control compares two uninterrupted runs that read the same choice of algorithms:
+    if they differ, no checkpoint can make a resumed run equal.
+    """
     script = SCRIPTS / "gpu_parts" / "resume_bitwise.py"
     tables = settings.out / "autotune"
     result = {}
     for name, flag, tuned in (
         ("default", "", False),
+        ("control", "", True),
         ("autotune_results", "", True),
         ("exclude_nondeterministic", EXCLUDE, False),
         ("exclude_and_autotune_results", EXCLUDE, True),
@@ -185,25 +108,99 @@ def determinism(settings: Settings) -> dict[str, Case]:
         command += [f"--workdir={settings.out / 'work' / name}"]
         if tuned:
             command.append(f"--autotune_results={tables / name}.txt")
-        result[name] = Case(command, {"XLA_FLAGS": flag})
+        if name == "control":
+            command.append("--control")
+        result[name] = Case(
+            command,
+            settings.platform | {"XLA_FLAGS": flag},
+            unavailable=packages.missing(packages.CONFIG),
+        )
+    return result
+
+
+def memory(settings: Settings) -> dict[str, Case]:
+    """The memory of a step as the allocator measures it, and as compiled.
+
+    A step is measured in two processes. The second finds its program in the compilation
+    cache, so its peak has no memory in which XLA tried out algorithms.
+    """
+    result = {}
+    missing = packages.missing_compiler() or packages.missing(packages.CONFIG)
+    steps = [(model, mode) for model in NETWORKS for mode in MODES]
+    for model, mode in steps:
+        case = _benchmark(settings, model, mode, "bfloat16", steps=5, warmup=1)
+        twice = [*case.command, "--mode", mode, mode]
+        result[f"{model}-{mode}-measured"] = case._replace(command=twice)
+    for model, mode in steps:
+        command = [sys.executable, SCRIPTS / "benchmark.py", "compile"]
+        command += [f"--model={model}", f"--mode={mode}", "--dtype=bfloat16"]
+        command += [*settings.sizes, f"--card={settings.card}"]
+        result[f"{model}-{mode}-compiled"] = Case(command, unavailable=missing)
+    return result
+
+
+def loop(settings: Settings) -> dict[str, Case]:
+    """Images per second of the training loop on CamVid, and its wait for data."""
+    script = SCRIPTS / "gpu_parts" / "loop_speed.py"
+    configs = {"fcn_camvid": "fcn8s", "resnet50_camvid": "resnet50"}
+    result = {}
+    for name in (*configs, *["demo"] * settings.tiny):
+        command = [sys.executable, script, f"--config=configs/{name}.py"]
+        missing = packages.missing(packages.TRAINING)
+        if name != "demo":
+            command += _training_options(settings, configs[name])
+            missing = _no_data(settings)
+        if settings.tiny:
+            command += ["--config.steps=4", "--config.log_every_steps=2"]
+            command += ["--config.data.crop_size=32", "--config.data.batch_size=2"]
+            command.append("--config.model.width=0.05")
+        else:
+            command += ["--config.steps=300", "--config.log_every_steps=50"]
+        command.append(f"--workdir={settings.out / 'work' / _folder(name, command)}")
+        result[name] = Case(command, settings.env, unavailable=missing)
+    return result
+
+
+def flags(settings: Settings) -> dict[str, Case]:
+    """The adversarial step with one of XLA's flags at a time.
+
+    ResNet-50 comes first: its many small kernels have the most to gain.
+    """
+    result = {}
+    for model in reversed(NETWORKS):
+        for name, flag in FLAGS.items():
+            case = _benchmark(
+                settings, model, "adversarial", "bfloat16", steps=25, warmup=3
+            )
+            # XLA's cache of autotuning does not know of flags.
+            env = {"XLA_FLAGS": flag, "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none"}
+            result[f"{model}-{name}"] = case._replace(env=case.env | env)
     return result
 
 
 def training(settings: Settings) -> dict[str, Case]:
-    """Cells of the ablation study on CamVid, one after the other, each resumable."""
-    missing = "" if settings.manual_dir else "--manual_dir was not given: no CamVid"
+    """Cells of the ablation study on CamVid, one after the other, each resumable.
+
+    The results of each are the scores of all runs that are finished by then.
+    """
     result = {}
     for cell in ("baseline", "adversarial", "tg0.5", "tg2"):  # table 3
         command = [sys.executable, SCRIPTS / "sweep.py", "--table=3", "--seeds=1"]
         command += [f"--config={ROOT / 'configs' / 'resnet50_camvid.py'}"]
-        command += _training_options(settings)
+        command += _training_options(settings, "resnet50")
         if settings.tiny:
             command += ["--config.steps=2", "--config.data.crop_size=32"]
             command += ["--config.data.batch_size=2", "--config.model.width=0.05"]
             command += ["--train_images=2"]
-        command.append(f"--workdir={settings.out / _folder('sweep', command)}")
-        command.append(f"--cells={cell}")
-        result[cell] = Case(command, settings.cache, unavailable=missing, resumes=True)
+        sweep = settings.out / _folder("sweep", command)
+        command += [f"--workdir={sweep}", f"--cells={cell}"]
+        result[cell] = Case(
+            command,
+            settings.env,
+            unavailable=_no_data(settings),
+            resumes=True,
+            read=functools.partial(finished_runs, sweep),
+        )
     return result
 
 
@@ -215,10 +212,12 @@ def _folder(name: str, command: list[str | Path]) -> str:
 
 def _benchmark(
     settings: Settings, model: str, mode: str, dtype: str, *, steps: int, warmup: int
-) -> list[str | Path]:
+) -> Case:
     command = [sys.executable, SCRIPTS / "benchmark.py", "train", f"--model={model}"]
     command += [f"--mode={mode}", f"--dtype={dtype}", *settings.sizes]
-    return command + _length(settings, steps=steps, warmup=warmup)
+    command += _length(settings, steps=steps, warmup=warmup)
+    missing = packages.missing(packages.STEP)
+    return Case(command, settings.env, unavailable=missing)
 
 
 def _length(settings: Settings, *, steps: int, warmup: int) -> list[str]:
@@ -239,9 +238,16 @@ def _peer(settings: Settings, model: str, mode: str, *, compiled: bool) -> Case:
     return Case([*command, *["--compile"] * compiled], unavailable=missing)
 
 
-def _training_options(settings: Settings) -> list[str]:
-    """Return the data and the user's overrides; nothing pretrained is downloaded."""
+def _no_data(settings: Settings) -> str:
+    """Return in words why CamVid cannot be trained on; empty if it can."""
+    missing = "" if settings.manual_dir else "--manual_dir was not given: no CamVid"
+    return missing or packages.missing(packages.TRAINING)
+
+
+def _training_options(settings: Settings, network: str) -> list[str]:
+    """Return data, weights and the user's overrides; nothing is downloaded."""
     options = [f"--config.data.manual_dir={settings.manual_dir}"]
     if settings.data_dir:
         options.append(f"--config.data.data_dir={settings.data_dir}")
-    return [*options, "--config.model.pretrained=", *settings.overrides]
+    options.append(f"--config.model.pretrained={settings.weights.get(network, '')}")
+    return [*options, *settings.overrides]

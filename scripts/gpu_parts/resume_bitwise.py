@@ -7,6 +7,9 @@ process resumes from the checkpoint. Both compile for themselves, so that each w
 choose its own algorithms. XLA's flags are taken from the environment variable
 XLA_FLAGS; with --autotune_results the first process writes its choice of algorithms to
 that file, and the second reads it. The batches depend on the step only.
+
+With --control no run is resumed: a first process writes its choice of algorithms, and
+two more, which train without a stop, read it and are compared.
 """
 
 import argparse
@@ -21,11 +24,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+RUNS = {
+    # how a process starts, and what it does with --autotune_results
+    False: (("straight", "dump"), ("resumed", "load")),
+    True: (("straight", "dump"), ("straight", "load"), ("straight", "load")),
+}
+"""The processes, without and with --control; the last two are compared."""
+
+
 def compare(args: argparse.Namespace) -> int:
-    """Run both processes and print the comparison; JAX is not used here."""
-    shutil.rmtree(args.workdir, ignore_errors=True)
+    """Run the processes and print the comparison; JAX is not used here."""
     runs = []
-    for run, flag in (("straight", "dump"), ("resumed", "load")):
+    for run, flag in RUNS[args.control]:
+        if run == "straight":
+            shutil.rmtree(args.workdir, ignore_errors=True)
         flags = os.environ.get("XLA_FLAGS", "")
         if args.autotune_results:
             args.autotune_results.parent.mkdir(parents=True, exist_ok=True)
@@ -41,19 +53,19 @@ def compare(args: argparse.Namespace) -> int:
         if done.returncode:
             return done.returncode
         runs.append(json.loads(done.stdout.splitlines()[-1]))
-    straight, resumed = (run["digests"] for run in runs)
-    different = [name for name in straight if straight[name] != resumed.get(name)]
+    first, second = (run["digests"] for run in runs[-2:])
+    different = [name for name in first if first[name] != second.get(name)]
     result = {
+        "compared": [run for run, _ in RUNS[args.control][-2:]],
         "model": args.model,
         "steps": args.steps,
         "flags": os.environ.get("XLA_FLAGS", ""),
         "autotune_results": bool(args.autotune_results),
-        "bitwise_equal": straight == resumed,
-        "arrays": len(straight),
+        "bitwise_equal": first == second,
+        "arrays": len(first),
         "different_arrays": len(different),
         "first_different": different[:3],
-        "loss_straight": runs[0]["loss"],
-        "loss_resumed": runs[1]["loss"],
+        "losses": [run["loss"] for run in runs[-2:]],
         "device": runs[0]["device"],
     }
     print(json.dumps(result))
@@ -118,7 +130,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Compare two processes, or be one of them (--run)."""
+    """Compare processes, or be one of them (--run)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,8 +141,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--autotune_results", type=Path, help="file of algorithms")
+    parser.add_argument(
+        "--control", action="store_true", help="compare two uninterrupted runs"
+    )
     parser.add_argument("--run", choices=("straight", "resumed"), help="internal")
     args = parser.parse_args()
+    if args.control and not args.autotune_results:
+        parser.error("--control needs --autotune_results, which both runs read")
     return train(args) if args.run else compare(args)
 
 

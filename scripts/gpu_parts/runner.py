@@ -1,47 +1,19 @@
-"""Run the cases of all parts as commands with a time limit, and write their results.
+"""Run the cases of all parts within their time boxes, and write their results.
 
 This process never uses JAX: it would hold most of the GPU's memory.
 """
 
 import json
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpu_parts import program
+from gpu_parts.case import Case, run_case
+from gpu_parts.result_line import result_line
+
 from tempseg_jax.io.json_files import write_json
-
-GRACE_S = 20
-"""Seconds between SIGTERM, after which training saves its state, and SIGKILL."""
-
-SHORTEST_S = 10
-"""A case is not started with less time than this."""
-
-
-class Case(NamedTuple):
-    """One command; the lines of its standard output that are JSON are its results."""
-
-    command: Sequence[str | Path] = ()
-    env: dict[str, str] = {}
-    unavailable: str = ""  # why it cannot run here; empty if it can
-    resumes: bool = False  # whether a second run goes on where the first was stopped
-
-    @property
-    def options(self) -> dict[str, str]:
-        """What its results depend on: options and environment.
-
-        Of paths only the names of files count: folders differ between machines.
-        """
-        words = (str(word).partition("=") for word in self.command)
-        options = {name: value for name, _, value in words if name.startswith("-")}
-        return {
-            name: Path(value).name
-            for name, value in (options | self.env).items()
-            if "/" not in value or Path(value).suffix
-        }
 
 
 class Part(NamedTuple):
@@ -51,14 +23,26 @@ class Part(NamedTuple):
     minutes: float  # for each call of the command
     cases: Callable[[Any], dict[str, Case]]
 
+    @property
+    def longest_s(self) -> float:
+        """Seconds of one case: half of the box, so that one that hangs leaves time."""
+        return 60 * self.minutes / 2
+
 
 class Day:
     """A folder of results, and the time at which this call must end."""
 
-    def __init__(self, out: Path, *, deadline: float):
-        """Use `out`, which is created; `deadline` is a time of `time.monotonic`."""
-        self.out, self.deadline = out, deadline
+    def __init__(self, out: Path, *, deadline: float, shortest_s: float):
+        """Use a folder, which is created.
+
+        Args:
+            out: The folder.
+            deadline: A time of `time.monotonic`.
+            shortest_s: A case is not started with less time than this, in seconds.
+        """
+        self.out, self.deadline, self.shortest_s = out, deadline, shortest_s
         self._length = deadline - time.monotonic()
+        self._program = program.version()
         (out / "logs").mkdir(parents=True, exist_ok=True)
 
     def run(self, parts: Sequence[Part], settings: Any) -> int:
@@ -66,10 +50,12 @@ class Day:
 
         Cases that failed in an earlier call, or needed all the time that a call can
         give them and more, are tried again after all others. Results of other options,
-        such as sizes, are replaced.
+        such as sizes, are replaced; those of another version of the program are not,
+        which is said.
         """
         cases = {part.name: part.cases(settings) for part in parts}
         earlier = {part.name: self._current(part, cases[part.name]) for part in parts}
+        self._warn_of_other_versions(earlier)
         for failed in (False, True):
             for part in parts:
                 results = earlier[part.name]
@@ -95,6 +81,22 @@ class Day:
             if name in cases and result.get("options") == cases[name].options
         }
 
+    def _warn_of_other_versions(self, earlier: dict[str, dict[str, dict]]) -> None:
+        for part, results in earlier.items():
+            others = [
+                name
+                for name, result in results.items()
+                if result["status"] == "done"
+                and result.get("program") != self._program["program"]
+            ]
+            if others:
+                print(
+                    f"{self.out / part}.json: measured with another version of the "
+                    f"program, and kept: {', '.join(others)}; to measure this "
+                    "version, choose another --out",
+                    flush=True,
+                )
+
     def _run_part(self, part: Part, todo: dict[str, Case]) -> None:
         box = time.monotonic() + 60 * part.minutes
         for name, case in todo.items():
@@ -103,19 +105,19 @@ class Day:
                 if _status(self._read(part), name) == "done":
                     continue  # of an earlier call that could run it
                 result = {"status": "not available", "reason": case.unavailable}
-            elif limit < SHORTEST_S:
+            elif limit < self.shortest_s:
                 continue
             else:
                 log = self.out / "logs" / f"{part.name}-{name}"
-                result = run_case(case, limit_s=limit, log=log)
+                limit = min(limit, part.longest_s)
+                result = run_case(case, limit_s=limit, log=log) | self._program
             result["options"] = case.options
             results = self._read(part) | {name: result}
             write_json(self._path(part), results)
-            words = result.get("error") or result.get("reason") or ""
-            print(f"{part.name} {name}: {result['status']} {words}".strip(), flush=True)
+            print(result_line(part.name, name, result), flush=True)
 
     def _has_failed(self, result: dict, part: Part, case: Case) -> bool:
-        longest = min(60 * part.minutes, self._length)
+        longest = min(part.longest_s, self._length)
         had_all_time = result.get("limit_s", 0.0) > 0.9 * longest
         return result.get("status") == "failed" or (
             result.get("status") == "stopped" and had_all_time and not case.resumes
@@ -131,72 +133,3 @@ class Day:
 
 def _status(results: dict[str, dict], name: str) -> str:
     return results.get(name, {}).get("status", "")
-
-
-def run_case(case: Case, *, limit_s: float, log: Path) -> dict[str, Any]:
-    """Run a command for at most `limit_s` seconds; return its status and results.
-
-    Its status is "done", "failed" (with the last line of its error output), or
-    "stopped" at the time limit. All processes that it started end with it.
-    """
-    start = time.monotonic()
-    output, errors = log.with_suffix(".out"), log.with_suffix(".err")
-    command = list(map(str, case.command))
-    with output.open("w") as stdout, errors.open("w") as stderr:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env=os.environ | case.env,
-            start_new_session=True,
-        )
-        try:
-            process.wait(limit_s)
-            status = "failed" if process.returncode else "done"
-        except subprocess.TimeoutExpired:
-            status = "stopped"
-        finally:
-            _end(process)
-    result = {
-        "status": status,
-        "seconds": round(time.monotonic() - start, 1),
-        "limit_s": round(limit_s, 1),
-        "command": " ".join(command),
-        "env": case.env,
-        "results": _json_lines(output),
-    }
-    if status == "failed":
-        lines = errors.read_text(errors="replace").split("\n")
-        result["error"] = next((x for x in reversed(lines) if x.strip()), "")[:2000]
-        result["exit_status"] = process.returncode
-    elif status == "stopped":
-        result["error"] = f"the time limit of {limit_s:.0f} s was over"
-    return result
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a command that still runs, and whatever it left behind."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # the usual case: no process of the group is left
-    process.wait()
-
-
-def _json_lines(path: Path) -> list[dict]:
-    """Return the lines that are JSON objects; one that was cut off is left out."""
-    results = []
-    for line in path.read_text(errors="replace").splitlines():
-        if line.startswith("{"):
-            try:
-                results.append(json.loads(line))
-            except ValueError:
-                continue
-    return results
