@@ -32,7 +32,7 @@ PARTS = (
     # `step_times` fills the compilation cache for `precisions` and `profile`.
     runner.Part("step_times", 12, cases.step_times),
     runner.Part("precisions", 6, cases.precisions),
-    runner.Part("gradients", 6, cases.gradients),
+    runner.Part("gradients", 8, cases.gradients),
     runner.Part("profile", 4, cases.profile),
     runner.Part("determinism", 10, cases.determinism),
     runner.Part("memory", 10, cases.memory),

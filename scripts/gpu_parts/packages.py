@@ -6,12 +6,12 @@ from collections.abc import Sequence
 STEP = ("flax", "jax", "jaxtyping", "numpy", "optax")
 """For a training step without config and data."""
 
-CONFIG = (*STEP, "PIL", "cv2", "grain", "h5py", "huggingface_hub", "ml_collections")
-CONFIG += ("orbax", "safetensors", "tensorstore", "tqdm")
+CONFIG = (*STEP, "PIL", "absl", "cv2", "filelock", "grain", "h5py", "huggingface_hub")
+CONFIG += ("ml_collections", "orbax", "safetensors", "tensorstore", "tqdm")
 """For a training step of a config: importing it imports the data pipeline."""
 
 TRAINING = (*CONFIG, "array_record", "importlib_resources", "matplotlib")
-TRAINING += ("tensorboardX", "tensorflow_datasets")
+TRAINING += ("scipy", "tensorboardX", "tensorflow_datasets")
 """For training on prepared data."""
 
 PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
