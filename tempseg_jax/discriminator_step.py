@@ -92,9 +92,15 @@ def further_critic_steps(
     key: PRNGKeyArray,
     objective: Objective,
 ) -> tuple[Player, Metrics]:
-    """Update D `critic_steps` - 1 more times; return the metrics of the last update."""
+    """Update D `critic_steps` - 1 more times.
+
+    Returns:
+        D, and the metrics of the last update; those updates that float16 skipped are
+        counted over all of them.
+    """
     # No scan, because on a CPU XLA's convolutions are ten times slower in a loop.
     metrics: Metrics = {}
+    skipped = 0.0
     for i in range(1, objective.critic_steps):
         gradients, metrics = discriminator_gradients(
             player,
@@ -107,6 +113,9 @@ def further_critic_steps(
         )
         player = update_discriminator(player, gradients, learning_rate, objective)
         metrics |= gradient_metrics("d", gradients)
+        skipped += metrics.get("skipped_d", 0.0)
+    if "skipped_d" in metrics:
+        metrics["skipped_d"] = skipped
     return player, metrics
 
 

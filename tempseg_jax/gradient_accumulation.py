@@ -24,9 +24,11 @@ def accumulated_step(
 
     The gradients of L_seg, L_adv and L_D are those of the whole batch: L_seg of each
     micro-batch is weighted by its share of the scored pixels, and the score maps of D
-    have the same size for all images. There are two differences. BatchNorm normalizes
+    have the same size for all images. There are three differences. BatchNorm normalizes
     by the statistics of a micro-batch, and updates its running statistics once per
-    micro-batch. Dropout masks are drawn for each micro-batch separately.
+    micro-batch. Spectral normalization takes an iteration, and so divides by another
+    norm, for each micro-batch. Random numbers, of dropout and of the gradient penalty,
+    are drawn for each micro-batch.
 
     Raises:
         ValueError: If the batch has unlabeled images: L_semi is a mean over the

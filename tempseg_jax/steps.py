@@ -39,7 +39,7 @@ def train_step(
     """Update both players once, each against the other's old parameters.
 
     If `critic_steps` is above 1, D is then updated again on the same images and class
-    maps, and the metrics of D are those of its last update.
+    maps, and the metrics of D are those of its last update; skipped ones are counted.
     """
     hyper = at_step(state, hyper, objective)
     key = step_key(state, hyper)
@@ -66,6 +66,8 @@ def train_step(
             objective=objective,
         )
         new_state = new_state.replace(discriminator=discriminator)
+        if "skipped_d" in metrics:
+            critic_metrics["skipped_d"] += metrics["skipped_d"]
         metrics |= critic_metrics
     return new_state, metrics
 

@@ -187,6 +187,8 @@ def test_fields_that_depend_on_each_other_are_checked_together():
     config.objective.critic_steps = 2
     with pytest.raises(ValueError, match="objective.critic_steps: 2 needs.*accumulate"):
         check_fields(config)
+    config.objective.alpha = 0.0  # no D
+    check_fields(config)
 
 
 @pytest.mark.parametrize(

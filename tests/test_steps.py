@@ -530,6 +530,17 @@ def test_critic_steps_are_repeated_updates_of_d_on_the_same_class_maps(batch):
     assert int(three.step) == 1
 
 
+def test_every_skipped_update_of_d_is_counted(batch):
+    adversary = PIXELWISE.adversary._replace(
+        discriminator_loss=lambda d_real, d_fake: 1e6 * jnp.mean(d_real - d_fake)
+    )
+    objective = dataclasses.replace(PIXELWISE, adversary=adversary, critic_steps=3)
+    state = initial_state(scale=2.0**126, segmenter=Pixelwise())
+    after, metrics = STEP(state, batch, HYPER, objective=objective)
+    assert metrics["skipped_d"] == 3 and metrics["loss_scale_d"] == 2.0**123
+    assert_equal(after.discriminator.params, state.discriminator.params)
+
+
 def test_further_critic_steps_do_not_affect_the_segmenter_in_the_same_step(batch):
     one, _ = STEP(initial_state(), batch, HYPER, objective=ADVERSARIAL)
     objective = dataclasses.replace(ADVERSARIAL, critic_steps=4)

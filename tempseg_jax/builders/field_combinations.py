@@ -57,6 +57,8 @@ def _check_accumulation(config: ConfigDict) -> None:
         )
     for field, off in NEEDS_WHOLE_BATCH.items():
         section, name = field.split(".")
+        if name == "critic_steps" and not config.objective.alpha:
+            continue  # no D
         if config.accumulate > 1 and config[section][name] != off:
             raise ValueError(
                 f"{field}: {config[section][name]!r} needs the whole batch at once; "

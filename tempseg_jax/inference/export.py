@@ -27,9 +27,10 @@ from tempseg_jax.models.weights.export import save_torchvision, torchvision_has
 
 PLATFORMS = ("cpu", "cuda")
 
-REQUIREMENTS = """\
+# An older JAX than the one that exported may not read the programs.
+REQUIREMENTS = f"""\
 flatbuffers>=24.3  # jax.export reads programs with it, and does not require it
-jax>=0.10,<0.13
+jax>={jax.__version__},<0.13
 numpy>=2.0
 pillow>=10.4
 safetensors>=0.5
