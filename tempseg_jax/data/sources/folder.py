@@ -97,6 +97,8 @@ class Folder:
             options.append(self._downscale)
         if self._allow_absent:
             options.append("allow_absent_classes")
+        if any(map(folder_layouts.is_ambiguous, self._pairs.values())):
+            options.append("paired by all stems")  # earlier versions took any of two
         return digest(*options, stems, listings)
 
     def notes(self) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ class Folder:
         """Return the examples of one split, sorted by stem or in its list's order."""
         pairs = self._pairs[split]
         images = folder_layouts.paths_by_stem(pairs.images)
-        masks = folder_layouts.masks_by_stem(pairs.masks)
+        masks = folder_layouts.masks_by_stem(pairs.masks, image_stems=images)
         load = functools.partial(self._load, split=split, images=images, masks=masks)
         return [
             Entry(

@@ -10,13 +10,13 @@ a split may have any of its names.
     IMAGES/ MASKS/                                a tenth of the stems is val
 
 Files may be in subfolders. An image and its mask have the same path and stem, but the
-mask's stem may end with one of MASK_SUFFIXES.
+mask's stem may end with one of MASK_SUFFIXES if it is not the stem of another image.
 """
 
 import collections
 import dataclasses
 import zlib
-from collections.abc import Iterator, Set
+from collections.abc import Container, Iterator, Set
 from pathlib import Path
 
 from tempseg_jax.data.image_reader import ENDINGS, BadFile
@@ -91,15 +91,42 @@ def paths_by_stem(folder: Path) -> dict[str, list[Path]]:
     return paths
 
 
-def masks_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Return the masks in a folder by the stems of their images."""
+def masks_by_stem(
+    folder: Path, *, image_stems: Container[str]
+) -> dict[str, list[Path]]:
+    """Return the masks in a folder by the stems of their images.
+
+    An image has several masks if their stems differ by a suffix only; `only` refuses
+    them.
+
+    Args:
+        folder: The folder of the masks.
+        image_stems: The stems of all images: `road_L` is the mask of the image
+            `road_L` if there is one, and otherwise of `road`.
+    """
     exact = paths_by_stem(folder)
-    masks = dict(exact)
+    masks = {stem: list(paths) for stem, paths in exact.items()}
     for stem, paths in exact.items():
+        if stem in image_stems:
+            continue
         for suffix in MASK_SUFFIXES:
             if stem.endswith(suffix):
-                masks.setdefault(stem.removesuffix(suffix), paths)
+                masks.setdefault(stem.removesuffix(suffix), []).extend(paths)
     return masks
+
+
+def is_ambiguous(pairs: Pairs) -> bool:
+    """Return whether a mask could be of two images by its name, or an image has two."""
+    images = paths_by_stem(pairs.images)
+    masks = masks_by_stem(pairs.masks, image_stems=images)
+    several = {stem for stem, paths in masks.items() if len(paths) > 1}
+    shorter = {
+        stem.removesuffix(suffix)
+        for stem in images
+        for suffix in MASK_SUFFIXES
+        if stem.endswith(suffix)
+    }
+    return not images.keys().isdisjoint(several | shorter)
 
 
 def only(
@@ -118,7 +145,7 @@ def only(
         )
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)
-        raise BadFile(f"{folder}: {names} have the same stem; keep one of them")
+        raise BadFile(f"{folder}: {names} are all of {stem!r}; keep one of them")
     return paths[0]
 
 

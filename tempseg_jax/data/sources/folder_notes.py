@@ -47,7 +47,7 @@ def _other_files(folder: Path) -> str:
 
 
 def _masks_without_image(masks: Path, stems: Collection[str]) -> str:
-    by_stem = masks_by_stem(masks)
+    by_stem = masks_by_stem(masks, image_stems=stems)
     everything = {path for paths in by_stem.values() for path in paths}
     matched = {path for stem in stems for path in by_stem.get(stem, ())}
     lonely = sorted(everything - matched)

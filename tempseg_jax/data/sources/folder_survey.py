@@ -114,7 +114,7 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
     for split, pairs in splits.items():
         found = folder_layouts.paths_by_stem(pairs.images)
         stems = sorted(found) if pairs.stems is None else pairs.stems
-        masks = folder_layouts.masks_by_stem(pairs.masks)
+        masks = folder_layouts.masks_by_stem(pairs.masks, image_stems=found)
         images[split] = 0
         for stem in stems:
             try:

@@ -3,7 +3,7 @@ import pytest
 
 from tempseg_jax.data import codec
 from tempseg_jax.data.image_reader import ENDINGS
-from tempseg_jax.data.sources import folder_masks
+from tempseg_jax.data.sources import folder_layouts, folder_masks
 from tempseg_jax.data.sources.folder import Folder
 from tempseg_jax.types import IGNORE_LABEL
 from tests import miniatures
@@ -177,7 +177,37 @@ def test_a_listed_file_that_does_not_exist_is_named(tmp_path):
 
 def test_two_images_with_the_same_stem_are_named(tmp_path):
     write(tmp_path, "train/a.jpg", "train/a.jpeg", "trainannot/a.png")
-    assert "a.jpeg, a.jpg have the same stem" in first_problem(source(tmp_path))
+    assert "a.jpeg, a.jpg are all of 'a'; keep" in first_problem(source(tmp_path))
+
+
+def test_the_mask_of_one_image_is_not_that_of_another_with_a_shorter_name(tmp_path):
+    red, blue = (miniatures.png(miniatures.mask(values=(k,))) for k in (1, 2))
+    write(tmp_path, "train/road.jpg", "train/road_L.jpg")
+    write(tmp_path, "trainannot/road_L.png", mask=red)
+    problem = first_problem(source(tmp_path))
+    assert "trainannot/road.* does not exist; image road.jpg needs it" in problem
+    write(tmp_path, "trainannot/road_mask.png", mask=blue)
+    labels = {
+        entry.id: codec.decode_label(entry.load()["label"], name="label")
+        for entry in source(tmp_path).entries("train")
+    }
+    assert (labels["road"] == 2).all() and (labels["road_L"] == 1).all()
+
+
+def test_the_pairing_is_part_of_the_fingerprint_where_names_allow_another(tmp_path):
+    write(tmp_path, "train/road.jpg", "trainannot/road_mask.png")
+    (pairs,) = folder_layouts.find(tmp_path).values()
+    assert not folder_layouts.is_ambiguous(pairs)
+    write(tmp_path, "train/road_L.jpg", "trainannot/road_L.png")
+    assert folder_layouts.is_ambiguous(pairs)
+
+
+@pytest.mark.parametrize("other", ["a_mask.png", "a.png"])
+def test_two_masks_of_one_image_are_named(tmp_path, other):
+    write(tmp_path, "train/a.jpg", "trainannot/a_gt.png", f"trainannot/{other}")
+    problem = first_problem(source(tmp_path))
+    assert "trainannot: a" in problem and "a_gt.png" in problem and other in problem
+    assert "are all of 'a'; keep one of them" in problem
 
 
 @pytest.mark.parametrize(
