@@ -108,9 +108,10 @@ def main(argv: list[str]) -> int:
         print("\n".join(report.lines()))
     for note in splits[0].notes:
         print(f"note: {note}")
-    left_out = splits[0].left_out
-    if left_out:
-        print("\n".join([f"skipped in all splits: {len(left_out)}", *left_out]))
+    for split in splits:
+        if split.left_out:
+            print(f"skipped in {split.name}: {len(split.left_out)}")
+            print("\n".join(split.left_out))
     tiles = None
     if _stores_tiles(config):
         tiles = tile_preparation.prepare(splits[0], on_error=arguments["on_error"])
@@ -126,7 +127,7 @@ def main(argv: list[str]) -> int:
         )
         inspection.save_grid(picture, _PREVIEW.value)
         print(f"{_PREVIEW.value}: augmented samples of {names[0]}")
-    return int(any(report.problems for report in reports) or bool(left_out))
+    return int(any(report.problems or report.split.left_out for report in reports))
 
 
 def _surveyed_config(path: Path) -> tuple[ConfigDict, str]:

@@ -98,6 +98,7 @@ def evaluate(
     }
     if len(split.examples) < len(whole.examples):
         report["limit"] = {"images": limit, "of": len(whole.examples)}
+    report["left_out"] = len(split.left_out)
     report["views"] = dataclasses.asdict(settings)
     report |= _numbers(result, split, iou_of_boundaries)
     if jax.process_index() == 0:
@@ -203,6 +204,8 @@ def _print(
     if "limit" in report:
         images, total = report["limit"]["images"], report["limit"]["of"]
         print(f"only {images} of {total} images, evenly spaced (--limit)")
+    for gap in split.gaps():
+        print(f"note: {gap}")
     print(table(result, split))
     for line in _more_lines(report):
         print(line)

@@ -110,6 +110,8 @@ def train(
                 f"{plan.steps}: {data.counted()}, "
                 f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
             )
+            if gaps := data.gaps():
+                writer.message("\n".join(gaps))
             run = RunCallbacks(
                 config,
                 plan,

@@ -1,5 +1,6 @@
 """`--mode=eval`: the scores, the JSON file and the pictures."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import tempseg_jax
-from tempseg_jax import evaluate
+from tempseg_jax import builders, evaluate
 from tempseg_jax.data import codec
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.labels import CITYSCAPES_CLASSES
@@ -113,6 +114,20 @@ def test_a_part_of_the_images_is_evenly_spaced_and_the_result_says_so(
     assert (saved_run / "eval-val.json").exists() == whole
     with pytest.raises(ValueError, match="--limit=0: give a number of images"):
         run(config, saved_run, limit=0)
+
+
+def test_what_is_left_out_of_the_split_is_counted_and_printed(
+    config, saved_run, monkeypatch, capsys
+):
+    assert run(config, saved_run, fit=False, limit=2)["left_out"] == 0
+    assert "note:" not in capsys.readouterr().out
+    whole = builders.load_split(config, "val")
+    less = dataclasses.replace(whole, left_out=("a", "b"), notes=("c is missing",))
+    monkeypatch.setattr(builders, "load_split", lambda *args: less)
+    assert run(config, saved_run, fit=False, limit=2)["left_out"] == 2
+    printed = capsys.readouterr().out
+    assert "note: scenes val: images left out as problem files" in printed
+    assert "note: c is missing\n" in printed
 
 
 def test_inference_settings_and_split_are_those_requested(config, saved_run, capsys):

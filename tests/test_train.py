@@ -1,5 +1,6 @@
 """Short training runs: their files, and resuming after an interruption."""
 
+import dataclasses
 import json
 import os
 import re
@@ -251,6 +252,18 @@ def test_starting_a_finished_run_again_changes_nothing(run, config):
     train.train(config, run, allow_change=False)
     assert contents(run / "checkpoints") == before
     assert read_metrics(run) == lines
+
+
+def test_the_start_says_which_images_are_left_out(run, config, monkeypatch, capsys):
+    data = builders.load_run_data(config)
+    val = dataclasses.replace(data.val, left_out=("val/a.jpg: broken",))
+    monkeypatch.setattr(
+        builders, "load_run_data", lambda config: data._replace(val=val)
+    )
+    train.train(config, run, allow_change=False)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "left out" in x]
+    assert line.startswith("scenes val: images left out as problem files")
+    assert line.endswith(": 1, such as val/a.jpg: broken")
 
 
 def test_a_run_whose_data_have_changed_is_refused_and_unchanged(copy, config):

@@ -30,6 +30,13 @@ class RunData(NamedTuple):
         unlabeled = len(self.unlabeled.split.examples)
         return f"{labeled} labeled and {unlabeled} unlabeled images"
 
+    def gaps(self) -> list[str]:
+        """Return sentences on images that are missing or that no split uses."""
+        splits = [self.train, self.val]
+        if self.unlabeled is not None:
+            splits.append(self.unlabeled.split)
+        return list(dict.fromkeys(x for split in splits for x in split.gaps()))
+
     def numbers(self) -> dict[str, int]:
         """Return numbers that change if images are added, removed or replaced."""
         numbers = {

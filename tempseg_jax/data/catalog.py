@@ -23,10 +23,21 @@ class Split:
     examples: Sequence[Record]  # undecoded, random access
     class_names: tuple[str, ...]
     palette: UInt8[np.ndarray, "k 3"]
-    # Number of images of each (height, width); empty if it is not known.
+    # Number of images of each (height, width), empty if it is not known. It is that of
+    # the whole split also if `examples` are only a part.
     sizes: Mapping[tuple[int, int], int] = dataclasses.field(default_factory=dict)
-    left_out: tuple[str, ...] = ()  # messages on the files that on_error='skip' skipped
-    notes: tuple[str, ...] = ()  # sentences on files that no split uses
+    left_out: tuple[str, ...] = ()  # a message on each image that on_error='skip' skips
+    notes: tuple[str, ...] = ()  # on files that are missing or that no split uses
+
+    def gaps(self) -> tuple[str, ...]:
+        """Return sentences on images that are missing from the split, and `notes`."""
+        if not self.left_out:
+            return self.notes
+        skipped = (
+            f"{self.dataset} {self.name}: images left out as problem files"
+            f" (data.on_error=skip): {len(self.left_out)}, such as {self.left_out[0]}"
+        )
+        return (skipped, *self.notes)
 
 
 def load_split(
@@ -99,9 +110,21 @@ def _read(source: Source, split: str, *, data_dir: str | None, on_error: str) ->
         class_names=tuple(metadata["class_names"]),
         palette=np.array(metadata["palette"], np.uint8).reshape(-1, 3),
         sizes=sizes,
-        left_out=tuple(metadata["left_out"]),
+        left_out=_left_out(metadata["left_out"], expression.split("+")),
         notes=tuple(metadata["notes"]),
     )
+
+
+def _left_out(
+    messages: Mapping[str, list[str]] | list[str], stored: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the messages on the images that are left out of these splits.
+
+    Datasets that were prepared before have one list, of all splits.
+    """
+    if isinstance(messages, list):
+        return tuple(messages)
+    return tuple(x for split in stored for x in messages.get(split, ()))
 
 
 def make_source(name: str, **options: Any) -> Source:

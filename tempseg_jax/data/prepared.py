@@ -134,8 +134,9 @@ def _prepare(source: Source, folder: Path, *, final: Path, on_error: str) -> Non
     notes = list(source.notes())
     for note in notes:
         logging.warning("%s", note)
-    problems = _write(source, entries, folder, notes=notes, on_error=on_error)
-    if problems:
+    left_out = _write(source, entries, folder, notes=notes, on_error=on_error)
+    if left_out:
+        problems = list(itertools.chain.from_iterable(left_out.values()))
         skipped = problem_files.summary(problems, where=source.where)
         logging.warning("%s They are skipped.", skipped)
 
@@ -157,10 +158,14 @@ def _write(
     *,
     notes: list[str],
     on_error: str,
-) -> list[str]:
-    """Write all splits; return the messages on the problem files, which are skipped."""
+) -> dict[str, list[str]]:
+    """Write all splits; return the messages on problem files, which are skipped.
+
+    They are by split, without the splits that have none.
+    """
     info = _info(source, folder)
     problems: list[str] = []
+    left_out = {}
     sizes = {}
     try:
         writer = tfds.core.SequentialWriter(
@@ -168,8 +173,11 @@ def _write(
         )
         writer.initialize_splits(list(entries))
         for split, members in entries.items():
+            before = len(problems)
             records = _records(source, split, members, problems=problems)
             sizes[split] = _write_split(records, split, writer=writer)
+            if skipped := problems[before:]:
+                left_out[split] = skipped
             if not sizes[split]:
                 skipped = problem_files.summary(problems, where=source.where)
                 raise ValueError(f"the split {split} has no usable image; {skipped}")
@@ -178,7 +186,7 @@ def _write(
         names, palette = source.classes()
         info.metadata["class_names"] = list(names)
         info.metadata["palette"] = palette.tolist()
-        info.metadata["left_out"] = problems
+        info.metadata["left_out"] = left_out
         info.metadata["notes"] = notes
         info.metadata["sizes"] = {
             split: [[*size, count] for size, count in counts.items()]
@@ -192,7 +200,7 @@ def _write(
         examples = Examples(folder, expression=split)
         if len(examples) != counts.total() or not examples[counts.total() - 1]["id"]:
             raise OSError(f"{folder}: {split} cannot be read back; {_REMEDY}")
-    return problems
+    return left_out
 
 
 def _records(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tempseg_jax.data import codec, prepared
+from tempseg_jax.data import catalog, codec, prepared
 from tempseg_jax.data.catalog import load_split
 from tempseg_jax.data.sources.base import Entry, digest
 from tests import miniatures
@@ -107,7 +107,10 @@ def test_with_skip_problem_files_are_skipped_and_recorded(tmp_path):
     examples = prepared.Examples(folder, expression="train")
     assert [example["id"] for example in examples] == ["train0", "train2", "train4"]
     metadata = prepared.read_metadata(folder)
-    assert len(metadata["left_out"]) == 4
+    broken = [f"{i}.jpg: broken" for i in (1, 3)]
+    assert metadata["left_out"] == {
+        split: [f"{split}/{name}" for name in broken] for split in ("train", "val")
+    }
     assert metadata["class_names"] == ["a", "b"]
     assert metadata["sizes"]["val"] == [[4, 6, 3]]
 
@@ -216,6 +219,30 @@ def test_a_split_has_class_names_a_palette_and_sizes(tmp_path):
     assert (split.dataset, split.name, len(split.examples)) == ("folder", "val", 3)
     assert split.class_names == ("class 0", "class 1")
     assert split.palette.shape == (2, 3) and split.sizes == {(20, 30): 3}
+
+
+def test_a_split_knows_what_is_left_out_of_it(tmp_path):
+    root = write_folder(tmp_path / "own")
+    miniatures.write_folder(root, {"val/1.jpg": b"", "train/other.txt": b"x"})
+    train, val = (
+        load(root, tmp_path / "tfds", split=split, on_error="skip")
+        for split in ("train", "val")
+    )
+    assert train.left_out == () and train.gaps() == train.notes
+    (note,) = train.notes
+    assert "1 files are left out" in note
+    (message,) = val.left_out
+    assert "val/1.jpg: the file is empty" in message
+    assert val.gaps() == (
+        "folder val: images left out as problem files"
+        f" (data.on_error=skip): 1, such as {message}",
+        note,
+    )
+
+
+def test_older_datasets_have_one_list_of_what_is_left_out():
+    messages = ["train/1.jpg: broken", "val/1.jpg: broken"]
+    assert catalog._left_out(messages, ["val"]) == tuple(messages)
 
 
 def test_other_or_changed_folders_are_prepared_separately(tmp_path):

@@ -45,7 +45,10 @@ class Source(Protocol):
         """Return the split's examples in their official order."""
 
     def notes(self) -> Sequence[str]:
-        """Return sentences on files that no split uses, which users are shown."""
+        """Return sentences on files that are missing or that no split uses.
+
+        Users are shown them when the dataset is prepared, trained on and evaluated on.
+        """
 
     def split_expression(self, split: str) -> str:
         """Return the stored splits that `split` consists of, joined by '+'.

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 from jaxtyping import UInt8
 
 from tempseg_jax.data import codec, labels
@@ -67,12 +66,12 @@ class Cityscapes:
         return split
 
     def notes(self) -> tuple[str, ...]:
-        """Return no sentences: files that no split uses are not looked for."""
-        return ()
+        """Return sentences on missing images, if `allow_missing` allows them."""
+        return tuple(filter(None, map(self._missing, self.splits)))
 
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples sorted by id; labels of test are all void."""
-        self._check_complete(split)
+        self._missing(split)
         return [
             Entry(
                 id=id_,
@@ -98,7 +97,13 @@ class Cityscapes:
     def _is_labeled(self, id_: str, split: str) -> bool:
         return split == "test" or _label_name(id_, split) in self._labels.names()
 
-    def _check_complete(self, split: str) -> None:
+    def _missing(self, split: str) -> str:
+        """Return a sentence on missing images or labels; "" if there are none.
+
+        Raises:
+            FileNotFoundError: If all labels are missing.
+            ValueError: If some are missing and `allow_missing` is not set.
+        """
         ids = self._ids[split]
         unlabeled = [id_ for id_ in ids if not self._is_labeled(id_, split)]
         if len(unlabeled) == len(ids):
@@ -108,7 +113,7 @@ class Cityscapes:
             )
         missing = OFFICIAL_COUNTS[split] - len(ids) + len(unlabeled)
         if not missing:
-            return
+            return ""
         message = (
             f"{self.where}: {missing:,} of {OFFICIAL_COUNTS[split]:,} {split} images"
         )
@@ -119,7 +124,7 @@ class Cityscapes:
                 f"{message} are missing; set data.options.allow_missing=true to use the"
                 " others"
             )
-        logging.warning("%s are missing; using the others", message)
+        return f"{message} are missing; the others are used"
 
     def _load(self, id_: str, split: str) -> Record:
         image_name = _image_name(id_, split)

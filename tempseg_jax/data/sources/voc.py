@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 from jaxtyping import UInt8
 
 from tempseg_jax.data import codec, labels
@@ -108,8 +107,8 @@ class Voc:
         return EXPRESSIONS[split]
 
     def notes(self) -> tuple[str, ...]:
-        """Return no sentences: files that no split uses are not looked for."""
-        return ()
+        """Return a sentence on missing images, if `allow_missing` allows them."""
+        return self._found[1]
 
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples in the order of its list."""
@@ -119,7 +118,7 @@ class Voc:
                 nbytes=self._files.devkit.size(f"JPEGImages/{id_}.jpg"),
                 load=functools.partial(self._load, id_, split),
             )
-            for id_ in self._ids[split]
+            for id_ in self._found[0][split]
         ]
 
     def classes(self) -> tuple[tuple[str, ...], UInt8[np.ndarray, "k 3"]]:
@@ -135,7 +134,8 @@ class Voc:
         return voc_files.find(self._download_dir)
 
     @functools.cached_property
-    def _ids(self) -> dict[str, list[str]]:
+    def _found(self) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+        """The ids of each split, and what `notes` returns."""
         ids = {split: self._read_list(split) for split in ("train", "val")}
         if self._files.has_aug:
             masks = [Path(x) for x in self._files.devkit.names() if AUG_FOLDER in x]
@@ -150,8 +150,7 @@ class Voc:
             ids["extra"] = extra_ids(ids["extra"], train=ids["train"], val=ids["val"])
         check_disjoint(ids, where=self.where)
         present = {split: self._present(split, ids[split]) for split in ids}
-        self._check_missing(ids, present)
-        return present
+        return present, self._missing(ids, present)
 
     def _read_list(self, split: str) -> list[str]:
         name = f"ImageSets/Segmentation/{split}.txt"
@@ -169,17 +168,17 @@ class Voc:
             return present  # a missing .mat file is an error when it is loaded
         return [id_ for id_ in present if _mask_name(id_, split) in names]
 
-    def _check_missing(
+    def _missing(
         self, ids: dict[str, list[str]], present: dict[str, list[str]]
-    ) -> None:
-        """Raise ValueError if images are missing, or warn if that is allowed.
+    ) -> tuple[str, ...]:
+        """Return a sentence on missing images; raise ValueError if none may be missing.
 
         If none are missing, check that the lists are the official ones.
         """
         missing = {s: OFFICIAL_COUNTS[s] - len(present[s]) for s in present}
         if not any(missing.values()):
             check_official(ids, where=self.where)
-            return
+            return ()
         counts = ", ".join(
             f"{count:,} of {OFFICIAL_COUNTS[split]:,} {split} images"
             for split, count in missing.items()
@@ -191,7 +190,7 @@ class Voc:
             raise ValueError(
                 f"{message}; set data.options.allow_missing=true to use the others"
             )
-        logging.warning("%s; using the others", message)
+        return (f"{message}; the others are used",)
 
     def _load(self, id_: str, split: str) -> Record:
         image_name = f"JPEGImages/{id_}.jpg"

@@ -107,8 +107,11 @@ def test_missing_images_and_labels_are_counted(archives):
     miniatures.write_zip(archives / ZIPS[1], annotations)
     with pytest.raises(ValueError, match="1 of 2 train images or their labels.*bonn"):
         source(archives).entries("train")
-    entries = source(archives, allow_missing=True).entries("train")
-    assert [entry.id for entry in entries] == IDS["train"][:1]
+    dataset = source(archives, allow_missing=True)
+    assert [entry.id for entry in dataset.entries("train")] == IDS["train"][:1]
+    (note,) = dataset.notes()
+    assert "1 of 2 train images or their labels" in note
+    assert note.endswith("are missing; the others are used")
 
 
 def test_a_label_id_above_the_official_ones_is_refused(archives):

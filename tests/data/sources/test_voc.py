@@ -1,4 +1,5 @@
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_without_sbd_train_aug_is_refused_with_the_remedy(tmp_path, members):
         source(tmp_path).split_expression("test")
 
 
-def test_missing_images_are_counted_and_skipped_if_allowed(tmp_path, members, caplog):
+def test_missing_images_are_counted_and_skipped_if_allowed(tmp_path, members):
     del members["JPEGImages/t2.jpg"], members["SegmentationClass/v1.png"]
     write_archives(tmp_path, members)
     message = r"1 of 3 train images, 1 of 2 val images are missing.*such as t2"
@@ -140,6 +141,8 @@ def test_missing_images_are_counted_and_skipped_if_allowed(tmp_path, members, ca
         ids(source(tmp_path), "train")
     dataset = source(tmp_path, allow_missing=True)
     assert ids(dataset, "train") == ["t1", "t3"] and ids(dataset, "val") == ["v2"]
+    (note,) = dataset.notes()
+    assert re.search(message, note) and note.endswith("; the others are used")
 
 
 def test_an_image_in_train_and_val_is_refused(tmp_path):
