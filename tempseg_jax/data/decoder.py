@@ -66,7 +66,7 @@ class Decoder:
             except codec.BadFile as error:
                 if not self._skip:
                     raise ValueError(
-                        f"{error}; repair it, or set data.on_error=skip to skip it"
+                        f"{error}; repair it, or {problem_files.SKIP}"
                     ) from error
                 self._log_skipped(candidate, error)
         raise ValueError(

@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from tempseg_jax.data import codec, problem_files
 from tempseg_jax.data.codec import BadFile
+from tempseg_jax.data.problem_files import ON_ERROR
 from tempseg_jax.data.sources.base import Entry, Record, Source, data_home, digest
+from tempseg_jax.io import machine_errors
 from tempseg_jax.io.prepare_once import prepare_once
 
 VERSION = "1.4.0"  # of the records; increase it when their content changes
@@ -72,7 +74,8 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
         source: The files to prepare.
         data_dir: Where TFDS keeps its datasets; None is TFDS_DATA_DIR, or
             ~/tensorflow_datasets if that is not set.
-        on_error: 'raise' refuses a source with problem files; 'skip' skips them.
+        on_error: 'raise' refuses a source with problem files; 'skip' skips them, and
+            uses what 'raise' has prepared if there are none.
 
     Raises:
         ProblemFiles: If there are problem files and `on_error` is 'raise'.
@@ -80,8 +83,11 @@ def prepare(source: Source, *, data_dir: str | None, on_error: str) -> Path:
         OSError: If the disk is too small, or `data_dir` cannot be written.
     """
     problem_files.check_on_error(on_error)
-    home = data_home(data_dir) / source.name / digest(source.fingerprint(), on_error)
-    final = home / VERSION
+    home, fingerprint = data_home(data_dir) / source.name, source.fingerprint()
+    folders = {x: home / digest(fingerprint, x) / VERSION for x in ON_ERROR}
+    if on_error == "skip" and folders["raise"].is_dir():
+        return folders["raise"]  # nothing had to be skipped
+    final = folders[on_error]
     write = functools.partial(_prepare, source, final=final, on_error=on_error)
     prepare_once(final, write)
     return final
@@ -112,12 +118,12 @@ def _damage(folder: Path) -> Iterator[None]:
 
     Raises:
         OSError: If anything is raised, with the remedy.
+        MemoryError: If the memory is full.
     """
     try:
         yield
-    except (MemoryError, PermissionError):
-        raise
     except Exception as error:
+        machine_errors.reraise(error, path=folder)
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise OSError(
             f"{folder}: the prepared dataset is damaged ({reason}); delete this folder,"

@@ -5,6 +5,12 @@ from collections.abc import Sequence
 ON_ERROR = ("raise", "skip")
 """Values of `data.on_error`."""
 
+SKIP = (
+    "set data.on_error=skip to skip such files (to resume a run with it, also give"
+    " --allow_config_change)"
+)
+"""A remedy, for messages."""
+
 _MAX_NAMED = 10
 
 
@@ -14,8 +20,7 @@ class ProblemFiles(ValueError):
     def __init__(self, problems: Sequence[str], *, where: str):
         self.problems = tuple(problems)
         super().__init__(
-            f"{summary(problems, where=where)} Repair or remove them, or set"
-            " data.on_error=skip to skip them."
+            f"{summary(problems, where=where)} Repair or remove them, or {SKIP}."
         )
 
 

@@ -1,5 +1,6 @@
 """Store the images of a prepared split as tiles, once."""
 
+import collections
 import functools
 import os
 import shutil
@@ -16,7 +17,6 @@ from tempseg_jax.data import problem_files, tiles
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.decoder import decode
-from tempseg_jax.io.json_files import write_json
 from tempseg_jax.io.prepare_once import prepare_once
 
 _SAMPLE = 32  # images from which the size on disk is estimated
@@ -48,7 +48,40 @@ def prepare(split: Split, *, on_error: str) -> tiles.Tiles:
     final = home / split.examples.expression
     write = functools.partial(_prepare, split, final=final, on_error=on_error)
     prepare_once(final, write)
-    return tiles.Tiles(final)
+    stored = tiles.Tiles(final)
+    _check(stored, split, on_error=on_error)
+    return stored
+
+
+def _check(stored: tiles.Tiles, split: Split, *, on_error: str) -> None:
+    """Check the sizes of tiles, and that images without tiles may be skipped.
+
+    Tiles that were prepared with 'skip' may lack images, and old ones have no digest.
+    """
+    sizes = stored.sizes()
+    if not collections.Counter(x for x in sizes if any(x)) <= split.sizes:
+        raise OSError(
+            f"{stored.folder}: the sizes of the images are not those of the dataset;"
+            " delete this folder, and the tiles are prepared again"
+        )
+    if on_error == "raise":
+        lacking = [i for i, size in enumerate(sizes) if not any(size)]
+        problems = [x for i in lacking if (x := _problem(i, split=split))]
+        if problems:
+            raise problem_files.ProblemFiles(problems, where=_where(split))
+
+
+def _problem(index: int, *, split: Split) -> str | None:
+    """Return why an image cannot be decoded; None if it can."""
+    try:
+        decode(split.examples[index], split=split)
+    except BadFile as error:
+        return str(error)
+    return None
+
+
+def _where(split: Split) -> str:
+    return f"{split.dataset} {split.name}"
 
 
 def _prepare(split: Split, folder: Path, *, final: Path, on_error: str) -> None:
@@ -66,13 +99,9 @@ def _prepare(split: Split, folder: Path, *, final: Path, on_error: str) -> None:
         raise OSError(f"{final}: cannot be written ({error}); {_REMEDY}") from error
     problems = [x for x in results if isinstance(x, str)]
     if problems and on_error == "raise":
-        where = f"{split.dataset} {split.name}"
-        raise problem_files.ProblemFiles(problems, where=where)
-    content = {
-        "sizes": [(0, 0) if isinstance(x, str) else x for x in results],
-        "files_and_bytes": tiles.stored_bytes(folder),
-    }
-    write_json(folder / tiles.CONTENT, content)
+        raise problem_files.ProblemFiles(problems, where=_where(split))
+    sizes = [(0, 0) if isinstance(x, str) else x for x in results]
+    tiles.write_content(folder, sizes=sizes)
 
 
 def _store_all(

@@ -9,9 +9,10 @@ little to compress in the pixels of a photograph, so images are stored as differ
 
 import copy
 import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import tensorstore as ts
 from jaxtyping import UInt8
 
 from tempseg_jax.data.transforms import CropSource
+from tempseg_jax.io import machine_errors
+from tempseg_jax.io.json_files import write_json
 
 VERSION = 1  # increase it when the stored content changes
 TILE = 128
@@ -30,6 +33,8 @@ GROUP = 16
 CONTENT = "tiles.json"
 """Name of the file that is written last, with the size of each image."""
 
+_FIELDS = {"sizes", "files_and_bytes"}
+_DIGEST = "sha256"  # key of the digest of the file's other content
 _CHANNELS = {"image": 3, "label": 1}
 
 
@@ -40,13 +45,17 @@ class Tiles:
         folder: The folder that `tile_preparation.prepare` wrote.
 
     Raises:
-        OSError: If files are missing or were changed.
+        OSError: If files are missing or were changed, or cannot be read.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         try:
             content = json.loads((folder / CONTENT).read_text())
+            stored = content.pop(_DIGEST, None)  # older tiles have none
+            digest = _digest_of(content)
+            if stored not in (None, digest) or content.keys() != _FIELDS:
+                raise ValueError(f"{CONTENT} has changed since it was written")
             if list(stored_bytes(folder)) != content["files_and_bytes"]:
                 raise ValueError("files are missing or were changed")
             self._arrays = {
@@ -54,7 +63,10 @@ class Tiles:
                 for name in _CHANNELS
             }
             self._sizes = content["sizes"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (
+            OSError, ValueError, LookupError, TypeError, AttributeError
+        ) as error:  # fmt: skip
+            machine_errors.reraise(error, path=folder)
             raise OSError(
                 f"{folder}: {error}; delete this folder, and the tiles are prepared"
                 " again"
@@ -69,6 +81,10 @@ class Tiles:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Return height and width of each image; (0, 0) if it has no tiles."""
+        return [tuple(self._sizes[i]) for i in self._indices]
 
     def nbytes(self, index: int) -> int:
         """Return the size of an image and its label in memory, in bytes.
@@ -169,6 +185,23 @@ def write(
         arrays[name][index, :height, :width].write(values).result()
 
 
+def write_content(folder: Path, *, sizes: Sequence[tuple[int, int]]) -> None:
+    """Write the last file of the tiles, which has a digest of its content.
+
+    Args:
+        folder: The folder of the arrays, with all images.
+        sizes: Height and width of each image; (0, 0) if it has no tiles.
+    """
+    content = {"sizes": sizes, "files_and_bytes": stored_bytes(folder)}
+    write_json(folder / CONTENT, content | {_DIGEST: _digest_of(content)})
+
+
+def _digest_of(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the content as JSON, which has lists for tuples."""
+    text = json.dumps([content["sizes"], content["files_and_bytes"]])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def stored_bytes(folder: Path) -> tuple[int, int]:
     """Return the number of the files of images and labels, and their bytes in total."""
     sizes = [
@@ -215,6 +248,7 @@ def _read(window: ts.TensorStore) -> UInt8[np.ndarray, "..."]:
     try:
         return window.read().result()
     except ValueError as error:
+        machine_errors.reraise(error, path="tiles")
         raise OSError(
             f"tiles cannot be read ({error}); delete their folder, and they are"
             " prepared again"

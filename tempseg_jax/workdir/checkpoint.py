@@ -1,6 +1,5 @@
 """Checkpoints by Orbax, verified by digests: the latest two and the best are kept."""
 
-import errno
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from tempseg_jax import precision
+from tempseg_jax.io import machine_errors
 from tempseg_jax.models.preprocessing import Preprocessing
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.workdir import (
@@ -45,9 +45,6 @@ _INFERENCE_FIELDS = (*_SEGMENTER_FIELDS, "drop_connect", "class_names")
 _ITEMS = ("segmenter", "discriminator", "training", "model", "digests")
 
 _RETRIES, _PAUSE = 4, 0.5  # seconds
-
-_TRANSIENT = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
-"""Errors of the machine or the network, which say nothing about the files."""
 
 
 class Checkpoints:
@@ -300,20 +297,14 @@ class Checkpoints:
         """Replace any error of reading; Orbax raises many types for damaged files."""
         try:
             yield
-        except (DamagedCheckpoint, MemoryError, PermissionError):
+        except DamagedCheckpoint:
             raise
-        except OSError as error:
-            if error.errno in _TRANSIENT:
-                raise
-            raise self._damaged(step, error) from error
         except jax.errors.JaxRuntimeError:  # the device is out of memory
             raise
         except Exception as error:
-            raise self._damaged(step, error) from error
-
-    def _damaged(self, step: int, error: Exception) -> DamagedCheckpoint:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        return DamagedCheckpoint(self._path(step), reason)
+            machine_errors.reraise(error, path=self._path(step))
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            raise DamagedCheckpoint(self._path(step), reason) from error
 
     @contextmanager
     def _disk(self, step: int) -> Iterator[None]:

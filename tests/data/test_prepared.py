@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import signal
@@ -113,6 +114,37 @@ def test_with_skip_problem_files_are_skipped_and_recorded(tmp_path):
     }
     assert metadata["class_names"] == ["a", "b"]
     assert metadata["sizes"]["val"] == [[4, 6, 3]]
+
+
+def test_with_skip_what_was_prepared_without_problem_files_is_used(tmp_path):
+    folder = prepare(FakeSource(), tmp_path)
+    again = FakeSource()
+    assert prepare(again, tmp_path, on_error="skip") == folder and not again.loaded
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        RuntimeError("open() failed: Too many open files; opening x"),  # array_record
+        PermissionError(errno.EACCES, "Permission denied"),
+    ],
+)
+def test_an_error_of_the_machine_is_not_damage(tmp_path, monkeypatch, error):
+    folder = prepare(FakeSource(), tmp_path)
+    examples = prepared.Examples(folder, expression="train")
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(prepared.tfds, "builder_from_directory", fail)
+    with pytest.raises(OSError, match=r"Too many open files|Permission") as caught:
+        prepared.read_metadata(folder)
+    assert "delete" not in str(caught.value)
+    monkeypatch.setattr(examples, "_records", type("R", (), {"__getitem__": fail})())
+    with pytest.raises(OSError, match=r"Too many open files|Permission") as caught:
+        _ = examples[0]
+    assert "delete" not in str(caught.value)
 
 
 @pytest.mark.parametrize("old, new", [('"a"', '"q"'), ("sha256", "sha257")])

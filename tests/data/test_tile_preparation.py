@@ -77,7 +77,7 @@ def test_a_killed_preparation_is_not_mistaken_for_a_finished_one(tmp_path):
     write_images(tmp_path / "own")
     code = (
         "def kill(path, content): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "tile_preparation.write_json = kill\n"  # after all tiles are written
+        "tiles.write_json = kill\n"  # after all tiles are written
         "prepare_in(folder)\n"
     )
     assert run(code, tmp_path).returncode == -signal.SIGKILL

@@ -1,4 +1,7 @@
 import dataclasses
+import errno
+import json
+import os
 import shutil
 
 import cv2
@@ -178,6 +181,8 @@ def test_with_skip_the_same_images_replace_undecodable_ones(broken):
     stored = tile_preparation.prepare(broken, on_error="skip")
     changes = {"on_error": "skip", "num_workers": 2}
     assert_equal(batches(broken, None, **changes), batches(broken, stored, **changes))
+    with pytest.raises(ValueError, match="2 problem files: .*train: 1 .image."):
+        tile_preparation.prepare(broken, on_error="raise")  # the same folder
 
 
 def test_tiles_of_another_split_are_refused(split, stored):
@@ -198,6 +203,42 @@ def test_a_list_without_sizes_is_reported_when_tiles_are_opened(copy):
     path.write_text(path.read_text().replace('"sizes"', '"size"'))
     with pytest.raises(OSError, match="'sizes'; delete this folder"):
         tiles.Tiles(copy)
+
+
+@pytest.mark.parametrize("old, new", [("131", "130"), ("sha256", "sha257")])
+def test_a_changed_list_is_reported_when_tiles_are_opened(copy, old, new):
+    path = copy / "tiles.json"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    with pytest.raises(OSError, match=r"tiles.json has changed .*; delete this folder"):
+        tiles.Tiles(copy)
+
+
+def test_older_lists_have_no_digest_and_must_have_the_sizes_of_the_dataset(
+    split, stored, monkeypatch, copy
+):
+    path = copy / "tiles.json"
+    content = json.loads(path.read_text())
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert tiles.Tiles(copy).sizes() == stored.sizes() == SIZES
+    content["sizes"][2][0] = 130
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(tile_preparation.tiles, "Tiles", lambda _: damaged)
+    damaged = stored.__class__(copy)
+    with pytest.raises(OSError, match="sizes of the images are not those of the data"):
+        tile_preparation.prepare(split, on_error="raise")
+
+
+def test_an_error_of_the_machine_is_not_damage(copy, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError(f"Failed to open: {os.strerror(errno.EMFILE)}")
+
+    monkeypatch.setattr(tiles.ts, "open", fail)
+    with pytest.raises(OSError, match="copy: cannot be read .Too many open f") as error:
+        tiles.Tiles(copy)
+    assert "delete" not in str(error.value)
 
 
 def test_a_damaged_tile_is_reported_when_it_is_read(copy):
