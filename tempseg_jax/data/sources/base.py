@@ -96,7 +96,7 @@ def stat_listing(folder: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
     return sorted(listing)
 
 
-def archive_fingerprint(path: Path) -> tuple[str, int, int]:
-    """Return the name, size in bytes and modification time in ns of an archive."""
+def file_fingerprint(path: Path) -> tuple[str, int, int]:
+    """Return the name, size in bytes and modification time in ns of a file."""
     stat = path.stat()
     return path.name, stat.st_size, stat.st_mtime_ns

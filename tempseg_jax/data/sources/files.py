@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 from tqdm import tqdm
 
 from tempseg_jax.data.codec import BadFile
-from tempseg_jax.data.sources.base import archive_fingerprint, stat_listing
+from tempseg_jax.data.sources.base import file_fingerprint, stat_listing
 
 _MAX_BYTES = 256 << 20  # of one member; the largest image of Cityscapes has 3 MB
 _MIN_TOTAL = 64 << 20  # bytes that any archive may unpack to
@@ -123,7 +123,7 @@ class TarFiles:
 
     def fingerprint(self) -> object:
         """Return the archive's name, size and modification time."""
-        return archive_fingerprint(self._path)
+        return file_fingerprint(self._path)
 
     def _index(self) -> dict[str, tarfile.TarInfo]:
         if self._members is None:
@@ -206,7 +206,7 @@ class ZipFiles:
 
     def fingerprint(self) -> object:
         """Return the archive's name, size and modification time."""
-        return archive_fingerprint(self._path)
+        return file_fingerprint(self._path)
 
 
 def stream_tar(

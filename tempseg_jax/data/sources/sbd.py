@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from tempseg_jax.data import codec
 from tempseg_jax.data.sources import mat_file
-from tempseg_jax.data.sources.base import archive_fingerprint
+from tempseg_jax.data.sources.base import file_fingerprint
 from tempseg_jax.data.sources.files import FolderFiles, stream_tar
 from tempseg_jax.io.json_files import decode_text
 
@@ -35,10 +35,12 @@ class Sbd:
         self._folder = folder
 
     def fingerprint(self) -> object:
-        """Return a value that changes if the labels change."""
+        """Return a value that changes if the labels or the lists change."""
         if self._unpacked:
-            return self._unpacked.fingerprint()
-        return archive_fingerprint(self._archive)
+            lists = [self._folder / _FOLDER / name for name in _LISTS]
+            stats = [file_fingerprint(path) for path in lists if path.is_file()]
+            return self._unpacked.fingerprint(), stats
+        return file_fingerprint(self._archive)
 
     def ids(self) -> set[str]:
         """Return the ids of SBD's train and val lists together.

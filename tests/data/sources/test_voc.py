@@ -258,6 +258,19 @@ def test_the_fingerprint_changes_with_the_files(tmp_path, members):
     assert source(tmp_path).fingerprint() != before
 
 
+def test_the_fingerprint_changes_with_the_lists_of_an_unpacked_sbd(
+    tmp_path, members, sbd
+):
+    write_archives(tmp_path, members)
+    root = tmp_path / "benchmark_RELEASE/dataset"
+    miniatures.write_folder(root, sbd)
+    before = source(tmp_path).fingerprint()
+    assert source(tmp_path).fingerprint() == before
+    with (root / "train.txt").open("a") as file:
+        file.write("o9\n")
+    assert source(tmp_path).fingerprint() != before
+
+
 @pytest.fixture
 def official(shared_data):
     folder = shared_data / "voc2012_lists"
