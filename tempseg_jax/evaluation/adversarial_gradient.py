@@ -26,9 +26,14 @@ def adversarial_gradient(
     ends at the logits, so that this costs one forward pass of the segmenter, and a
     forward and a backward pass of D.
 
+    L_G here is L_seg + α L_adv: the loss of an auxiliary head, distillation, and the
+    terms of images without labels are left out. Only the labeled images of the batch
+    are used, also in a semi-supervised run, where BatchNorm's statistics in training
+    are those of all images.
+
     Args:
         state: The parameters and running statistics of both players.
-        batch: Images and labels.
+        batch: Images and labels; images without labels are ignored.
         hyper: The temperatures and α.
         images: The number of images of the batch that are used, from its first.
         objective: The networks and the terms of their losses; with a discriminator.
