@@ -38,10 +38,16 @@ class RunData(NamedTuple):
         return list(dict.fromkeys(x for split in splits for x in split.gaps()))
 
     def numbers(self) -> dict[str, int]:
-        """Return numbers that change if images are added, removed or replaced."""
+        """Return numbers that change if images are added, removed or resized.
+
+        Pixels are those of whole splits. Images that are replaced by others of the same
+        size do not change them.
+        """
         numbers = {
             "labeled_images": len(self.labeled.examples),
             "pixels_of_train_split": _pixels(self.train),
+            "val_images": len(self.val.examples),
+            "pixels_of_val_split": _pixels(self.val),
         }
         if self.unlabeled is not None:
             numbers |= {
@@ -52,6 +58,8 @@ class RunData(NamedTuple):
 
     def write_lists(self, config: ConfigDict, folder: str | Path) -> None:
         """Write which images are used, if not all or not all labels are.
+
+        Lists that do not apply, which another config has written, are deleted.
 
         Raises:
             OSError: If a file cannot be written.
@@ -65,6 +73,8 @@ class RunData(NamedTuple):
             lists[train_images.UNLABELED] = self.unlabeled.split
         for name, split in lists.items():
             train_images.write(folder, name, (x["id"] for x in split.examples))
+        for name in {*train_images.NAMES} - lists.keys():
+            (Path(folder) / name).unlink(missing_ok=True)
 
 
 def _pixels(split: catalog.Split) -> int:

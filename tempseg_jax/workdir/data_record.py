@@ -1,7 +1,8 @@
 """What data a run is trained on: data.json, compared when the run is resumed.
 
 The order of the images, the length of the run and its learning rates follow from the
-number of images. A resumed run would jump if it changed.
+number of images. A resumed run would jump if it changed, and its best checkpoint is
+chosen among scores of the same val images.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,8 @@ def claim(
 
     Args:
         folder: The workdir. Runs of version 0.1 have no data.json, and get one.
-        record: The numbers, by name.
+        record: The numbers, by name. A file of an earlier version may lack some, which
+            are not compared.
         resumes: Whether the run goes on from a checkpoint.
         allow_change: Whether to go on with other data.
 
@@ -40,9 +42,9 @@ def claim(
         if not isinstance(before, dict):
             raise ValueError(f"{path}: does not hold numbers by name; {remedy}")
         changes = [
-            f"{name.replace('_', ' ')}: {before.get(name)} before, {value} now"
+            f"{name.replace('_', ' ')}: {before[name]} before, {value} now"
             for name, value in record.items()
-            if before.get(name) != value
+            if before.get(name, value) != value
         ]
         if changes:
             raise ValueError(

@@ -8,6 +8,7 @@ from tempseg_jax.io.atomic import replacing
 TRAIN = "train_images.txt"
 LABELED = "labeled_images.txt"
 UNLABELED = "unlabeled_images.txt"
+NAMES = (TRAIN, LABELED, UNLABELED)
 
 
 def write(folder: str | Path, name: str, ids: Iterable[str]) -> None:

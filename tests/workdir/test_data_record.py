@@ -30,6 +30,15 @@ def test_a_run_of_the_first_release_gets_its_numbers_when_it_is_resumed(tmp_path
     assert json.loads((tmp_path / "data.json").read_text()) == NUMBERS
 
 
+def test_numbers_that_an_earlier_version_did_not_write_are_not_compared(tmp_path):
+    claim(tmp_path, NUMBERS, resumes=False)
+    more = NUMBERS | {"val_images": 4}
+    claim(tmp_path, more)
+    with pytest.raises(ValueError, match="val images: 4 before, 5 now.;"):
+        claim(tmp_path, NUMBERS | {"val_images": 5})
+    assert json.loads((tmp_path / "data.json").read_text()) == more
+
+
 @pytest.mark.parametrize("content", ["[8]", "{", ""])
 def test_a_damaged_file_is_named_with_its_remedy(tmp_path, content):
     (tmp_path / "data.json").write_text(content)
