@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from tempseg_jax import builders, mesh
 from tempseg_jax.builders import config_fields
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.decoder import has_labels
 from tempseg_jax.data.subset import evenly_spaced
 from tempseg_jax.evaluation import (
     calibration,
@@ -60,13 +61,20 @@ def evaluate(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If there is no such split, or the checkpoint has another network.
+        ValueError: If there is no such split, or it has no labels, or the checkpoint
+            has another network.
     """
     config_fields.check_fields(config)
     if limit is not None and limit < 1:
         raise ValueError(f"--limit={limit}: give a number of images of at least 1")
     whole = builders.load_split(config, split_name or config.data.val_split)
     split = evenly_spaced(whole, limit)
+    if not has_labels(split):
+        raise ValueError(
+            f"{split.dataset} {split.name}: no pixel is labeled, so nothing can be "
+            "scored; scripts/submit.py writes predictions for a server that has the "
+            "labels"
+        )
     restored = _restore(config, folder, split, checkpoint=checkpoint)
     score_split = functools.partial(
         score,

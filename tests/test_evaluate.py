@@ -130,6 +130,19 @@ def test_what_is_left_out_of_the_split_is_counted_and_printed(
     assert "note: c is missing\n" in printed
 
 
+def test_a_split_without_labels_is_refused_before_it_is_predicted(
+    config, saved_run, monkeypatch
+):
+    whole = builders.load_split(config, "val")
+    void = codec.encode_label(np.full((96, 128), 255, np.uint8))
+    records = [record | {"label": void} for record in list(whole.examples)[:3]]
+    unlabeled = dataclasses.replace(whole, name="test", examples=records)
+    monkeypatch.setattr(builders, "load_split", lambda *args: unlabeled)
+    monkeypatch.delattr(evaluate, "score")
+    with pytest.raises(ValueError, match="scenes test: no pixel is labeled.*submit.py"):
+        run(config, saved_run, fit=False)
+
+
 def test_inference_settings_and_split_are_those_requested(config, saved_run, capsys):
     settings = InferenceSettings(window=128, stride=None, scales=(1.0,), flip=True)
     report = run(config, saved_run, settings=settings, fit=False)

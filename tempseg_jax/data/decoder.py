@@ -9,6 +9,7 @@ from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.sources.base import Record
 from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.data.transforms import CropSource, Example
+from tempseg_jax.types import IGNORE_LABEL
 
 
 def decode(record: Record, *, split: Split) -> Example:
@@ -30,6 +31,21 @@ def decode(record: Record, *, split: Split) -> Example:
             f" {columns}x{rows}; store the image upright, without a rotation tag"
         )
     return {"image": image, "label": label}
+
+
+def has_labels(split: Split) -> bool:
+    """Return whether any pixel is not void; labels are read up to the first one.
+
+    Raises:
+        BadFile: If a label cannot be decoded.
+    """
+    name = f"{split.dataset} {split.name}"
+    return any(
+        (
+            codec.decode_label(x["label"], name=f"{name}: {x['id']}") != IGNORE_LABEL
+        ).any()
+        for x in split.examples
+    )
 
 
 class Decoder:
