@@ -11,7 +11,9 @@ from jaxtyping import Int32
 
 from tempseg_jax.data import buckets
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.data.codec import BadFile
 from tempseg_jax.data.decoder import Decoder, decode
+from tempseg_jax.data.sources.base import Record
 from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.data.transforms import (
     PAD_COLOR,
@@ -209,6 +211,7 @@ def eval_batches(
     split: Split,
     *,
     batch_size: int,
+    batch_size_of: Callable[[tuple[int, int]], int] | None = None,
     num_workers: int,
     process_index: int,
     process_count: int,
@@ -223,27 +226,56 @@ def eval_batches(
     Args:
         split: The split to read.
         batch_size: Images per batch of this process.
+        batch_size_of: The same by the canvas, at most `batch_size`: images that are
+            not scored as a batch need not wait for one. None: always `batch_size`.
         num_workers: Threads that decode; 0 uses the calling thread.
         process_index: This process reads examples process_index::process_count.
         process_count: Number of processes.
+
+    Raises:
+        ValueError: During iteration, if an image cannot be decoded.
     """
     dataset = (
         grain.MapDataset.range(len(split.examples))[process_index::process_count]
         .map(lambda index: split.examples[index])
-        .map(lambda record: (record["id"], decode(record, split=split)))
+        .map(lambda record: (record["id"], _decode_for_evaluation(record, split)))
         .to_iter_dataset(_read_options(num_workers))
     )
+    if batch_size_of is None:
+
+        def batch_size_of(shape: tuple[int, int]) -> int:
+            return batch_size
+
     pending = collections.defaultdict(list)
+
+    def batch(shape: tuple[int, int]) -> EvalBatch:
+        examples, size = pending.pop(shape), batch_size_of(shape)
+        return _pad_batch(examples, shape=shape, batch_size=size)
+
     for id_, example in dataset:
         shape = buckets.canvas(example["label"].shape)
         pending[shape].append((id_, example))
-        if len(pending[shape]) == batch_size:
-            yield _pad_batch(pending.pop(shape), shape=shape, batch_size=batch_size)
+        if len(pending[shape]) == batch_size_of(shape):
+            yield batch(shape)
         elif sum(map(len, pending.values())) >= buckets.WAITING * batch_size:
-            longest = next(iter(pending))  # whose first image has waited longest
-            yield _pad_batch(pending.pop(longest), shape=longest, batch_size=batch_size)
-    for shape, examples in pending.items():
-        yield _pad_batch(examples, shape=shape, batch_size=batch_size)
+            yield batch(next(iter(pending)))  # whose first image has waited longest
+    for shape in list(pending):
+        yield batch(shape)
+
+
+def _decode_for_evaluation(record: Record, split: Split) -> Example:
+    """Decode a record; unlike in training, none is replaced by another one.
+
+    Raises:
+        ValueError: If it cannot be decoded, with the remedy.
+    """
+    try:
+        return decode(record, split=split)
+    except BadFile as error:
+        raise ValueError(
+            f"{error}; evaluation skips no image: repair the file, or remove it and"
+            " its mask from the dataset, which is then prepared again"
+        ) from error
 
 
 def _read_options(num_workers: int) -> grain.ReadOptions:

@@ -88,7 +88,8 @@ def evaluate_split(
             processes.
         split: The images and their labels.
         segmenter: The network.
-        batch_size: Images per forward pass; rounded up to a multiple of the devices.
+        batch_size: Images per forward pass of images that run whole; rounded up to a
+            multiple of the devices.
         num_workers: Threads that decode images; 0 decodes in the calling thread.
         settings: Sliding-window inference and test-time augmentation.
         temperatures: Temperatures at which the calibration is measured.
@@ -97,11 +98,18 @@ def evaluate_split(
         ValueError: If the segmenter's number of classes is not the split's.
     """
     devices = mesh.local_mesh()
+    whole = mesh.round_up(batch_size, devices)
+
+    def batch_size_of(canvas: tuple[int, int]) -> int:
+        # Windows are of one image per device, so that no large image has to wait.
+        return whole if settings.windows(*canvas) is None else devices.size
+
     return evaluate_batches(
         mesh.to_local(variables, devices),
         pipeline.eval_batches(
             split,
-            batch_size=mesh.round_up(batch_size, devices),
+            batch_size=whole,
+            batch_size_of=batch_size_of,
             num_workers=num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

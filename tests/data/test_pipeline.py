@@ -224,6 +224,18 @@ def test_images_of_many_sizes_do_not_all_wait_in_memory():
     assert ids == [f"r{i}" for i in range(40)]
 
 
+def test_images_of_a_canvas_with_smaller_batches_do_not_wait_for_others(mixed):
+    sizes = {(256, 128): 1}
+    batches = evaluate(mixed, batch_size_of=lambda canvas: sizes.get(canvas, 4))
+    assert [batch["id"] for batch in batches][:2] == [["r1"], ["r0", "r2", "r3", "r5"]]
+    assert sum(bool(id_) for batch in batches for id_ in batch["id"]) == 7
+
+
+def test_an_undecodable_image_stops_the_evaluation_with_the_remedy(broken):
+    with pytest.raises(ValueError, match=r"r2.*truncated.*skips no image: repair the"):
+        evaluate(broken)
+
+
 def test_processes_divide_the_evaluation(mixed):
     parts = [evaluate(mixed, process_index=i, process_count=2) for i in range(2)]
     ids = [{id_ for b in part for id_ in b["id"] if id_} for part in parts]

@@ -11,6 +11,7 @@ import pytest
 from tempseg_jax import mesh
 from tempseg_jax.data import codec, pipeline
 from tempseg_jax.data.catalog import Split
+from tempseg_jax.evaluation import batch_scores
 from tempseg_jax.evaluation.evaluator import (
     Sums,
     evaluate_batches,
@@ -179,6 +180,36 @@ def test_a_split_is_scored_like_its_batches(split):
     for scored, like in zip(images, expected, strict=True):
         assert scored.predicted.id == like.predicted.id
         np.testing.assert_array_equal(scored.confusion, like.confusion)
+
+
+def test_images_that_run_in_windows_do_not_wait_for_a_batch(split, monkeypatch):
+    expected = {
+        scored.predicted.id: scored
+        for scored in score_images(split, batch_size=8, settings=WINDOWS)
+    }
+    sizes = []
+    score_batch = batch_scores.score_batch
+    monkeypatch.setattr(
+        batch_scores,
+        "score_batch",
+        lambda variables, batch, **options: (
+            sizes.append(len(batch["id"])) or score_batch(variables, batch, **options)
+        ),
+    )
+    images = evaluate_split(
+        {},
+        split,
+        segmenter=RedIsTheClass(),
+        batch_size=64,
+        num_workers=0,
+        settings=WINDOWS,
+        temperatures=(1.0,),
+    )
+    for scored in images:
+        like = expected.pop(scored.predicted.id)
+        np.testing.assert_array_equal(scored.confusion, like.confusion)
+        np.testing.assert_array_equal(scored.tally.nll, like.tally.nll)
+    assert not expected and set(sizes) == {mesh.local_mesh().size}
 
 
 def test_the_images_of_a_batch_are_yielded_after_the_next_batch_is_sent(split):
