@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from tempseg_jax.data.sources import folder_masks
 from tempseg_jax.data.sources.folder_masks import MaskRules
 from tempseg_jax.types import IGNORE_LABEL
 
@@ -34,8 +35,9 @@ class Content:
         if mask.ndim == 2:
             self._values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
         elif len(self._values) <= _SHOWN:
-            colors = np.unique(mask.reshape(-1, mask.shape[-1]), axis=0)
-            self._values.update(map(tuple, colors[: _SHOWN + 1].tolist()))
+            # Unique rows take 70 times as long: 1.4 s for a megapixel.
+            colors = np.unique(folder_masks.packed(mask))
+            self._values.update(folder_masks.unpacked(colors[: _SHOWN + 1]))
 
     def check_labeled(self, *, where: str) -> None:
         """Check that at least one pixel is not void.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, Int32, UInt8
 
 from tempseg_jax.data.image_reader import BadFile
 from tempseg_jax.types import IGNORE_LABEL
@@ -142,8 +142,8 @@ class MaskRules:
                 " data.options.class_colors=[[0, 0, 0], [128, 64, 0]]"
             )
         table = np.full(1 << 24, -1, np.int16)
-        table[_packed(self.colors)] = np.arange(len(self.colors))
-        index = table[_packed(mask)]
+        table[packed(self.colors)] = np.arange(len(self.colors))
+        index = table[packed(mask)]
         unlisted = index < 0
         if unlisted.any() and self.void_index is None:
             color = mask[unlisted][0].tolist()
@@ -211,7 +211,12 @@ def checked_colors(
     return table.astype(np.uint8)
 
 
-def _packed(colors: UInt8[np.ndarray, "*b 3"]) -> np.ndarray:
+def packed(colors: UInt8[np.ndarray, "*b 3"]) -> Int32[np.ndarray, "*b"]:
     """Return each RGB color as one integer."""
     red, green, blue = np.moveaxis(colors.astype(np.int32), -1, 0)
     return red << 16 | green << 8 | blue
+
+
+def unpacked(values: Int[np.ndarray, "n"]) -> list[tuple[int, int, int]]:
+    """Return the colors that `packed` has made integers of."""
+    return [(v >> 16, v >> 8 & 255, v & 255) for v in values.tolist()]

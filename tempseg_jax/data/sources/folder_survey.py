@@ -9,7 +9,7 @@ import numpy as np
 from tempseg_jax.data import codec, image_reader
 from tempseg_jax.data.image_reader import BadFile
 from tempseg_jax.data.problem_files import ProblemFiles, check_on_error
-from tempseg_jax.data.sources import folder_layouts, folder_notes
+from tempseg_jax.data.sources import folder_layouts, folder_masks, folder_notes
 from tempseg_jax.data.sources.folder_masks import is_jpeg
 from tempseg_jax.types import IGNORE_LABEL
 
@@ -127,13 +127,14 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
                         "masks as PNG, with one value per class"
                     )
                 mask = codec.read_mask(image_reader.read_bytes(path), name=str(path))
+                values = _values(mask)
+                _check_number(values, path)
             except BadFile as error:
                 problems.append(str(error))
                 continue
             images[split] += 1
             sizes[mask.shape[:2]] += 1
             gray, rgb = (path, rgb) if mask.ndim == 2 else (gray, path)
-            values = _values(mask, path)
             pixels += values
             of_train.update(values if split == "train" else ())
             _check_number(pixels, path)
@@ -159,7 +160,7 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
     return Survey(root, images, sizes, pixels, frozenset(of_train), notes)
 
 
-def _values(mask: np.ndarray, path: Path) -> collections.Counter[Value]:
+def _values(mask: np.ndarray) -> collections.Counter[Value]:
     """Return the number of pixels of each value or color."""
     if mask.ndim == 3 and (mask == mask[..., :1]).all():
         mask = mask[..., 0]  # gray that was saved as RGB
@@ -168,11 +169,8 @@ def _values(mask: np.ndarray, path: Path) -> collections.Counter[Value]:
         return collections.Counter(
             {int(v): int(counts[v]) for v in counts.nonzero()[0]}
         )
-    packed = mask.astype(np.int64) @ (1 << 16, 1 << 8, 1)
-    values, counts = np.unique(packed, return_counts=True)
-    if len(values) > _MOST:
-        raise _too_many(len(values), path)
-    colors = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in values]
+    values, counts = np.unique(folder_masks.packed(mask), return_counts=True)
+    colors = folder_masks.unpacked(values)
     return collections.Counter(dict(zip(colors, counts.tolist(), strict=True)))
 
 
@@ -191,12 +189,8 @@ def _as_color(value: Value) -> tuple[int, ...]:
 
 def _check_number(pixels: collections.Counter[Value], path: Path) -> None:
     if len(pixels) > _MOST:
-        raise _too_many(len(pixels), path)
-
-
-def _too_many(number: int, path: Path) -> BadFile:
-    return BadFile(
-        f"{path}: the masks hold {number} different values or colors, as JPEGs and"
-        " smoothed outlines do; save masks as PNG, with one value per class, or write"
-        " the config by hand"
-    )
+        raise BadFile(
+            f"{path}: the masks hold {len(pixels)} different values or colors, as JPEGs"
+            " and smoothed outlines do; save masks as PNG, with one value per class, or"
+            " write the config by hand"
+        )

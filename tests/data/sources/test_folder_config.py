@@ -151,6 +151,21 @@ def test_missing_and_broken_masks_are_named_together_or_skipped(tmp_path):
     assert found.images == {"train": 2, "val": 2} and found.classes == [0, 1]
 
 
+def test_a_smoothed_mask_is_skipped_like_one_that_is_broken(tmp_path):
+    root = tmp_path / "own"
+    write(root, miniatures.png(miniatures.mask(values=(0, 1))))
+    gray = np.arange(600).reshape(20, 30).astype(np.uint8)
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    for i, mask in enumerate((gray, rgb)):
+        files = {f"train/masks/{i}.png": miniatures.png(mask)}
+        miniatures.write_folder(root, files)
+    message = "2 problem files: .*0.png: the masks hold 256 different.*1.png: "
+    with pytest.raises(ProblemFiles, match=message):
+        folder_survey.survey(root)
+    found = folder_survey.survey(root, on_error="skip")
+    assert found.images == {"train": 1, "val": 3} and found.classes == [0, 1]
+
+
 def test_a_folder_without_a_train_split_is_refused(tmp_path):
     write(tmp_path, miniatures.png(miniatures.mask()), splits=("val",))
     with pytest.raises(ValueError, match="no split 'train', only val; the folder"):

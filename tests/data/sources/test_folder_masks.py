@@ -7,6 +7,8 @@ import pytest
 
 from tempseg_jax.data import catalog, codec
 from tempseg_jax.data.sources.folder import Folder
+from tempseg_jax.data.sources.folder_content import Content
+from tempseg_jax.data.sources.folder_masks import MaskRules
 from tests import miniatures
 
 BINARY = miniatures.mask(values=(0, 255))
@@ -222,3 +224,16 @@ def test_an_unknown_layout_is_refused_with_what_is_there(tmp_path):
     miniatures.write_folder(tmp_path, {"pictures/a.jpg": miniatures.jpeg()})
     with pytest.raises(FileNotFoundError, match="there is: pictures/$"):
         Folder(manual_dir=str(tmp_path))
+
+
+def test_the_colors_of_rgb_masks_are_counted():
+    content = Content()
+    colors = np.array([(0, 0, 0), (255, 0, 1), (9, 200, 255)], np.uint8)
+    label = miniatures.mask(values=(0, 1, 2))
+    content.add(colors[label], label)
+    with pytest.raises(ValueError, match="'d' occurs in no mask; .* colors") as error:
+        rules = MaskRules(
+            void_index=None, class_names="abcd", class_colors=None, mask_values=None
+        )
+        content.check_present("abcd", where="here", rules=rules)
+    assert "(0, 0, 0), (255, 0, 1), (9, 200, 255)" in str(error.value)
