@@ -48,7 +48,7 @@ same-jax:
 
 demo: $(VENV)/ready
 	$(VENV)/bin/python -m tempseg_jax.main --config=configs/demo.py --workdir=runs/demo
-	@echo "Pictures: runs/demo/predictions/ (image, ground truth, prediction) and runs/demo/curves.png"
+	@echo "Pictures: runs/demo/predictions/val/ (image, ground truth, prediction) and runs/demo/curves.png"
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest $(PYTEST)

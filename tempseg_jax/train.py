@@ -248,7 +248,8 @@ def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
 def _delete_leftovers(folder: Path) -> None:
     """Delete unfinished files of a killed training; only the lock's holder may."""
     checkpoint_folder.clean(folder.absolute() / "checkpoints")
-    for name in ("config.json", data_record.NAME, "metrics.jsonl", log_digest.NAME):
+    files = ("config.json", data_record.NAME, "metrics.jsonl", log_digest.NAME)
+    for name in (*files, "curves.png"):
         atomic.delete_leftovers(folder / name)
 
 

@@ -31,8 +31,8 @@ MAY_IMPORT = {
     "loop": "types train_state",
     "workdir": "io models precision train_state",
     "inference": "io data models precision workdir",
-    "evaluation": "types data objective train_state discriminator_step hyperparameters "
-    "segmenter_step mesh workdir inference",
+    "evaluation": "types io data objective train_state discriminator_step "
+    "hyperparameters segmenter_step mesh workdir inference",
     "builders": "types data models precision objective train_state optim "
     "discriminator_step hyperparameters mesh workdir inference",
     "describe": "models builders",

@@ -131,7 +131,7 @@ def contents(folder):
 def test_a_run_writes_its_config_curves_predictions_and_checkpoints(run, config):
     assert saved_config.read_config(run).to_dict() == config.to_dict()
     assert (run / "curves.png").stat().st_size > 0
-    panels = [path.name for path in (run / "predictions").iterdir()]
+    panels = [path.name for path in (run / "predictions" / "val").iterdir()]
     assert sorted(panels) == [f"val_{8 * i:04d}.png" for i in range(8)]  # of 64
     assert len(list((run / "tensorboard").iterdir())) == 1
     assert Checkpoints(run).resolve("latest") == STEPS

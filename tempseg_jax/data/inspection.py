@@ -17,6 +17,7 @@ from tempseg_jax.data import codec
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.decoder import decode
 from tempseg_jax.data.labels import VOID_COLOR, color_labels
+from tempseg_jax.io import atomic
 from tempseg_jax.types import IGNORE_LABEL, Batch
 
 
@@ -124,17 +125,20 @@ def with_legend(
 
 
 def save_grid(picture: UInt8[np.ndarray, "h w 3"], path: str) -> None:
-    """Write a picture to a file, in the format of its suffix.
+    """Write a picture to a file, in the format of its suffix; create its folder.
 
     Raises:
         OSError: If the file cannot be written.
     """
-    try:
-        written = cv2.imwrite(path, picture[..., ::-1])
-    except cv2.error as error:
-        raise OSError(f"{path}: cannot be written ({error.err})") from error
-    if not written:
-        raise OSError(f"{path}: cannot be written; does its folder exist?")
+    with atomic.replacing(path) as partial:
+        try:
+            written = cv2.imwrite(str(partial), picture[..., ::-1])
+        except cv2.error as error:
+            raise OSError(f"{path}: cannot be written ({error.err})") from error
+        if not written:
+            raise OSError(
+                f"{path}: cannot be written; check permissions and free disk space"
+            )
 
 
 def _count(

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from matplotlib.figure import Figure
 
 from tempseg_jax.evaluation.calibration import BINS, Calibration
+from tempseg_jax.io import atomic
 
 _STYLE = {"font.size": 9, "axes.axisbelow": True}
 _ACCURACY, _GAP = "#0072b2", "#d55e00"  # colorblind-safe
@@ -51,7 +52,8 @@ def save_reliability(calibrations: dict[str, Calibration], path: Path) -> None:
             lower.set(xlabel="confidence", yscale="log", ylim=(1e-4, 1))
         axes[0, 0].set_ylabel("accuracy")
         axes[1, 0].set_ylabel("share of pixels")
-        figure.savefig(path, dpi=120)
+        with atomic.replacing(path) as partial:
+            figure.savefig(partial, dpi=120)
 
 
 def save_confusion(
@@ -77,4 +79,8 @@ def save_confusion(
                 fontsize=7,
             )  # fmt: skip
         figure.colorbar(image, label="% of the true class", shrink=0.8)
-        figure.savefig(file, dpi=120, format="png")
+        if isinstance(file, io.BytesIO):
+            figure.savefig(file, dpi=120, format="png")
+            return
+        with atomic.replacing(file) as partial:
+            figure.savefig(partial, dpi=120)

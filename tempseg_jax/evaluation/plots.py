@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from tempseg_jax.data.labels import color_labels
 from tempseg_jax.evaluation.evaluator import PredictedImage
+from tempseg_jax.io import atomic
 
 
 def save_panel(
@@ -18,17 +19,18 @@ def save_panel(
 ) -> None:
     """Write image, ground truth and prediction side by side to `folder/<id>.png`.
 
+    An id with slashes is a path in the folder.
+
     Raises:
         OSError: If the file cannot be written.
     """
     picture = panel(example, palette=palette)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = example.id.replace("/", "_")
-    path = folder / f"{name}.png"
-    if not cv2.imwrite(str(path), np.ascontiguousarray(picture[..., ::-1])):
-        raise OSError(
-            f"{path}: could not be written; check permissions and free disk space"
-        )
+    path = folder / f"{example.id}.png"
+    with atomic.replacing(path) as partial:
+        if not cv2.imwrite(str(partial), np.ascontiguousarray(picture[..., ::-1])):
+            raise OSError(
+                f"{path}: could not be written; check permissions and free disk space"
+            )
 
 
 def panel(
@@ -68,7 +70,8 @@ def save_curves(lines: Lines, path: Path) -> None:
             for name in names:
                 _draw(axes, lines, name, label=name.split("/")[1])
             axes.legend(frameon=False)
-        figure.savefig(path, dpi=120)
+        with atomic.replacing(path) as partial:
+            figure.savefig(partial, dpi=120)
 
 
 def save_comparison(runs: dict[str, Lines], path: Path) -> None:
@@ -100,7 +103,8 @@ def save_comparison(runs: dict[str, Lines], path: Path) -> None:
             for label, lines in runs.items():
                 _draw(axes, lines, name, label=label)
             axes.legend(frameon=False)
-        figure.savefig(path, dpi=120)
+        with atomic.replacing(path) as partial:
+            figure.savefig(partial, dpi=120)
 
 
 def _draw(axes: Axes, lines: Lines, name: str, *, label: str) -> None:

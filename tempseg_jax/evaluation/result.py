@@ -172,9 +172,13 @@ def table(result: Result, split: Split) -> str:
 
 
 def save_pictures(result: Result, split: Split, folder: str | Path) -> None:
-    """Write `predictions/*.png` and, if there is a log, `curves.png` into a workdir."""
+    """Write pictures of an evaluation into a workdir.
+
+    They are `predictions/<split>/<id>.png` and, if there is a log, `curves.png`.
+    """
+    panels = Path(folder) / "predictions" / split.name
     for example in result.examples:
-        plots.save_panel(example, Path(folder) / "predictions", palette=split.palette)
+        plots.save_panel(example, panels, palette=split.palette)
     lines = read_metrics(folder)
     if lines:
         plots.save_curves(lines, Path(folder) / "curves.png")

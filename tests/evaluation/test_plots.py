@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import runpy
@@ -36,14 +37,38 @@ def test_a_panel_is_image_label_and_prediction_side_by_side(tmp_path):
     label, prediction = rng.integers(0, 2, (2, 5, 7)).astype(np.uint8)
     example = PredictedImage("train/a_1", image, label, prediction)
     plots.save_panel(example, tmp_path / "predictions", palette=PALETTE)
-    (path,) = (tmp_path / "predictions").iterdir()
-    assert path.name == "train_a_1.png"
+    path = tmp_path / "predictions" / "train" / "a_1.png"
     panel = read_rgb(path)
     assert panel.shape[0] == 5
     np.testing.assert_array_equal(panel[:, :7], image)
     np.testing.assert_array_equal(panel[:, -7:], PALETTE[prediction])
     middle = (panel.shape[1] - 7) // 2
     np.testing.assert_array_equal(panel[:, middle : middle + 7], PALETTE[label])
+
+
+def test_panels_of_similar_ids_are_different_files(tmp_path):
+    label = np.zeros((1, 2), np.uint8)
+    for number, id_ in enumerate(("a/b", "a_b", "a")):
+        image = np.full((1, 2, 3), number, np.uint8)
+        example = PredictedImage(id_, image, label, label)
+        plots.save_panel(example, tmp_path, palette=PALETTE)
+    values = [read_rgb(tmp_path / f"{x}.png")[0, 0, 0] for x in ("a/b", "a_b", "a")]
+    assert values == [0, 1, 2]
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    plots.save_curves([{"step": 1, "train/loss_seg": 1.0}], path)
+    before = path.read_bytes()
+
+    def fill_the_disk(figure, file, **options):
+        Path(file).write_bytes(before[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        plots.save_curves([{"step": 1, "train/loss_seg": 2.0}], path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_curves_have_a_panel_only_for_names_that_are_logged(tmp_path):

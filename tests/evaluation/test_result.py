@@ -137,6 +137,6 @@ def test_pictures_are_panels_and_curves_if_there_is_a_log(tmp_path, trained):
     label = np.array([[0, 1]], np.uint8)
     example = PredictedImage("a", np.zeros((1, 2, 3), np.uint8), label, label)
     result.save_pictures(make_result(examples=[example]), SPLIT, tmp_path)
-    panel = cv2.imread(str(tmp_path / "predictions" / "a.png"))
+    panel = cv2.imread(str(tmp_path / "predictions" / "val" / "a.png"))
     np.testing.assert_array_equal(panel[0, -2:, ::-1], SPLIT.palette[:2])
     assert (tmp_path / "curves.png").exists() == trained
