@@ -6,9 +6,10 @@ r"""Prepare a dataset before training and report its content.
 
 The report lists image sizes, pixels and images per class, the share of void, and every
 problem file. The exit status is 1 if there are problem files. Training with the same
-dataset name, folder and options uses the prepared dataset. With --tiles, or if the
-config sets data.tiles, the training split is also stored as tiles. If the config sets
-objective.class_weights, the pixels of each class are counted and stored, too.
+dataset name, folder and options uses the prepared dataset. If a config trains on the
+images of data.unlabeled_dir, they are prepared and reported, too. With --tiles, or if
+the config sets data.tiles, the training images are also stored as tiles. If the config
+sets objective.class_weights, the pixels of each class are counted and stored, too.
 
 For images of your own, this looks at the masks and writes a config:
 
@@ -20,6 +21,7 @@ import functools
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,20 +105,15 @@ def main(argv: list[str]) -> int:
         with atomic.replacing(_WRITE_CONFIG.value) as partial:
             partial.write_text(source)
         print(f"{_WRITE_CONFIG.value}: written, derived from configs/{_BASE.value}.py")
-    reports = [inspection.inspect(split) for split in splits]
-    for report in reports:
-        print("\n".join(report.lines()))
-    for note in splits[0].notes:
-        print(f"note: {note}")
-    for split in splits:
-        if split.left_out:
-            print(f"skipped in {split.name}: {len(split.left_out)}")
-            print("\n".join(split.left_out))
+    unlabeled = None
+    if config is not None and _trains_on_first_split(config):
+        unlabeled = builders.load_unlabeled_dir(config)
+    has_problems = _report([*splits, *([] if unlabeled is None else [unlabeled])])
     tiles = None
     if _stores_tiles(config):
-        tiles = tile_preparation.prepare(splits[0], on_error=arguments["on_error"])
-        size = stored_bytes(tiles.folder)[1] / 1e9
-        print(f"tiles of {names[0]}: {size:.2f} GB in {tiles.folder}")
+        tiles = _prepare_tiles(splits[0], on_error=arguments["on_error"])
+        if unlabeled is not None:
+            _prepare_tiles(unlabeled, on_error=arguments["on_error"])
     if config is not None and _trains_on_first_split(config):
         _print_class_weights(config)
     if _PREVIEW.value:
@@ -127,7 +124,28 @@ def main(argv: list[str]) -> int:
         )
         inspection.save_grid(picture, _PREVIEW.value)
         print(f"{_PREVIEW.value}: augmented samples of {names[0]}")
-    return int(any(report.problems or report.split.left_out for report in reports))
+    return int(has_problems)
+
+
+def _report(splits: Sequence[Split]) -> bool:
+    """Print what the splits hold; return whether there are problem files."""
+    reports = [inspection.inspect(split) for split in splits]
+    for report in reports:
+        print("\n".join(report.lines()))
+    for note in splits[0].notes:
+        print(f"note: {note}")
+    for split in splits:
+        if split.left_out:
+            print(f"skipped in {split.dataset} {split.name}: {len(split.left_out)}")
+            print("\n".join(split.left_out))
+    return any(report.problems or report.split.left_out for report in reports)
+
+
+def _prepare_tiles(split: Split, *, on_error: str) -> Tiles:
+    tiles = tile_preparation.prepare(split, on_error=on_error)
+    size = stored_bytes(tiles.folder)[1] / 1e9
+    print(f"tiles of {split.dataset} {split.name}: {size:.2f} GB in {tiles.folder}")
+    return tiles
 
 
 def _surveyed_config(path: Path) -> tuple[ConfigDict, str]:

@@ -10,6 +10,7 @@ from tempseg_jax.builders.data import (
     load_tiles,
     load_training_images,
     load_training_split,
+    load_unlabeled_dir,
     training_batches,
 )
 from tempseg_jax.builders.numbers import (
@@ -44,6 +45,7 @@ __all__ = [
     "load_tiles",
     "load_training_images",
     "load_training_split",
+    "load_unlabeled_dir",
     "restore_segmenter",
     "restore_state",
     "training_batches",

@@ -81,13 +81,7 @@ def divide_by_labels(
     )
     if not uses_unlabeled(config):
         return labeled, None
-    if config.data.unlabeled_dir:
-        unlabeled = catalog.load_images(
-            config.data.unlabeled_dir,
-            data_dir=config.data.data_dir,
-            on_error=config.data.on_error,
-            downscale=config.data.options.get("downscale", 1),
-        )
+    unlabeled = load_unlabeled_dir(config) or unlabeled
     if unlabeled is None:
         raise ValueError(
             f"data.labeled_fraction: {config.data.labeled_fraction} of "
@@ -95,6 +89,26 @@ def divide_by_labels(
             "lower, or set data.unlabeled_dir"
         )
     return labeled, unlabeled
+
+
+def load_unlabeled_dir(config: ConfigDict) -> catalog.Split | None:
+    """Return the images of `data.unlabeled_dir`, preparing them on first use.
+
+    Returns:
+        The images; None if the config names no such folder, or L_G does not use it.
+
+    Raises:
+        ValueError: If there are problem files.
+        FileNotFoundError: If the folder does not exist or has no images.
+    """
+    if not config.data.unlabeled_dir or not uses_unlabeled(config):
+        return None
+    return catalog.load_images(
+        config.data.unlabeled_dir,
+        data_dir=config.data.data_dir,
+        on_error=config.data.on_error,
+        downscale=config.data.options.get("downscale", 1),
+    )
 
 
 def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:

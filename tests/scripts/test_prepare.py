@@ -42,9 +42,9 @@ def test_every_problem_file_is_printed_and_the_exit_status_is_one(tmp_path):
     picture = tmp_path / "grid.png"
     done = run(*common, "--on_error=skip", "--tiles", f"--preview={picture}")
     assert "folder val: 1 image of 1 size" in done.stdout
-    assert "skipped in train: 12" in done.stdout
-    assert "skipped in val: 12" in done.stdout
-    assert "tiles of train: 0.00 GB in " in done.stdout
+    assert "skipped in folder train: 12" in done.stdout
+    assert "skipped in folder val: 12" in done.stdout
+    assert "tiles of folder train: 0.00 GB in " in done.stdout
     assert picture.is_file()
 
 
@@ -101,6 +101,20 @@ def test_a_config_is_written_after_preparing_and_with_the_flags_given(tmp_path):
     assert f"    config.data.data_dir = '{tmp_path / 'tfds'}'\n" in source
     assert "data.tiles" not in source
     assert "folder train: 2 images" in run(f"--config={path}").stdout
+
+
+def test_images_without_labels_are_prepared_and_reported(tmp_path):
+    for i in range(3):
+        miniatures.write_folder(tmp_path / "more", {f"{i}.jpg": miniatures.jpeg(i)})
+    common = ["--config=configs/semi_demo.py", "--config.data.tiles=True"]
+    common += [f"--config.data.data_dir={tmp_path / 'tfds'}"]
+    done = run(*common, f"--config.data.unlabeled_dir={tmp_path / 'more'}")
+    assert not done.returncode, done.stderr
+    assert "unlabeled train: 3 images of 1 size: 30x20 (3)" in done.stdout
+    assert "tiles of unlabeled train: 0.00 GB in" in done.stdout
+    done = run(*common, f"--config.data.unlabeled_dir={tmp_path / 'none'}")
+    assert done.returncode == 1 and "data.unlabeled_dir: " in done.stderr
+    assert "none does not exist" in done.stderr
 
 
 def test_class_weights_are_those_of_the_labels_that_training_uses(tmp_path):
