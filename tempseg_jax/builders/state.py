@@ -39,6 +39,8 @@ def _state(
     *,
     init: Callable[..., PyTree],
 ) -> TrainState:
+    # In current JAX these are also the keys of steps 0 and 1, whose draws are others;
+    # they stay, so that a seed means the same initial weights as before.
     key_g, key_d = jax.random.split(jax.random.key(config.seed))
     image = jnp.zeros((1, 64, 64, 3), jnp.uint8)
     variables = init(key_g, image, network=objective.segmenter)
