@@ -77,19 +77,15 @@ class RandomScaleCrop:
             y = int(rng.integers(label.shape[0] - rows + 1))
             x = int(rng.integers(label.shape[1] - columns + 1))
             window = np.s_[y : y + rows, x : x + columns]
-            if self.cat_max_ratio >= 1 or self._is_varied(label[window]):
+            classes = label[window]  # tiles are read here, and not again below
+            if self.cat_max_ratio >= 1 or self._is_varied(classes):
                 break
-        for key, interpolation, fill in (
-            ("image", cv2.INTER_LINEAR, PAD_COLOR),
-            ("label", cv2.INTER_NEAREST_EXACT, IGNORE_LABEL),
+        for key, pixels, interpolation, fill in (
+            ("image", source["image"][window], cv2.INTER_LINEAR, PAD_COLOR),
+            ("label", classes, cv2.INTER_NEAREST_EXACT, IGNORE_LABEL),
         ):
             target = out[key][:height, :width]
-            cv2.resize(
-                source[key][window],
-                (width, height),
-                target,
-                interpolation=interpolation,
-            )
+            cv2.resize(pixels, (width, height), target, interpolation=interpolation)
             out[key][height:] = fill
             out[key][:height, width:] = fill
 

@@ -67,6 +67,23 @@ def test_image_and_label_stay_aligned_to_the_pixel_at_any_scale(rng, scale):
         np.testing.assert_array_equal(out["image"][..., 0] > 127, out["label"] == 1)
 
 
+@pytest.mark.parametrize(("cat_max_ratio", "tries"), [(1.0, 1), (0.9, 1), (0.01, 10)])
+def test_each_drawn_window_of_the_label_is_read_once(rng, cat_max_ratio, tries):
+    """Reading is most of the work if the image is stored as tiles."""
+
+    class Stored:
+        def __init__(self, array):
+            self.array, self.shape, self.reads = array, array.shape, 0
+
+        def __getitem__(self, window):
+            self.reads += 1
+            return self.array[window]
+
+    element = {k: Stored(x) for k, x in coordinates(60, 80).items()}
+    crop(element, rng, size=32, cat_max_ratio=cat_max_ratio)
+    assert element["label"].reads == tries and element["image"].reads == 1
+
+
 def test_the_crop_equals_a_crop_of_the_resized_image(rng):
     noise = cv2.GaussianBlur(rng.integers(0, 256, (96, 128, 3), np.uint8), (0, 0), 2)
     element = {"image": noise, "label": np.zeros((96, 128), np.uint8)}
