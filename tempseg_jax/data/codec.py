@@ -8,16 +8,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from tempseg_jax.data import image_reader
-from tempseg_jax.data.image_reader import BadFile
+from tempseg_jax.data.image_reader import EXIF, JPEG, PNG, BadFile
 from tempseg_jax.types import IGNORE_LABEL
 
 # The threads of the input pipeline already use every core.
 cv2.setNumThreads(0)
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_IDAT = len(_PNG) + 25  # start of the chunk that follows the 25 bytes of IHDR
-_JPEG = b"\xff\xd8"
-_EXIF = b"Exif\0\0"  # in front of the EXIF data of a JPEG
+_IDAT = len(PNG) + 25  # start of the chunk that follows the 25 bytes of IHDR
 
 
 def to_stored(data: bytes, *, name: str) -> tuple[bytes, tuple[int, int]]:
@@ -32,10 +29,10 @@ def to_stored(data: bytes, *, name: str) -> tuple[bytes, tuple[int, int]]:
     """
     with image_reader.open_image(data, name=name) as image:
         width, height = image.size
-        if data.startswith(_JPEG) and image.mode in ("L", "RGB"):
+        if data.startswith(JPEG) and image.mode in ("L", "RGB"):
             turned = image_reader.orientation(image) >= 5
             return data, ((width, height) if turned else (height, width))
-        if data.startswith(_PNG) and _is_plain(data, name=name):
+        if data.startswith(PNG) and _is_plain(data, name=name):
             return data, (height, width)
         pixels = image_reader.to_rgb(image, name=name)
     return encode_image(pixels), pixels.shape[:2]
@@ -116,7 +113,7 @@ def encode_label(label: UInt8[np.ndarray, "h w"]) -> bytes:
     header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
     data = zlib.compress(rows.tobytes(), level=3)  # decompresses fastest
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return _PNG + b"".join(_chunk(*chunk) for chunk in chunks)
+    return PNG + b"".join(_chunk(*chunk) for chunk in chunks)
 
 
 def encode_image(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
@@ -135,7 +132,7 @@ def decode_image(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """
     image_reader.check_whole(data, name=name)
     turn = 1
-    if data.startswith(_JPEG) and _EXIF in data:
+    if data.startswith(JPEG) and EXIF in data:
         with image_reader.open_image(data, name=name) as header:
             turn = image_reader.orientation(header)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -167,7 +164,7 @@ def decode_label(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w"]:
 
 def label_size(data: bytes) -> tuple[int, int]:
     """Return (height, width) in pixels of a PNG written by `encode_label`."""
-    width, height = struct.unpack_from(">2I", data, len(_PNG) + 8)
+    width, height = struct.unpack_from(">2I", data, len(PNG) + 8)
     return height, width
 
 

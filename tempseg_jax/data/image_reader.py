@@ -28,12 +28,17 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Their file name extensions, in lower case."""
 
-_JPEG = b"\xff\xd8"
+JPEG = b"\xff\xd8"
+PNG = b"\x89PNG\r\n\x1a\n"
+"""What files of these formats start with."""
+
+EXIF = b"Exif\0\0"
+"""What the EXIF data of a JPEG start with."""
+
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _JPEG_END = b"\xff\xd9"
 _JPEG_ALONE = (b"\xff\x01", b"\xff\xd8")  # markers without a segment after them
 _PNG_END = b"IEND\xaeB`\x82"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -115,9 +120,9 @@ def check_whole(data: bytes, *, name: str) -> None:
     if not data:
         raise BadFile(f"{name}: the file is empty (0 bytes)")
     whole = True
-    if data.startswith(_JPEG):
+    if data.startswith(JPEG):
         whole = data.endswith(_JPEG_END) or _has_jpeg_end(data)
-    elif data.startswith(_PNG):
+    elif data.startswith(PNG):
         whole = _PNG_END in data
     if not whole:
         raise BadFile(
@@ -165,7 +170,7 @@ def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, of a JPEG, or of a decoded PNG or WebP."""
     exif = image.info.get("exif", b"")
     try:
-        tiff = exif.removeprefix(b"Exif\0\0")
+        tiff = exif.removeprefix(EXIF)
         order = {b"II": "<", b"MM": ">"}[tiff[:2]]
         (start,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, start)
@@ -197,7 +202,7 @@ def png_chunks(data: bytes, *, name: str) -> dict[str, bytes]:
         BadFile: If a chunk is incomplete, or its checksum is wrong.
     """
     chunks: dict[str, bytes] = {}
-    position = len(_PNG)
+    position = len(PNG)
     while "IEND" not in chunks:
         try:
             length, kind = struct.unpack_from(">I4s", data, position)
