@@ -8,8 +8,13 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from tempseg_jax.builders.plan import unlabeled_batch_size, uses_unlabeled
-from tempseg_jax.data import catalog, class_pixels, pipeline, tile_preparation
-from tempseg_jax.data.subset import Chosen, divide, nested_subset
+from tempseg_jax.data import (
+    catalog,
+    class_pixels,
+    pipeline,
+    subset,
+    tile_preparation,
+)
 from tempseg_jax.data.tiles import Tiles
 from tempseg_jax.data.unlabeled import Unlabeled
 from tempseg_jax.types import Batch
@@ -53,7 +58,7 @@ def load_training_images(config: ConfigDict) -> catalog.Split:
 
     Of some of them, only the image is used, if `data.labeled_fraction` is below 1.
     """
-    return nested_subset(
+    return subset.nested_subset(
         load_split(config, config.data.train_split),
         fraction=config.data.train_fraction,
         seed=config.data.subset_seed,
@@ -74,7 +79,7 @@ def divide_by_labels(
             unlabeled.
         FileNotFoundError: If it does not exist or has no images.
     """
-    labeled, unlabeled = divide(
+    labeled, unlabeled = subset.divide(
         images,
         fraction=config.data.labeled_fraction,
         seed=config.data.labeled_seed,
@@ -123,11 +128,10 @@ def load_tiles(config: ConfigDict, split: catalog.Split) -> Tiles | None:
     """
     if not config.data.tiles:
         return None
-    if not isinstance(split.examples, Chosen):
-        return tile_preparation.prepare(split, on_error=config.data.on_error)
-    whole = load_split(config, config.data.train_split)
-    tiles = tile_preparation.prepare(whole, on_error=config.data.on_error)
-    return tiles.choose(split.examples.indices)
+    tiles = tile_preparation.prepare(subset.whole(split), on_error=config.data.on_error)
+    if isinstance(split.examples, subset.Chosen):
+        return tiles.choose(split.examples.indices)
+    return tiles
 
 
 def load_unlabeled(config: ConfigDict, split: catalog.Split | None) -> Unlabeled | None:
@@ -171,7 +175,7 @@ def load_class_weights(
         return weights
     if name == "none":
         return None
-    counts = class_pixels.count(load_split(config, config.data.train_split))
+    counts = class_pixels.count(subset.whole(split))
     return class_pixels.CLASS_WEIGHTS[name](class_pixels.of_subset(counts, split))
 
 

@@ -19,15 +19,22 @@ class Chosen(Sequence[Record]):
     def __init__(self, examples: Sequence[Record], indices: Sequence[int]):
         if isinstance(examples, Chosen):
             indices = [examples.indices[i] for i in indices]
-            examples = examples._examples
-        self._examples = examples
+            examples = examples.whole
+        self.whole = examples
         self.indices = list(indices)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Record:
-        return self._examples[self.indices[index]]
+        return self.whole[self.indices[index]]
+
+
+def whole(split: Split) -> Split:
+    """Return the split that `split` is a part of, or `split` itself."""
+    if not isinstance(split.examples, Chosen):
+        return split
+    return dataclasses.replace(split, examples=split.examples.whole)
 
 
 def evenly_spaced(split: Split, count: int | None) -> Split:
@@ -74,7 +81,7 @@ def divide(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split | 
     if len(part.examples) == len(split.examples):
         return part, None
     chosen = set(part.examples.indices)
-    whole = split.examples
-    indices = whole.indices if isinstance(whole, Chosen) else range(len(whole))
+    examples = split.examples
+    indices = examples.indices if isinstance(examples, Chosen) else range(len(examples))
     others = [i for i, index in enumerate(indices) if index not in chosen]
-    return part, dataclasses.replace(split, examples=Chosen(whole, others))
+    return part, dataclasses.replace(split, examples=Chosen(examples, others))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.data.subset import evenly_spaced, nested_subset
+from tempseg_jax.data.subset import evenly_spaced, nested_subset, whole
 
 PALETTE = np.zeros((1, 3), np.uint8)
 
@@ -54,3 +54,10 @@ def test_evenly_spaced_examples(count, expected):
 def test_the_whole_split_is_itself():
     split = make_split(5)
     assert nested_subset(split, fraction=1.0, seed=0) is split
+
+
+def test_the_whole_of_a_part_of_a_part_is_the_split():
+    split = make_split(20)
+    part = nested_subset(evenly_spaced(split, 10), fraction=0.5, seed=0)
+    assert whole(part).examples is split.examples
+    assert whole(split) is split
