@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 from ml_collections import ConfigDict
 
 from tempseg_jax import builders, loop
@@ -120,7 +121,10 @@ class RunCallbacks:
         self.writer.sync()
         self.checkpoints.add_scores(step, {"miou": result.scores["miou"]})
         if not jax.process_index():
-            save_pictures(result, self.val_split, self.folder)
+            try:
+                save_pictures(result, self.val_split, self.folder)
+            except OSError as error:
+                logging.warning("pictures of the evaluation are not written: %s", error)
         _return_free_memory()
         self.evaluations.append(time.perf_counter() - start)
 

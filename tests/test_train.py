@@ -382,6 +382,19 @@ def test_a_run_that_was_killed_while_it_evaluated_evaluates_again(
     assert_same_lines(read_metrics(copy), read_metrics(run))
 
 
+def test_pictures_that_cannot_be_written_do_not_end_training(
+    copy, config, monkeypatch, caplog
+):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(callbacks, "save_pictures", full)
+    with caplog.at_level("WARNING"):
+        assert not train.train(config, copy, allow_change=False)
+    assert "pictures of the evaluation are not written" in caplog.text
+    assert Checkpoints(copy).miou(config.steps) is not None
+
+
 def test_the_state_is_saved_before_it_is_evaluated(copy, config, monkeypatch):
     def fail(*_, **__):
         raise ValueError("the evaluation failed")

@@ -102,7 +102,14 @@ class Checkpoints:
         """
         self.wait()
         if jax.process_index() == 0:
-            checkpoint_folder.write_scores(self._path(step), scores)
+            try:
+                checkpoint_folder.write_scores(self._path(step), scores)
+            except OSError as error:
+                raise OSError(
+                    f"{self._path(step)}: its validation scores could not be written "
+                    f"({error}); free some space or repair the disk, and start the "
+                    "same command again, which resumes from this checkpoint"
+                ) from error
             self._delete_others()
 
     def miou(self, step: int) -> float | None:

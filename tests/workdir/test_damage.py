@@ -1,5 +1,6 @@
 """Damaged checkpoints are found, named in one line, and never believed."""
 
+import contextlib
 import errno
 import json
 import random
@@ -254,6 +255,17 @@ def test_a_save_onto_a_full_disk_is_one_line_and_the_last_checkpoint_is_good(tmp
     assert "the last good one is step 1; free some space" in line
     assert Checkpoints(tmp_path).steps() == [1]
     assert int(restore(tmp_path, 1).step) == 1
+
+
+def test_scores_that_cannot_be_written_leave_a_good_checkpoint(workdir, monkeypatch):
+    def full(folder, scores):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_folder, "write_scores", full)
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        with pytest.raises(OSError, match="6: its validation scores .*free some space"):
+            checkpoints.add_scores(6, {"miou": 0.5})
+    assert_equal(restore(workdir, 6), make_state(6))
 
 
 def test_a_failed_save_is_one_line_and_the_last_checkpoint_is_good(workdir):
