@@ -76,6 +76,11 @@ def evaluate(
             "labels"
         )
     restored = _restore(config, folder, split, checkpoint=checkpoint)
+    mesh.check_same(
+        {"checkpoint": restored.step, "images": len(split.examples)},
+        remedy="use the same data on every host, and give --checkpoint=STEP if training"
+        " goes on meanwhile",
+    )
     score_split = functools.partial(
         score,
         restored.variables,

@@ -111,19 +111,21 @@ class _Interruption:
 
     A second signal ends the program at once. In a run of several processes, JAX's
     preemption service chooses the step after which all of them stop, because the signal
-    may reach them at different times.
+    may reach them at different times. It is told by SIGTERM, which Ctrl-C becomes; only
+    a second Ctrl-C ends a process at once, and with it the run.
     """
 
     def __init__(self):
         self.requested, self._before = False, {}
 
     def __enter__(self) -> "_Interruption":
-        if jax.process_count() == 1 and (
-            threading.current_thread() is threading.main_thread()
-        ):
-            for number in (signal.SIGTERM, signal.SIGINT):
+        if threading.current_thread() is threading.main_thread():
+            handlers = {signal.SIGTERM: self._request, signal.SIGINT: self._request}
+            if jax.process_count() > 1:
+                handlers = {signal.SIGINT: self._tell_all}
+            for number, handler in handlers.items():
                 if signal.getsignal(number) is not signal.SIG_IGN:  # e.g. nohup … &
-                    self._before[number] = signal.signal(number, self._request)
+                    self._before[number] = signal.signal(number, handler)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,6 +141,11 @@ class _Interruption:
         self.requested = True
         self._restore()
         os.write(2, b"\nStopping after this step; repeat to stop at once.\n")
+
+    def _tell_all(self, *_: object) -> None:
+        self._restore()
+        os.kill(os.getpid(), signal.SIGTERM)  # to JAX's preemption service
+        os.write(2, b"\nAll processes stop after a step; repeat to stop at once.\n")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

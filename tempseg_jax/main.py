@@ -159,6 +159,7 @@ def _main(argv: list[str]) -> None:
             coordinator_address=_COORDINATOR.value,
             num_processes=_NUM_PROCESSES.value,
             process_id=_PROCESS_ID.value,
+            trains=_MODE.value == "train",
         )
         main(argv)
 

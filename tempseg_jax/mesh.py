@@ -4,6 +4,9 @@ A jitted step with such inputs gives the results of a single device: BatchNorm's
 statistics and the losses are those of the whole batch, and XLA inserts the all-reduces.
 """
 
+import json
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +15,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from tempseg_jax.types import Batch
-
-_TEXT_BYTES = 500
 
 
 def data_mesh(*, batch_size: int, unlabeled_batch_size: int = 0) -> Mesh:
@@ -107,12 +108,42 @@ def sum_over_processes(tree: PyTree) -> PyTree:
     return jax.tree.map(total, tree)
 
 
-def from_first_process(text: str) -> str:
-    """Return the text of the first process in every process, cut to 500 bytes."""
+def texts_of_processes(text: str) -> list[str]:
+    """Return the texts of all processes, in their order, in every process."""
     if jax.process_count() == 1:
-        return text
-    content = text.encode()[:_TEXT_BYTES]
-    array = np.zeros(_TEXT_BYTES, np.uint8)
-    array[: len(content)] = np.frombuffer(content, np.uint8)
-    array = np.asarray(multihost_utils.broadcast_one_to_all(array))
-    return array.tobytes().rstrip(b"\0").decode(errors="ignore")
+        return [text]
+    content = np.frombuffer(text.encode(errors="replace"), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([len(content)], np.int32))
+    sizes = np.asarray(sizes).reshape(-1)
+    padded = np.zeros(max(1, sizes.max()), np.uint8)
+    padded[: len(content)] = content
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [row[:n].tobytes().decode() for row, n in zip(rows, sizes, strict=True)]
+
+
+def check_same(values: Mapping[str, object], *, remedy: str) -> None:
+    """Check that all processes of the run have the same values; all must call it.
+
+    Replicated arrays would differ without an error if they did not, or one process
+    would wait for another in an operation that the other does not run.
+
+    Args:
+        values: Any values, by the names that the message has.
+        remedy: The end of the message: what to do if they differ.
+
+    Raises:
+        ValueError: In every process, if the values of one are not those of the first.
+    """
+    text = json.dumps({name: repr(value) for name, value in values.items()})
+    first, *others = map(json.loads, texts_of_processes(text))
+    for number, other in enumerate(others, start=1):
+        differences = [
+            f"{name}: {first.get(name, 'absent')} and {other.get(name, 'absent')}"
+            for name in sorted(first.keys() | other.keys())
+            if first.get(name) != other.get(name)
+        ]
+        if differences:
+            raise ValueError(
+                f"processes 0 and {number} of the run do not agree "
+                f"({'; '.join(differences)}); {remedy}"
+            )

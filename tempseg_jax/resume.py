@@ -1,5 +1,6 @@
 """Restore the latest good checkpoint of a run, or build its initial state."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tempseg_jax.workdir.metrics_writer import read_metrics
 
 Start = tuple[Objective, TrainState, dict[str, Any]]
 """The objective, the state and the description of the model."""
+
+_ATTEMPTS, _PAUSE = 13, 5  # seconds: a minute, for which NFS may cache a folder
 
 
 def check_networks(config: ConfigDict, folder: str | Path) -> None:
@@ -71,10 +74,10 @@ def first_state(
         fallback: Whether to go on from an older checkpoint if the latest is damaged.
 
     Raises:
-        ValueError: If the workdir belongs to another config or other data, or no
-            checkpoint is good.
+        ValueError: If the workdir belongs to another config or other data, no
+            checkpoint is good, or the processes of the run do not share the workdir.
     """
-    resumes = bool(checkpoints.steps())
+    resumes = bool(_agreed_steps(checkpoints))
     if resumes:
         if allow_change:
             saved_config.print_upgrade(folder)
@@ -94,6 +97,26 @@ def first_state(
     data_record.claim(folder, numbers, resumes=resumes, allow_change=allow_change)
     saved_config.claim(folder, config, allow_change=True)
     return start
+
+
+def _agreed_steps(checkpoints: Checkpoints) -> list[int]:
+    """Return the steps of the checkpoints after a check that all processes see them.
+
+    A network file system may show a host for a while what a folder held before.
+
+    Raises:
+        ValueError: If the processes see different checkpoints.
+    """
+    for _ in range(_ATTEMPTS):
+        steps = checkpoints.steps()
+        if len(set(mesh.texts_of_processes(str(steps)))) == 1:
+            return steps
+        time.sleep(_PAUSE)
+    mesh.check_same(
+        {f"checkpoints in {checkpoints.folder}": checkpoints.steps()},
+        remedy="give a --workdir on storage that all hosts share",
+    )
+    return checkpoints.steps()
 
 
 def _check_not_trained(
@@ -158,11 +181,14 @@ def _newest_good(
     devices: Mesh,
     fallback: bool,
 ) -> Start:
-    """Restore the newest checkpoint that is not damaged; rename those that are."""
+    """Restore the newest checkpoint that is not damaged; rename those that are.
+
+    It is damaged if it is for one process: all of them must go on from the same.
+    """
     damaged: list[DamagedCheckpoint] = []
     for step in reversed(checkpoints.steps()):
         try:
-            start = builders.restore_state(
+            start = _restore_in_all(
                 config, checkpoints, split, step=step, devices=devices
             )
         except DamagedCheckpoint as error:
@@ -193,3 +219,33 @@ def _newest_good(
         f"{damaged[0].reason}); restore them from a copy, or rename this folder to "
         "train from the beginning"
     ) from damaged[0]
+
+
+def _restore_in_all(
+    config: ConfigDict,
+    checkpoints: Checkpoints,
+    split: Split,
+    *,
+    step: int,
+    devices: Mesh,
+) -> Start:
+    """Restore a checkpoint.
+
+    Raises:
+        DamagedCheckpoint: In every process, if it is damaged for one of them.
+    """
+    damage = None
+    try:
+        start = builders.restore_state(
+            config, checkpoints, split, step=step, devices=devices
+        )
+    except DamagedCheckpoint as error:
+        damage = error
+    reasons = mesh.texts_of_processes("" if damage is None else damage.reason)
+    if damage is not None:
+        raise damage
+    for number, reason in enumerate(reasons):
+        if reason:
+            folder = checkpoints.folder / str(step)
+            raise DamagedCheckpoint(folder, f"for process {number}: {reason}")
+    return start

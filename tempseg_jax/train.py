@@ -32,6 +32,12 @@ from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import NoLock, WorkdirLock, training_lock
 from tempseg_jax.workdir.metrics_writer import Silent, Writer
 
+_SAME = (
+    "start the same command with the same data on every host, and with a --workdir on "
+    "storage that all of them share"
+)
+"""What to do if the processes of a run do not agree."""
+
 
 def train(
     config: ConfigDict,
@@ -56,10 +62,12 @@ def train(
 
     Raises:
         ValueError, OSError: If the config, the data or the workdir cannot be used,
-            or another training runs in the workdir.
+            or are not the same in all processes, or another training runs in the
+            workdir.
         Diverged: If a loss or a parameter is not finite.
     """
     _check_start(config, folder)
+    mesh.check_same(saved_config.common_to_hosts(config), remedy=_SAME)
     data = builders.load_run_data(config)
     plan = Plan.of(config, images=len(data.train.examples))
     devices = mesh.data_mesh(
@@ -73,6 +81,7 @@ def train(
     numbers = data.numbers() | {"steps": plan.steps}
     if teacher is not None:
         numbers["teacher_step"] = teacher.step
+    mesh.check_same(numbers, remedy=_SAME)
     with _locked(folder) as lock:
         checkpoints = Checkpoints(folder)
         objective, state, model = resume.first_state(
@@ -100,6 +109,10 @@ def train(
             data.write_lists(config, folder)
         evaluate_first = plan.evaluates_after(start_step) and (
             not resume.recover_scores(checkpoints, folder, step=start_step)
+        )
+        mesh.check_same(
+            {"first step": start_step + 1, "evaluates first": evaluate_first},
+            remedy=_SAME,
         )
         with (
             _writer(config, folder, start_step, last_step=plan.steps) as writer,
@@ -239,7 +252,7 @@ def _locked(folder: str | Path) -> Iterator[WorkdirLock | NoLock]:
                 refusal = error
             else:
                 _delete_leftovers(Path(folder))
-        message = mesh.from_first_process(str(refusal or ""))
+        message = mesh.texts_of_processes(str(refusal or ""))[0]
         if message:
             raise refusal or OSError(message)
         yield lock

@@ -2,6 +2,7 @@ import itertools
 import os
 import signal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -240,6 +241,31 @@ def test_a_second_ctrl_c_ends_training_at_once():
     with pytest.raises(KeyboardInterrupt):
         run.train(last_step=10)
     assert run.events == []
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_in_several_processes_becomes_the_sigterm_that_all_of_them_see(
+    monkeypatch,
+):
+    run, notices = Run(), []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        loop.multihost_utils, "reached_preemption_sync_point", lambda _: bool(notices)
+    )
+    # In place of the handler of JAX's preemption service.
+    before = signal.signal(signal.SIGTERM, lambda *_: notices.append("SIGTERM"))
+
+    def interrupt(number):
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run.during_step = interrupt
+    try:
+        run.train(last_step=10)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run.events == [("save", 4)] and run.interrupted
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_sigterm_during_an_evaluation_stops_after_the_next_step():

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from tempseg_jax import builders, callbacks, evaluate, mesh, train
+from tempseg_jax import builders, callbacks, evaluate, mesh, resume, train
 from tempseg_jax.builders.plan import Plan
 from tempseg_jax.inference.settings import WHOLE_IMAGE
 from tempseg_jax.workdir import saved_config
@@ -278,6 +278,51 @@ def test_a_run_whose_data_have_changed_is_refused_and_unchanged(copy, config):
     assert contents(copy) == before
     train.train(config, copy, allow_change=True)
     assert json.loads(path.read_text()) == numbers
+
+
+@pytest.mark.parametrize(
+    "name, other, message",
+    [
+        ("labeled_images", "256", "labeled_images: 512 and 256"),
+        ("steps", "7", "steps: 6 and 7"),
+        ("first step", "1", "first step: 2 and 1"),
+        ("evaluates first", "True", "evaluates first: False and True"),
+    ],
+)
+def test_all_processes_refuse_a_run_on_whose_start_they_do_not_agree(
+    copy, config, monkeypatch, name, other, message
+):
+    def texts(text):
+        if f'"{name}"' not in text:
+            return [text, text]
+        return [text, json.dumps(json.loads(text) | {name: other})]
+
+    monkeypatch.setattr(mesh, "texts_of_processes", texts)
+    with pytest.raises(ValueError, match=rf"0 and 1 .*\({message}\); .*all of them"):
+        train.train(config, copy, allow_change=False)
+    assert Checkpoints(copy).steps() == [1]
+
+
+def test_all_processes_refuse_a_workdir_that_they_do_not_share(
+    copy, config, monkeypatch
+):
+    listed = []
+
+    def texts(text):
+        if "[1]" not in text:
+            return [text, text]
+        listed.append(text)
+        return [text, text.replace("[1]", "[]")]
+
+    before = contents(copy)
+    monkeypatch.setattr(mesh, "texts_of_processes", texts)
+    monkeypatch.setattr(resume, "_PAUSE", 0)
+    message = r"checkpoints in .*: \[1\] and \[\]\); give a --workdir on storage"
+    with pytest.raises(ValueError, match=message):
+        train.train(config, copy, allow_change=False)
+    assert contents(copy) == before and len(listed) > 10  # NFS may be late
+    monkeypatch.setattr(mesh, "texts_of_processes", lambda text: [text, text])
+    train.train(config, copy, allow_change=False)
 
 
 def test_a_log_without_checkpoints_is_not_erased_by_another_config(copy, config):

@@ -1,6 +1,7 @@
 """Training with several processes, through `jax.distributed`."""
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -30,6 +31,7 @@ def join(
     coordinator_address: str | None,
     num_processes: int | None,
     process_id: int | None,
+    trains: bool,
 ) -> None:
     """Connect to the other processes of the run; call it before JAX uses a device.
 
@@ -41,6 +43,8 @@ def join(
         coordinator_address: Host and port of process 0, as host:port.
         num_processes: Number of processes of the run.
         process_id: Number of this process, from 0.
+        trains: Whether SIGTERM is kept for the training loop of several processes,
+            which then stops in all of them. It ends any other program at once.
 
     Raises:
         ValueError: If only some of the last three arguments are given, and `automatic`
@@ -55,7 +59,8 @@ def join(
             "together; give all three, or --distributed to detect them from SLURM or "
             "Kubernetes"
         )
-    jax.config.update("jax_enable_preemption_service", True)
+    jax.config.update("jax_enable_preemption_service", trains)
+    before = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(
         coordinator_address=coordinator_address,
         num_processes=num_processes,
@@ -63,6 +68,10 @@ def join(
         initialization_timeout=INITIALIZATION_TIMEOUT,
         heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
     )
+    if jax.process_count() == 1:
+        # JAX's preemption service has replaced the handler. The loop does not ask it
+        # in one process, so that training would go on until SIGKILL.
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
@@ -61,6 +62,15 @@ class Checkpoints:
         """Open the folder; nothing is created before the first save."""
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(*_ITEMS))
+        # Each process reads by itself: if it waited for the others, they would wait
+        # forever for one that finds damage.
+        alone = jax.process_index()
+        self._reader = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(*_ITEMS),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=alone, active_processes={alone}
+            ),
+        )
         self._saving: int | None = None  # the step of an unfinished save
 
     def save(self, state: TrainState, model: dict) -> None:
@@ -217,8 +227,15 @@ class Checkpoints:
         if saved == wanted:
             return state
         sharding = state.step.sharding
+        # Not device_put, which waits for the other processes to compare the values.
         return checkpoint_items.with_loss_scales(
-            state, lambda: jax.device_put(precision.loss_scale(wanted), sharding)
+            state,
+            lambda: jax.tree.map(
+                lambda x: jax.make_array_from_process_local_data(
+                    sharding, np.asarray(x)
+                ),
+                precision.loss_scale(wanted),
+            ),
         )
 
     def restore_segmenter(self, like: PyTree, model: dict, *, step: int) -> PyTree:
@@ -267,6 +284,7 @@ class Checkpoints:
             self.wait()
         finally:
             self._orbax.close()
+            self._reader.close()
 
     def _path(self, step: int) -> Path:
         return self.folder / str(step)
@@ -285,7 +303,7 @@ class Checkpoints:
 
     def _restore(self, step: int, **items: Any) -> Any:
         with self._damage(step):
-            return self._orbax.restore(
+            return self._reader.restore(
                 self._path(step), args=ocp.args.Composite(**items)
             )
 

@@ -12,12 +12,18 @@ from tempseg_jax.workdir import formats
 HUB = "hf://"
 """The start of an address on the Hugging Face Hub, as in hf://USER/NAME."""
 
-FREE_FIELDS = (
+HOST_FIELDS = (
     "data.manual_dir",
     "data.data_dir",
     "data.num_workers",
     "data.cache_bytes",
     "data.tiles",
+)
+"""Fields that may differ between the hosts of a run: where its data are, and how they
+are stored and read."""
+
+FREE_FIELDS = (
+    *HOST_FIELDS,
     "model.remat",
     "log_every_steps",
     "evaluate_every_epochs",
@@ -158,6 +164,12 @@ def differences(saved: ConfigDict, wanted: ConfigDict) -> list[str]:
         for field in sorted(there.keys() | now.keys())
         if field not in FREE_FIELDS and _compared(there, field) != _compared(now, field)
     ]
+
+
+def common_to_hosts(config: ConfigDict) -> dict[str, Any]:
+    """Return the fields, by dotted path, that all hosts of a run must agree on."""
+    fields = _flat(config.to_dict())
+    return {x: _compared(fields, x) for x in fields if x not in HOST_FIELDS}
 
 
 def print_upgrade(workdir: str | Path) -> None:

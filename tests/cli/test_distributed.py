@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -47,11 +49,14 @@ def start(command, **flags):
     )
 
 
-def start_two(command, only_second=(), **flags):
+def free_address():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    shared = {"coordinator_address": address, "num_processes": 2, **flags}
+        return f"localhost:{probe.getsockname()[1]}"
+
+
+def start_two(command, only_second=(), **flags):
+    shared = {"coordinator_address": free_address(), "num_processes": 2, **flags}
     first = start(command, **shared, process_id=0)
     return first, start([*command, *only_second], **shared, process_id=1)
 
@@ -63,11 +68,17 @@ def finish(process):
 
 
 @pytest.fixture(scope="module")
-def alone(command, tmp_path_factory):
-    """Return the metrics of the same run with one process."""
+def finished(command, tmp_path_factory):
+    """Return the workdir of the same run with one process."""
     workdir = tmp_path_factory.mktemp("alone")
     finish(start(command, workdir=workdir))
-    return read_metrics(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def alone(finished):
+    """Return the metrics of the same run with one process."""
+    return read_metrics(finished)
 
 
 def assert_same_run(actual, expected):
@@ -83,7 +94,10 @@ def assert_same_run(actual, expected):
 
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_as_one(command, alone, tmp_path):
-    first, second = (finish(p) for p in start_two(command, workdir=tmp_path))
+    # Fields that may differ between hosts do.
+    other = ["--config.data.num_workers=1", "--config.data.cache_bytes=1000000"]
+    pair = start_two(command, workdir=tmp_path, only_second=other)
+    first, second = map(finish, pair)
     assert_same_run(read_metrics(tmp_path), alone)
     assert f"step {STEPS}/{STEPS}" in first
     assert "step" not in second  # only one process logs
@@ -157,6 +171,103 @@ def test_a_workdir_in_use_is_refused_by_all_processes_of_a_second_start(
             assert f"error: {tmp_path}: another training runs in this" in output
 
 
+@pytest.mark.slow
+def test_processes_with_different_configs_are_all_refused(command, tmp_path):
+    other = ["--config.optimizer.learning_rate_g=0.25"]
+    for process in start_two(command, workdir=tmp_path, only_second=other):
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 1, output
+        differ = "(optimizer.learning_rate_g: 0.02 and 0.25); start the same command"
+        assert f"error: processes 0 and 1 of the run do not agree {differ}" in output
+    assert not list(tmp_path.iterdir())
+
+
+def with_code(command, code):
+    """Return the same command with Python code before it."""
+    code = f"{code}\nfrom tempseg_jax import main\nmain.run()"
+    assert command[1:3] == ["-m", "tempseg_jax.main"]
+    return [command[0], "-c", code, *command[3:]]
+
+
+DAMAGE = """
+import jax
+from tempseg_jax.workdir import digests
+
+compared, compare = [], digests.difference
+
+def difference(tree, expected):
+    compared.append(tree)
+    damaged = jax.process_index() == 1 and len(compared) == 1
+    return " is damaged here" if damaged else compare(tree, expected)
+
+digests.difference = difference
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_fall_back_if_one_finds_a_damaged_checkpoint(
+    command, alone, finished, tmp_path
+):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    assert Checkpoints(folder).steps() == [STEPS - 1, STEPS]
+    for process in start_two(with_code(command, DAMAGE), workdir=folder):
+        output = finish(process)
+        assert "is damaged here" in output
+        assert f"training goes on from step {STEPS - 1}" in output
+    assert (folder / "checkpoints" / f"{STEPS}.damaged").is_dir()
+    assert_same_run(read_metrics(folder), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_one_process_stops_all_after_the_same_step(command, tmp_path, sent):
+    # A process in the background may ignore Ctrl-C.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    endless = ["steps=100000", "save_every_steps=100000", "evaluate_every_epochs=0"]
+    command = with_code(command, code) + [f"--config.{x}" for x in endless]
+    first, second = start_two(command, workdir=tmp_path)
+    deadline = time.monotonic() + 200
+    while not read_metrics(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second.send_signal(sent)
+    output, _ = finish(first), finish(second)
+    (step,) = Checkpoints(tmp_path).steps()
+    assert f"Stopped after step {step} of 100000; the state is saved" in output
+
+
+JOIN = """
+import os, signal, sys, time
+from tempseg_jax.cli import distributed
+
+address, count, number, trains = sys.argv[1:]
+distributed.join(
+    automatic=False,
+    coordinator_address=address,
+    num_processes=int(count),
+    process_id=int(number),
+    trains=trains == "True",
+)
+if int(number) == int(count) - 1:
+    os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(5)
+"""
+
+
+@pytest.mark.parametrize("count, trains", [(1, True), (2, False)])
+def test_sigterm_ends_one_process_and_whatever_does_not_train(count, trains):
+    # JAX's preemption service would keep it for a loop that does not ask for it.
+    arguments = [free_address(), str(count)]
+    processes = [
+        start([sys.executable, "-c", JOIN, *arguments, str(number), str(trains)])
+        for number in range(count)
+    ]
+    output, _ = processes[-1].communicate(timeout=120)
+    assert processes[-1].returncode == -signal.SIGTERM, output
+    for process in processes[:-1]:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize(
     "message, raised",
     [
@@ -177,4 +288,5 @@ def test_an_incomplete_address_is_refused():
             coordinator_address="localhost:1",
             num_processes=None,
             process_id=0,
+            trains=True,
         )

@@ -78,7 +78,7 @@ def test_an_error_of_the_file_system_is_not_damage(workdir, monkeypatch):
     def stale(*args, **kwargs):
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(checkpoints._orbax, "restore", stale)
+    monkeypatch.setattr(checkpoints._reader, "restore", stale)
     with pytest.raises(OSError, match="Stale file handle"):
         checkpoints.model(6)
     checkpoints.close()
@@ -105,7 +105,7 @@ def test_a_damaged_file_is_found_or_does_not_matter(workdir, saved, damage):
 def test_a_bit_that_flips_in_an_array_is_found_by_its_digest(saved, monkeypatch):
     # Orbax restores some of them without an error; here it restores all of them.
     checkpoints = Checkpoints(saved)
-    restored = checkpoints._orbax.restore
+    restored = checkpoints._reader.restore
 
     def flipped(*args, **kwargs):
         items = restored(*args, **kwargs)
@@ -116,7 +116,7 @@ def test_a_bit_that_flips_in_an_array_is_found_by_its_digest(saved, monkeypatch)
     def kernel(items):
         return items["segmenter"]["params"]["conv"]["kernel"]
 
-    monkeypatch.setattr(checkpoints._orbax, "restore", flipped)
+    monkeypatch.setattr(checkpoints._reader, "restore", flipped)
     message = r"damaged \(segmenter\['params'\]\['conv'\]\['kernel'\] is not what was"
     with pytest.raises(DamagedCheckpoint, match=message):
         checkpoints.restore(make_state(0), MODEL, step=6)
