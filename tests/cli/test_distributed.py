@@ -1,5 +1,6 @@
 """Training with two real processes on this machine, connected by Gloo."""
 
+import json
 import os
 import re
 import shutil
@@ -101,6 +102,17 @@ def test_two_processes_train_and_evaluate_as_one(command, alone, tmp_path):
     assert_same_run(read_metrics(tmp_path), alone)
     assert f"step {STEPS}/{STEPS}" in first
     assert "step" not in second  # only one process logs
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(command, alone, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    for process in start_two([*command, "--mode=eval"], workdir=folder):
+        finish(process)
+    report = json.loads((folder / "eval-val.json").read_text())
+    expected = alone[-1]
+    assert report["checkpoint"] == expected["step"] == STEPS and report["images"] == 64
+    assert report["miou"] == pytest.approx(expected["val/miou"], rel=1e-6)
 
 
 @pytest.mark.slow
