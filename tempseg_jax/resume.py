@@ -54,7 +54,8 @@ def first_state(
     checkpoints: Checkpoints,
     *,
     split: Split,
-    numbers: Mapping[str, int],
+    numbers: Mapping[str, int | str],
+    steps: int,
     devices: Mesh,
     allow_change: bool,
     fallback: bool,
@@ -69,13 +70,15 @@ def first_state(
         checkpoints: The checkpoints of the workdir.
         split: The training split.
         numbers: What must not change when the run is resumed, beside the config.
+        steps: The last step of the run.
         devices: The mesh over which the state is replicated.
         allow_change: Whether the workdir may belong to another config or other data.
         fallback: Whether to go on from an older checkpoint if the latest is damaged.
 
     Raises:
         ValueError: If the workdir belongs to another config or other data, no
-            checkpoint is good, or the processes of the run do not share the workdir.
+            checkpoint is good, the latest is of a step after the last one, or the
+            processes of the run do not share the workdir.
     """
     resumes = bool(_agreed_steps(checkpoints))
     if resumes:
@@ -86,6 +89,13 @@ def first_state(
         start = _newest_good(
             config, checkpoints, split, devices=devices, fallback=fallback
         )
+        step = int(start[1].step)
+        if step > steps:
+            raise ValueError(
+                f"{checkpoints.folder}: the run has trained {step} steps already, more "
+                f"than the {steps} of this config; set config.steps to at least {step},"
+                " or choose another --workdir"
+            )
     else:
         _check_not_trained(config, folder, allow_change=allow_change)
         objective = builders.build_objective(config, num_classes=len(split.class_names))

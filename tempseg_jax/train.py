@@ -15,7 +15,7 @@ from tempseg_jax.builders.run_data import RunData
 from tempseg_jax.callbacks import RunCallbacks
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import tensorboard
-from tempseg_jax.inference import restore
+from tempseg_jax.inference import published, restore
 from tempseg_jax.inference.predictor import Predictor
 from tempseg_jax.io import atomic
 from tempseg_jax.jitted_step import jitted_step
@@ -24,6 +24,7 @@ from tempseg_jax.types import Batch
 from tempseg_jax.workdir import (
     checkpoint_folder,
     data_record,
+    digests,
     log_digest,
     saved_config,
     wandb_run,
@@ -80,7 +81,8 @@ def train(
     teacher = _load_teacher(config, data.labeled)
     numbers = data.numbers() | {"steps": plan.steps}
     if teacher is not None:
-        numbers["teacher_step"] = teacher.step
+        variables = digests.of_arrays(teacher.variables)
+        numbers |= {"teacher_step": teacher.step, "teacher": digests.of_json(variables)}
     mesh.check_same(numbers, remedy=_SAME)
     with _locked(folder) as lock:
         checkpoints = Checkpoints(folder)
@@ -90,6 +92,7 @@ def train(
             checkpoints,
             split=data.labeled,
             numbers=numbers,
+            steps=plan.steps,
             devices=devices,
             allow_change=allow_change,
             fallback=fallback,
@@ -162,7 +165,11 @@ def _check_start(config: ConfigDict, folder: str | Path) -> None:
         )
     teacher = config.distill.teacher
     if teacher and not teacher.startswith(saved_config.HUB):
-        if not checkpoint_folder.steps(Path(teacher) / "checkpoints"):
+        path = Path(teacher).expanduser()
+        if not (
+            published.is_published(path)
+            or checkpoint_folder.steps(path / "checkpoints")
+        ):
             raise FileNotFoundError(
                 f"distill.teacher: {teacher} has no checkpoint; train it first, or "
                 "give the workdir of a trained run"

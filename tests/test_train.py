@@ -427,6 +427,15 @@ def test_a_run_that_was_killed_while_it_evaluated_evaluates_again(
     assert_same_lines(read_metrics(copy), read_metrics(run))
 
 
+def test_fewer_steps_than_were_trained_are_refused(run, config, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    fewer = changed(config, steps=STEPS - 1)
+    before = contents(copy)
+    with pytest.raises(ValueError, match="trained 6 steps already, more than the 5"):
+        train.train(fewer, copy, allow_change=True)
+    assert contents(copy) == before
+
+
 def test_pictures_that_cannot_be_written_do_not_end_training(
     copy, config, monkeypatch, caplog
 ):

@@ -81,7 +81,7 @@ def _local(workdir: str | Path) -> str | Path:
     """Return a folder of this machine: an address on the Hub is downloaded."""
     if str(workdir).startswith(published.HUB):
         return published.fetch(str(workdir))
-    return workdir
+    return Path(workdir).expanduser()
 
 
 def read_model(workdir: str | Path) -> dict[str, Any]:

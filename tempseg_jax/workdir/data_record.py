@@ -17,7 +17,7 @@ NAME = "data.json"
 
 def claim(
     folder: str | Path,
-    record: Mapping[str, int],
+    record: Mapping[str, int | str],
     *,
     resumes: bool,
     allow_change: bool,
@@ -26,8 +26,8 @@ def claim(
 
     Args:
         folder: The workdir. Runs of version 0.1 have no data.json, and get one.
-        record: The numbers, by name. A file of an earlier version may lack some, which
-            are not compared.
+        record: Numbers and digests, by name. A file of an earlier version may lack
+            some, which are not compared.
         resumes: Whether the run goes on from a checkpoint.
         allow_change: Whether to go on with other data.
 

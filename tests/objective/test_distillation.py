@@ -203,6 +203,17 @@ def test_a_run_distills_another_run_and_refuses_other_classes(
     assert lines[0]["train/loss_distill"] > 0
     assert lines[-1]["train/loss_pairwise"] > 0
 
+    def trained_once_more(folder):
+        teacher = load(folder)
+        teacher.variables = jax.tree.map(lambda x: x + 1, teacher.variables)
+        return teacher
+
+    load = train.restore.load
+    with monkeypatch.context() as patch:
+        patch.setattr(train.restore, "load", trained_once_more)
+        with pytest.raises(ValueError, match="data have changed .*teacher: "):
+            train.train(demo_config, tmp_path / "student", allow_change=False)
+
     def renamed(config, split):
         loaded = load_split(config, split)
         return dataclasses.replace(loaded, class_names=tuple("abcdefgh"))
