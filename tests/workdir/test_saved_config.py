@@ -261,3 +261,15 @@ def test_a_value_that_no_upgrade_foresees_is_kept(value):
 def test_a_format_that_changes_nothing_for_one_kind_of_file_needs_no_entry():
     completed = formats.complete({"name": "fcn8s"}, {}, where="model")
     assert completed.fields == {"name": "fcn8s"} and not completed.changes
+
+
+def test_hosts_may_differ_in_where_data_and_weights_are_and_in_nothing_else():
+    config, other = load_config("demo"), load_config("demo")
+    fields = saved_config.common_to_hosts(config)
+    other.data.data_dir, other.data.num_workers = "/scratch/data", 7
+    config.model.pretrained, other.model.pretrained = "/a/x.h5", "/b/x.h5"
+    assert saved_config.common_to_hosts(other) == saved_config.common_to_hosts(config)
+    other.save_every_steps = 7  # may change at a resume, but not between hosts
+    config.model.pretrained = other.model.pretrained = ""
+    changed = saved_config.common_to_hosts(other)
+    assert [x for x in fields if fields[x] != changed[x]] == ["save_every_steps"]
