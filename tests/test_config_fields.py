@@ -244,7 +244,6 @@ def _run_sweep(config, folder):
         config,
         folder,
         scope=Scope(tables=("4",), seeds=1, test_split="", train_images=3),
-        only=(),
         shard=(1, 1),
         keep_checkpoints=False,
     )
