@@ -45,8 +45,8 @@ def answers(sweeps: Mapping[str, SweepResults], split: str) -> Figure | None:
     rows = {added: row for added, row in rows.items() if any(row)}
     if not rows:
         return None
-    axes = drawing.new_axes(height=0.9 + (0.2 + 0.15 * len(sweeps)) * len(rows))
-    apart = 0.5 / len(sweeps)
+    axes = drawing.new_axes(height=0.9 + (0.2 + 0.11 * len(sweeps)) * len(rows))
+    apart = 0.7 / len(sweeps)
     for i, name in enumerate(sweeps):
         for y, row in enumerate(rows.values()):
             drawing.error_bar(
