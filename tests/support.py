@@ -169,3 +169,10 @@ def stderr_lines(done) -> list[str]:
     """
     lines = done.stderr.splitlines()
     return [x for x in lines if not x.startswith("WARNING:absl:Grain multiprocess")]
+
+
+def replace_once(path: Path, old: str, new: str) -> None:
+    """Replace a text that a file has exactly once."""
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))

@@ -1,5 +1,6 @@
 """Run one case: a command with a time limit, whose JSON lines are its results."""
 
+import contextlib
 import json
 import os
 import re
@@ -92,14 +93,10 @@ def _end(process: subprocess.Popen) -> None:
     """End a command that still runs, and whatever it left behind."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with contextlib.suppress(ProcessLookupError):  # usually none of the group is left
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # the usual case: no process of the group is left
     process.wait()
 
 

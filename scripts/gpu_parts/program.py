@@ -1,8 +1,9 @@
 """The version of the program that measured a result."""
 
 import hashlib
-import subprocess
 from pathlib import Path
+
+from tempseg_jax.io.git_commit import git_commit
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("tempseg_jax", "configs", "scripts")
@@ -19,13 +20,5 @@ def version() -> dict[str, str]:
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.relative_to(ROOT).as_posix().encode())
             digest.update(path.read_bytes())
-    return {"program": digest.hexdigest()[:12]} | _commit()
-
-
-def _commit() -> dict[str, str]:
-    command = ["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"]
-    try:
-        git = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return {}  # a copy without git
-    return {"commit": git.stdout.strip()}
+    commit = git_commit()
+    return {"program": digest.hexdigest()[:12]} | ({"commit": commit} if commit else {})

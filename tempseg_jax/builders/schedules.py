@@ -10,9 +10,8 @@ from jaxtyping import Float
 def warmup_cosine(*, steps: int, warmup_steps: int, cycles: int) -> optax.Schedule:
     """Return linear warm-up followed by cosine decay, as a factor on the peak rate.
 
-    If `cycles` is above 1, the cosine
-    is restarted at equal intervals, without another warm-up (SGDR, Loshchilov & Hutter
-    2016).
+    If `cycles` is above 1, the cosine is restarted at equal intervals, without another
+    warm-up (SGDR, Loshchilov & Hutter 2016).
 
     Raises:
         ValueError: If the warm-up leaves fewer steps than there are cycles.

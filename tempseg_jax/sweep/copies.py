@@ -23,7 +23,6 @@ EXAMPLES = 4
 
 _DIGITS = 6
 """Significant digits of the metrics of a copy, which halves their compressed size."""
-_LISTS = (train_images.TRAIN, train_images.LABELED, train_images.UNLABELED)
 _PREDICTIONS = "predictions.npz"
 _LAST = "final.json"
 
@@ -82,7 +81,7 @@ def _copy_run(run: Run, sweep: Path, target: Path, *, with_predictions: bool) ->
     if with_predictions:
         _copy_pictures(source / _PREDICTIONS, copy / _PREDICTIONS)
     _copy_metrics(source, copy)
-    for name in (*_LISTS, *measurements, _LAST):
+    for name in (*train_images.NAMES, *measurements, _LAST):
         _copy(source / name, copy / name)
 
 

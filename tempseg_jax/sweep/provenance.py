@@ -4,10 +4,11 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 
 import jax
+
+from tempseg_jax.io.git_commit import git_commit
 
 LIBRARIES = ("jax", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
 """Distributions whose installed versions are recorded."""
@@ -17,7 +18,7 @@ def provenance() -> dict[str, str]:
     """Return commit, hardware and versions, without those that are not known."""
     devices = jax.devices()
     facts = {
-        "commit": _commit(),
+        "commit": git_commit(),
         "device": f"{len(devices)} × {devices[0].device_kind}",
         "processor": f"{_processor()}, {os.cpu_count()} threads",
         "python": platform.python_version(),
@@ -36,27 +37,6 @@ def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _commit() -> str:
-    """Return the commit of the code that trains; empty if git does not track it."""
-    this = Path(__file__).resolve()
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", this.parents[2], *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", str(this))  # not in another repository
-        code = ("tempseg_jax", "configs")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
-        return git("rev-parse", "--short=12", "HEAD") + (" and changes" * bool(changed))
-    except (OSError, subprocess.CalledProcessError):
         return ""
 
 

@@ -13,7 +13,7 @@ from tempseg_jax.data import catalog, codec, prepared
 from tempseg_jax.data.catalog import load_split
 from tempseg_jax.data.sources.base import Entry, digest
 from tests import miniatures
-from tests.support import ROOT
+from tests.support import ROOT, replace_once
 
 
 class FakeSource:
@@ -151,9 +151,7 @@ def test_an_error_of_the_machine_is_not_damage(tmp_path, monkeypatch, error):
 def test_changed_metadata_is_refused(tmp_path, old, new):
     folder = prepare(FakeSource(), tmp_path)
     path = folder / "metadata.json"
-    text = path.read_text()
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
+    replace_once(path, old, new)
     with pytest.raises(OSError, match=r"is damaged .*; delete this folder"):
         prepared.read_metadata(folder)
 

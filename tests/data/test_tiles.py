@@ -13,6 +13,7 @@ from tempseg_jax.data.catalog import load_split
 from tempseg_jax.data.tiles import GROUP, TILE
 from tests import miniatures
 from tests.data.training_batches import training_batches
+from tests.support import replace_once
 
 SIZES = [(300, 420), (2 * TILE, 3 * TILE), (131, 129), (20, 30), (TILE, 500)]
 
@@ -208,9 +209,7 @@ def test_a_list_without_sizes_is_reported_when_tiles_are_opened(copy):
 @pytest.mark.parametrize("old, new", [("131", "130"), ("sha256", "sha257")])
 def test_a_changed_list_is_reported_when_tiles_are_opened(copy, old, new):
     path = copy / "tiles.json"
-    text = path.read_text()
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
+    replace_once(path, old, new)
     with pytest.raises(OSError, match=r"tiles.json has changed .*; delete this folder"):
         tiles.Tiles(copy)
 

@@ -166,16 +166,20 @@ def test_each_image_has_its_own_confusion_matrix_and_tally(split, settings):
         assert tally.count.dtype == np.int64
 
 
-def test_a_split_is_scored_like_its_batches(split):
-    images = evaluate_split(
+def evaluate(split, *, batch_size, settings):
+    return evaluate_split(
         {},
         split,
         segmenter=RedIsTheClass(),
-        batch_size=3,
+        batch_size=batch_size,
         num_workers=0,
-        settings=WHOLE_IMAGE,
+        settings=settings,
         temperatures=(1.0,),
     )
+
+
+def test_a_split_is_scored_like_its_batches(split):
+    images = evaluate(split, batch_size=3, settings=WHOLE_IMAGE)
     expected = score_images(split, batch_size=mesh.round_up(3, mesh.local_mesh()))
     for scored, like in zip(images, expected, strict=True):
         assert scored.predicted.id == like.predicted.id
@@ -196,16 +200,7 @@ def test_images_that_run_in_windows_do_not_wait_for_a_batch(split, monkeypatch):
             sizes.append(len(batch["id"])) or score_batch(variables, batch, **options)
         ),
     )
-    images = evaluate_split(
-        {},
-        split,
-        segmenter=RedIsTheClass(),
-        batch_size=64,
-        num_workers=0,
-        settings=WINDOWS,
-        temperatures=(1.0,),
-    )
-    for scored in images:
+    for scored in evaluate(split, batch_size=64, settings=WINDOWS):
         like = expected.pop(scored.predicted.id)
         np.testing.assert_array_equal(scored.confusion, like.confusion)
         np.testing.assert_array_equal(scored.tally.nll, like.tally.nll)

@@ -211,7 +211,7 @@ def test_a_run_distills_another_run_and_refuses_other_classes(
     load = train.restore.load
     with monkeypatch.context() as patch:
         patch.setattr(train.restore, "load", trained_once_more)
-        with pytest.raises(ValueError, match="data have changed .*teacher: "):
+        with pytest.raises(ValueError, match="data have changed .*teacher weights: "):
             train.train(demo_config, tmp_path / "student", allow_change=False)
 
     def renamed(config, split):

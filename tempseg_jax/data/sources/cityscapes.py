@@ -71,7 +71,7 @@ class Cityscapes:
 
     def entries(self, split: str) -> Sequence[Entry]:
         """Return the split's examples sorted by id; labels of test are all void."""
-        self._missing(split)
+        self._missing(split)  # refuses what `allow_missing` does not allow
         return [
             Entry(
                 id=id_,

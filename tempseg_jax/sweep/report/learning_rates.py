@@ -79,9 +79,9 @@ def advice(sweep: SweepResults) -> list[str]:
         left_out = [x for x in RATES if x not in _mean_by_factor(sweep, setting)]
         if left_out:
             text.append(
-                f"{setting.title}: not compared is "
-                f"{', '.join(f'× {x:g}' for x in left_out)}, of which a run is missing "
-                "or has diverged."
+                f"{setting.title}: not compared: "
+                f"{', '.join(f'× {x:g}' for x in left_out)} (a run is missing or has "
+                "diverged)."
             )
         if factor in (RATES[0], RATES[-1]):
             end = "smaller" if factor == RATES[0] else "larger"
