@@ -61,7 +61,7 @@ class Checkpoints:
     def __init__(self, workdir: str | Path):
         """Open the folder; nothing is created before the first save."""
         self.folder = Path(workdir).absolute() / "checkpoints"
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(*_ITEMS))
+        self._saver = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(*_ITEMS))
         # Each process reads by itself: if it waited for the others, they would wait
         # forever for one that finds damage.
         alone = jax.process_index()
@@ -101,7 +101,7 @@ class Checkpoints:
         saves["digests"] = ocp.args.JsonSave(of_items)
         with self._disk(step):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._orbax.save(self._path(step), args=ocp.args.Composite(**saves))
+            self._saver.save(self._path(step), args=ocp.args.Composite(**saves))
         self._saving = step
 
     def add_scores(self, step: int, scores: dict[str, float]) -> None:
@@ -257,7 +257,7 @@ class Checkpoints:
         """
         if self._saving is not None:
             with self._disk(self._saving):
-                self._orbax.check_for_errors()
+                self._saver.check_for_errors()
 
     def wait(self) -> None:
         """Wait until every save is on disk; delete those that are not kept.
@@ -269,7 +269,7 @@ class Checkpoints:
             return
         step, self._saving = self._saving, None
         with self._disk(step):
-            self._orbax.wait_until_finished()
+            self._saver.wait_until_finished()
             if jax.process_index() == 0:
                 checkpoint_folder.sync(self._path(step))
                 self._delete_others()
@@ -283,7 +283,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._orbax.close()
+            self._saver.close()
             self._reader.close()
 
     def _path(self, step: int) -> Path:
