@@ -26,7 +26,7 @@ def test_each_process_has_the_command_and_its_own_cores(tmp_path, monkeypatch):
     assert logs == ["{0} ['--x=1']\n", "{1} ['--x=1']\n"]
 
 
-def test_a_signal_is_passed_on_and_the_handler_restored(tmp_path, monkeypatch):
+def test_a_signal_is_passed_on_and_the_handler_restored(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(side_by_side, "core_groups", lambda count, cores: [cores])
     log, before = tmp_path / "job1.log", signal.getsignal(signal.SIGTERM)
     program = (
@@ -46,4 +46,5 @@ def test_a_signal_is_passed_on_and_the_handler_restored(tmp_path, monkeypatch):
     side_by_side.run(["-c", program], count=1, folder=tmp_path)
     thread.join()
     assert log.read_text() == "ready\nstopped\n"
+    assert "Stopping after this step of each job" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before

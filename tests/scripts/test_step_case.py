@@ -80,7 +80,15 @@ def test_the_peak_is_read_before_the_product_of_the_ceiling(step_case, monkeypat
     assert order == ["peak", "ceiling"]
 
 
-def test_a_program_from_the_compilation_cache_is_marked(tmp_path):
+@pytest.mark.parametrize("hits", [[], ["a hit"]])
+def test_a_result_says_whether_its_program_is_from_the_cache(
+    step_case, monkeypatch, hits
+):
+    monkeypatch.setattr(step_case, "_cache_hits", lambda: hits)
+    assert measure(step_case)["from_cache"] is bool(hits)
+
+
+def test_programs_from_the_compilation_cache_are_counted(tmp_path):
     program = (
         "import jax; from benchmark_parts import step_case\n"
         "hits = step_case._cache_hits()\n"

@@ -150,6 +150,8 @@ def test_a_rate_is_written_cell_and_factor():
     for text in ("tg0.5", "tg0.5:", "tg0.5:x", "tg0.5:0", "tg0.5:-1", "tg0.5:inf"):
         with pytest.raises(ValueError, match="is not cell:factor"):
             parse_rates([text])
+    with pytest.raises(ValueError, match="'tg0.5' is named twice"):
+        parse_rates(["tg0.5:2", "tg0.5:3"])
 
 
 def test_a_shard_is_written_i_of_n():
@@ -397,6 +399,18 @@ def test_a_run_that_another_process_has_locked_is_skipped(
         assert not run(config, tmp_path, scope=SCOPE._replace(only=("baseline",)))
     runs = SCOPE.runs(config)
     assert "2 to do" in progress.view(tmp_path, runs, mine=runs, steps=6)
+
+
+def test_a_lock_of_another_user_does_not_hide_the_step(tmp_path, monkeypatch):
+    def refuse(self, **_):
+        raise PermissionError("the lock belongs to another user")
+
+    run_of_other = Run("baseline", 0)
+    folder = run_of_other.folder(tmp_path)
+    (folder / "checkpoints" / "3").mkdir(parents=True)
+    (folder / ".lock").touch()
+    monkeypatch.setattr(progress.filelock.FileLock, "acquire", refuse)
+    assert progress.state(tmp_path, run_of_other) == "stopped 3"
 
 
 def test_time_left_is_estimated_from_runs_of_the_same_kind(config, tmp_path):

@@ -267,6 +267,18 @@ def test_each_curve_of_d_has_its_own_caption(sweep, axes):
     assert last == pytest.approx([0.8 / 3, 0.4, 0.4 / 3, 0.4])
 
 
+@pytest.mark.parametrize("adversary, drawn", [("lsgan", True), ("dcgan", False)])
+def test_the_l_d_of_an_undecided_d_is_drawn_for_least_squares_only(
+    sweep, axes, monkeypatch, adversary, drawn
+):
+    config = sweep.config.copy_and_resolve_references()
+    config.objective.adversary = adversary
+    monkeypatch.setattr(sweep, "config", config)
+    figures.discriminator(sweep, CELLS[1:2])
+    heights = [list(x.get_ydata()) for x in axes[-1].lines if len(x.get_ydata()) == 2]
+    assert ([0.25, 0.25] in heights) is drawn
+
+
 def test_what_d_selects_is_drawn_for_the_cells_that_have_l_semi(sweep, axes):
     drawn = figures.discriminator(sweep, CELLS[2:])
     assert drawn[-1].caption.startswith("share of the pixels in L_semi:")
@@ -311,6 +323,12 @@ def test_differing_pixels_are_colored_by_which_setting_is_correct():
 )
 def test_a_number_keeps_its_sign_and_zero_has_no_minus(value, shown):
     assert view.signed(value) == shown
+
+
+def test_a_bar_in_a_name_does_not_end_its_cell():
+    table = view.TextTable("classes", ("class", "IoU"), [("car|van", "1.00")])
+    lines = view.to_markdown(table).splitlines()
+    assert r"| car\|van | 1.00 |" in lines
 
 
 @pytest.mark.parametrize(
