@@ -7,7 +7,7 @@ run at once. An injection is survived if what is left or read is equal to that o
 undisturbed run; it is refused if the program ends with exit code 1 and one line. Any
 other outcome is a finding: another result without a word, a traceback, a hang. The
 command prints a table, with the seed that repeats each finding, and ends with exit
-code 1 if there is any. SIGTERM ends it early, with the table so far.
+code 1 if there is any. SIGTERM or Ctrl-C ends it early, with the table so far.
 docs/reliability.md says what is promised.
 """
 
@@ -26,7 +26,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-from fault_parts import readers, samples, tiny
+from fault_parts import child, readers, samples, tiny
 from fault_parts.campaign import Campaign
 from fault_parts.processes import Processes
 from fault_parts.runs import Runs
@@ -77,17 +77,24 @@ def run(args: argparse.Namespace, scratch: Path) -> int:
     campaign, used = Campaign(), dict.fromkeys(scenarios, 0.0)
     number = dict.fromkeys(scenarios, 0)
     first = args.seed * 1_000_000 if args.first is None else args.first
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(campaign.table()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     end = time.monotonic() + args.minutes * 60
-    while time.monotonic() < end:
-        left = [x for x in scenarios if args.count is None or number[x] < args.count]
-        if not left:
-            break
-        name = min(left, key=used.get)
-        start = time.monotonic()
-        scenarios[name](campaign, name, first + number[name])
-        used[name] += time.monotonic() - start
-        number[name] += 1
+    try:
+        while time.monotonic() < end:
+            left = [
+                x for x, n in number.items() if args.count is None or n < args.count
+            ]
+            if not left:
+                break
+            name = min(left, key=used.get)
+            start = time.monotonic()
+            scenarios[name](campaign, name, first + number[name])
+            used[name] += time.monotonic() - start
+            number[name] += 1
+    except KeyboardInterrupt:  # or SIGTERM
+        print("stopped by a signal")
+    finally:
+        child.kill_running()
     print(campaign.table(), flush=True)
     return int(bool(campaign.findings))
 

@@ -122,8 +122,15 @@ class RunCallbacks:
         self.checkpoints.add_scores(step, {"miou": result.scores["miou"]})
         if not jax.process_index():
             try:
-                save_pictures(result, self.val_split, self.folder)
-            except OSError as error:
+                folder = Path(self.folder)
+                save_pictures(
+                    result,
+                    self.val_split,
+                    folder / "predictions" / self.val_split.name,
+                    workdir=folder,
+                    curves=folder / "curves.png",
+                )
+            except (OSError, ValueError) as error:  # a ValueError of a damaged log
                 logging.warning("pictures of the evaluation are not written: %s", error)
         _return_free_memory()
         self.evaluations.append(time.perf_counter() - start)

@@ -151,7 +151,7 @@ def test_tensorboard_has_panels_the_iou_and_the_share_of_each_class(run):
     assert (panel.height, panel.width) == (128, 3 * 128 + 2 * 6)
     assert tags["val/confusion"].keys() == {6}  # after the last step only
     shares = {tag: p for tag, p in tags.items() if tag.startswith("train_share/")}
-    assert len(shares) == 9 and "train_share/void" in shares
+    assert len(shares) == 9 and "train_share/void_255" in shares
     total = sum(points[6].simple_value for points in shares.values())
     np.testing.assert_allclose(total, 1, rtol=1e-6)
 
@@ -436,11 +436,14 @@ def test_fewer_steps_than_were_trained_are_refused(run, config, tmp_path):
     assert contents(copy) == before
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("No space left on device"), ValueError("line 1 is not JSON")]
+)
 def test_pictures_that_cannot_be_written_do_not_end_training(
-    copy, config, monkeypatch, caplog
+    copy, config, monkeypatch, caplog, error
 ):
-    def full(*_):
-        raise OSError("No space left on device")
+    def full(*_, **__):
+        raise error
 
     monkeypatch.setattr(callbacks, "save_pictures", full)
     with caplog.at_level("WARNING"):

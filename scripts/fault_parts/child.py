@@ -19,6 +19,17 @@ _NOISE = ("WARNING", "W1", "W0", "preparing ", "\x1b", "Stopping after")
 _DECODERS = ("libpng ", "Corrupt JPEG data", "Premature end of JPEG", "Invalid JPEG")
 
 
+_RUNNING: set[int] = set()  # process ids
+
+
+def kill_running() -> None:
+    """Kill all processes that were started and not waited for."""
+    for pid in _RUNNING:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    _RUNNING.clear()
+
+
 class Outcome(NamedTuple):
     """How a process ended."""
 
@@ -61,12 +72,14 @@ class Child:
         self.pid = os.fork()
         if not self.pid:
             self._run(call, before)
+        _RUNNING.add(self.pid)
 
     def _run(self, call: Callable[[], None], before: Callable) -> None:
         code = 1
         try:
             os.setpgid(0, 0)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the campaign's own handler
+            _RUNNING.clear()  # those of the campaign
             os.dup2(self._files[0].fileno(), 1)
             os.dup2(self._files[1].fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -96,6 +109,7 @@ class Child:
         while True:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
+                _RUNNING.discard(pid)
                 break
             if time.monotonic() > end and not hung:
                 hung = True

@@ -90,7 +90,8 @@ class Runs:
         """Stop a training half-way, damage a file of its workdir, and resume it."""
         random_, workdir = random.Random(seed), self._scratch / f"{name}-{seed}"
         shutil.copytree(self.reference, workdir)
-        # Only a part of the checkpoints is used by a resume; all of them are damaged.
+        shutil.rmtree(workdir / "checkpoints" / str(self.last_step))
+        # Only a part of the files is used by a resume; any of them is damaged.
         files = sorted(x for x in workdir.rglob("*") if x.is_file())
         file = random_.choice(files)
         what = f"{mutate.damage(file, random_)} {file.relative_to(workdir)}"

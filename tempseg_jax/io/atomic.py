@@ -43,8 +43,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
         sync_folder(path.parent)
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno and not error.filename:
-            error.filename = str(path)  # a failed write does not name its file
+        # A failed write names no file, and a failed open the temporary one.
+        if isinstance(error, OSError) and error.errno:
+            if not error.filename or str(error.filename) == str(partial):
+                error.filename = str(path)
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:

@@ -139,13 +139,13 @@ class Writer:
         """
         workdir = Path(workdir)
         self._path = workdir / "metrics.jsonl"
+        kept = [line for line in read_metrics(workdir) if line["step"] <= start_step]
         if log_digest.log_has_changed(workdir):
             logging.warning(
                 "%s has changed since training wrote it: it was edited, or is damaged; "
                 "training itself does not use it",
                 self._path,
             )
-        kept = [line for line in read_metrics(workdir) if line["step"] <= start_step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         log_digest.forget(workdir)
         with atomic.replacing(self._path) as partial:
