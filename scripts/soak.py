@@ -69,7 +69,12 @@ def train(folder: Path, flags: list[str]) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with (folder / "log").open("w") as log:
         child = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches it through `watch` only
         )
     child.log = folder / "log"
     return child

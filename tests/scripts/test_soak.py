@@ -1,5 +1,6 @@
 import importlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -16,6 +17,30 @@ def soak(monkeypatch):
 
 def readings(*sizes):
     return [(60.0 * i, size) for i, size in enumerate(sizes)]
+
+
+def test_a_training_is_stopped_and_its_output_read(soak, tmp_path, monkeypatch):
+    program = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('stopped')))\n"
+        "time.sleep(60)"
+    )
+    monkeypatch.setattr(soak.sys, "executable", "/bin/true")
+    child = soak.train(tmp_path, [])
+    assert os.getsid(child.pid) == child.pid  # a signal reaches it through `watch`
+    child.wait()
+    log = (tmp_path / "log").open("w")
+    child = subprocess.Popen(
+        [sys.orig_argv[0], "-c", program], stdout=log, start_new_session=True
+    )
+    child.log = tmp_path / "log"
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        samples, code, end = soak.watch(child, seconds=1)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert samples and code == 0 and end == "stopped\n"
 
 
 def test_flat_memory_has_no_growth(soak):
