@@ -28,8 +28,13 @@ def main() -> None:
         default=Path("curves.png"),
         help="PNG file to write (default: %(default)s)",
     )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error"
+    )
     arguments = parser.parse_args()
-    with command.one_line_errors(debug=False):
+    with command.one_line_errors(debug=arguments.debug):
+        if arguments.out.suffix != ".png":
+            raise ValueError(f"--out={arguments.out}: give a name that ends in .png")
         runs = {}
         for name, folder in _named(arguments.workdirs).items():
             runs[name] = read_metrics(folder)

@@ -100,16 +100,22 @@ def save_comparison(runs: dict[str, Lines], path: Path) -> None:
         figure = Figure(figsize=(4 * len(shown), 3), layout="constrained")
         for i, (name, title) in enumerate(shown.items()):
             axes = figure.add_subplot(1, len(shown), i + 1, title=title, xlabel="step")
-            for label, lines in runs.items():
-                _draw(axes, lines, name, label=label)
+            for color, (label, lines) in enumerate(runs.items()):
+                _draw(axes, lines, name, label=label, color=f"C{color}")
             axes.legend(frameon=False)
         with atomic.replacing(path) as partial:
             figure.savefig(partial, dpi=120)
 
 
-def _draw(axes: Axes, lines: Lines, name: str, *, label: str) -> None:
+def _draw(
+    axes: Axes, lines: Lines, name: str, *, label: str, color: str | None = None
+) -> None:
+    if label.startswith("_"):
+        label = f" {label}"  # Matplotlib leaves such labels out of the legend
     points = [(x["step"], x[name]) for x in lines if x.get(name) is not None]
     if points:
         single = len(points) == 1  # a line of one point cannot be seen
         marker = "o" if single or name.startswith("val/") else None
-        axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=label)
+        axes.plot(
+            *zip(*points, strict=True), marker=marker, ms=3, label=label, color=color
+        )

@@ -9,6 +9,7 @@ from PIL import Image
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import diagrams, metrics, plots
 from tempseg_jax.evaluation.result import Result
+from tempseg_jax.types import IGNORE_LABEL
 
 _STRIDE = 4  # every how many-th row and column of a batch is counted
 
@@ -29,10 +30,14 @@ class ClassShares:
         self._pixels += np.bincount(some, minlength=256)
 
     def scalars(self) -> dict[str, float]:
-        """Return the share of the pixels of each class, from 0 to 1, and of void."""
+        """Return the share of the pixels of each class, from 0 to 1, and of void.
+
+        Void has the name `void_255`, because `void` may be the name of a class.
+        """
         total = max(int(self._pixels.sum()), 1)
-        counts = dict(zip(self._names, self._pixels.tolist(), strict=False))
-        counts["void"] = int(self._pixels[-1])
+        of_classes = self._pixels[: len(self._names)].tolist()
+        counts = dict(zip(self._names, of_classes, strict=True))
+        counts[f"void_{IGNORE_LABEL}"] = int(self._pixels[IGNORE_LABEL])
         return {f"train_share/{name}": n / total for name, n in counts.items()}
 
 

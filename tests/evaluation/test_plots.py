@@ -120,6 +120,28 @@ def test_a_comparison_has_a_panel_only_for_names_that_are_logged(tmp_path, monke
         plots.save_comparison({"a": [{"step": 1}]}, tmp_path / "z.png")
 
 
+def test_a_run_has_the_same_color_in_both_panels_and_each_run_is_in_the_legend(
+    tmp_path, monkeypatch
+):
+    loss, score = {"step": 1, "train/loss_seg": 2.0}, {"step": 1, "val/miou": 0.5}
+    runs = {"a": [loss, score], "b": [loss], "_c": [loss, score]}
+    figures = []
+    monkeypatch.setattr(
+        plots,
+        "Figure",
+        lambda **options: figures.append(Figure(**options)) or figures[0],
+    )
+    plots.save_comparison(runs, tmp_path / "x.png")
+    left, right = (
+        {line.get_label().strip(): line.get_color() for line in axes.lines}
+        for axes in figures[0].axes
+    )
+    assert len(set(left.values())) == 3
+    assert right == {"a": left["a"], "_c": left["_c"]}
+    legend = figures[0].axes[0].get_legend()
+    assert [x.get_text().strip() for x in legend.get_texts()] == ["a", "b", "_c"]
+
+
 def compare(*folders, out):
     command = [sys.executable, str(ROOT / "scripts" / "compare.py"), *map(str, folders)]
     return subprocess.run(
@@ -136,12 +158,15 @@ def test_runs_are_named_by_the_shortest_distinct_end_of_their_paths():
     assert names == ["a/run", "r/b/run", "other", "s/b/run", "/run"]
 
 
-def test_a_run_given_twice_is_refused_in_one_line(tmp_path):
+def test_mistakes_on_the_command_line_are_refused_in_one_line(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     line = {"step": 1, "train/loss_seg": 2.0}
     (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     out = tmp_path / "x.png"
+    process = compare(folder, out=tmp_path / "curves")
+    assert process.returncode == 1
+    assert process.stderr.strip().endswith("curves: give a name that ends in .png")
     process = compare(folder, folder / ".." / "run", out=out)
     assert process.returncode == 1 and not out.exists()
     assert process.stderr.strip().endswith("given twice; give each workdir once")
