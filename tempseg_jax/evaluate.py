@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import functools
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +29,7 @@ from tempseg_jax.evaluation import (
 from tempseg_jax.evaluation.boundary_iou import BoundaryIoU, boundary_iou
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
 from tempseg_jax.inference.settings import InferenceSettings
-from tempseg_jax.io.json_files import write_json
+from tempseg_jax.io.json_files import read_json, write_json
 from tempseg_jax.workdir.checkpoint import Checkpoints, StepOrName
 
 
@@ -40,8 +42,12 @@ def evaluate(
     settings: InferenceSettings,
     fit: bool,
     limit: int | None = None,
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint; print scores, write `eval-<split>.json` and pictures.
+
+    They replace those of an earlier evaluation of the split, which a line says if its
+    checkpoint, inference or precision was another.
 
     Args:
         config: The config, whose network must be that of the checkpoint.
@@ -55,18 +61,20 @@ def evaluate(
         limit: Number of images, evenly spaced in the split, to evaluate and to fit the
             temperature on; the files are then named `eval-<split>-limit<N>`. None
             evaluates all.
+        out: The folder to write to; None is the workdir.
 
     Returns:
         The contents of `eval-<split>.json`.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
+        OSError: If there is no such checkpoint, or `out` cannot be written.
         ValueError: If there is no such split, or it has no labels, or the checkpoint
-            has another network.
+            has another network, or no temperature can be fitted.
     """
     config_fields.check_fields(config)
     if limit is not None and limit < 1:
         raise ValueError(f"--limit={limit}: give a number of images of at least 1")
+    out = Path(folder if out is None else out)
     whole = builders.load_split(config, split_name or config.data.val_split)
     split = evenly_spaced(whole, limit)
     if not has_labels(split):
@@ -76,6 +84,8 @@ def evaluate(
             "labels"
         )
     restored = _restore(config, folder, split, checkpoint=checkpoint)
+    if jax.process_index() == 0:
+        _check_writable(out)
     mesh.check_same(
         {"checkpoint": restored.step, "images": len(split.examples)},
         remedy="use the same data on every host, and give --checkpoint=STEP if training"
@@ -112,12 +122,22 @@ def evaluate(
     if len(split.examples) < len(whole.examples):
         report["limit"] = {"images": limit, "of": len(whole.examples)}
     report["left_out"] = len(split.left_out)
-    report["views"] = dataclasses.asdict(settings)
+    report["inference"] = dataclasses.asdict(settings)
+    report["precision"] = config.precision
     report |= _numbers(result, split, iou_of_boundaries)
     if jax.process_index() == 0:
         _print(report, result, split, settings=settings)
-        _save(report, result, split, Path(folder))
+        _save(report, result, split, out=out, workdir=Path(folder))
     return report
+
+
+def _check_writable(out: Path) -> None:
+    """Check before an evaluation, which takes long, that its files can be written."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        raise PermissionError(
+            f"{out}: cannot be written; give another folder with --out=DIR"
+        )
 
 
 class _Restored(NamedTuple):
@@ -136,7 +156,9 @@ def _restore(
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
 
         def read(step: int) -> _Restored:
-            selected = _selection(checkpoint, checkpoints.miou(step))
+            # The scores of other selections are not read: they may be damaged.
+            miou = checkpoints.miou(step) if checkpoint == "best" else None
+            selected = _selection(checkpoint, miou)
             segmenter, variables = builders.restore_segmenter(
                 config, checkpoints, split, step=step, devices=mesh.global_mesh()
             )
@@ -166,14 +188,24 @@ def _fit_temperature(
         config: The config, which names the split.
         score_split: `score` with the network and the settings of inference.
         limit: Number of images, as in `evaluate`.
+
+    Raises:
+        ValueError: If no pixel is labeled, or the NLL is not finite.
     """
     grid = calibration.TEMPERATURE_GRID
+    split = evenly_spaced(builders.load_split(config, config.data.val_split), limit)
     result = score_split(
-        evenly_spaced(builders.load_split(config, config.data.val_split), limit),
+        split,
         temperatures={str(t): t for t in grid},
         progress="fitting the temperature",
     )
-    return calibration.fit_temperature(result.sums.tally, grid)
+    try:
+        return calibration.fit_temperature(result.sums.tally, grid)
+    except ValueError as error:
+        raise ValueError(
+            f"no temperature can be fitted on {split.dataset} {split.name}: {error}; "
+            "--nofit_temperature evaluates without it"
+        ) from None
 
 
 def _numbers(
@@ -244,23 +276,44 @@ def _describe(settings: InferenceSettings) -> str:
     return f"{windows}, scales {scales}" + (", flipped" if settings.flip else "")
 
 
-def _save(report: dict[str, Any], result: Result, split: Split, folder: Path) -> None:
-    name = f"eval-{split.name}"
+def _save(
+    report: dict[str, Any], result: Result, split: Split, *, out: Path, workdir: Path
+) -> None:
+    name = split.name
     if "limit" in report:
         name += f"-limit{report['limit']['images']}"
+    path = out / f"eval-{name}.json"
+    if path.exists() and (was := _differences(path, report)):
+        print(f"note: {path} is replaced; it was of another evaluation ({was})")
     # First, because pictures may fail: curves.png needs a log that is not damaged.
-    write_json(folder / f"{name}.json", report)
+    write_json(path, report)
     titles = {"one": "T = 1", "t_g": "T = T_G = {:.3g}", "fitted": "fitted, T = {:.3g}"}
     diagrams.save_reliability(
         {
             titles[name].format(calibrated.temperature): calibrated
             for name, calibrated in result.calibrations.items()
         },
-        folder / f"{name}-reliability.png",
+        out / f"eval-{name}-reliability.png",
     )
     diagrams.save_confusion(
         result.sums.confusion,
         split.class_names,
-        folder / f"{name}-confusion.png",
+        out / f"eval-{name}-confusion.png",
     )
-    save_pictures(result, split, folder)
+    save_pictures(
+        result,
+        split,
+        out / "predictions" / name,
+        workdir=workdir,
+        curves=out / "curves.png",
+    )
+
+
+def _differences(path: Path, report: dict[str, Any]) -> str:
+    """Say in what an earlier evaluation differs; "" if only its scores may."""
+    before = read_json(path, remedy="delete it, and evaluate again")
+    return ", ".join(
+        f"{name} {before.get(name, 'not recorded')}"
+        for name in ("checkpoint", "inference", "precision")
+        if json.loads(json.dumps(report[name])) != before.get(name)
+    )

@@ -73,6 +73,9 @@ _LIMIT = flags.DEFINE_integer(
     "In --mode=eval, evaluate only this many images, evenly spaced in the split; the "
     "result says so, and its files are named eval-<split>-limit<N>.",
 )
+_OUT = flags.DEFINE_string(
+    "out", None, "Folder that --mode=eval writes to; default: --workdir."
+)
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change",
     False,
@@ -135,6 +138,7 @@ def main(argv: list[str]) -> None:
             ),
             fit=_FIT.value,
             limit=_LIMIT.value,
+            out=_OUT.value,
         )
     else:
         train.train(

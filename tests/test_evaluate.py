@@ -9,10 +9,10 @@ import pytest
 
 import tempseg_jax
 from tempseg_jax import builders, evaluate
-from tempseg_jax.data import codec
+from tempseg_jax.data import codec, decoder, subset
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.labels import CITYSCAPES_CLASSES
-from tempseg_jax.evaluation import calibration, metrics
+from tempseg_jax.evaluation import boundary_iou, calibration, metrics
 from tempseg_jax.evaluation.evaluator import Sums, evaluate_split
 from tempseg_jax.evaluation.result import Result
 from tempseg_jax.inference.settings import WHOLE_IMAGE, InferenceSettings
@@ -41,7 +41,7 @@ def test_an_evaluation_writes_its_scores_and_pictures(config, saved_run, capsys)
     printed = capsys.readouterr().out
     assert "checkpoint: step 7, the best of training" in printed
     assert "scenes val, whole images" in printed
-    assert "boundary IoU" in printed and "(fitted)" in printed
+    assert "boundary IoU" in printed and "(fitted" in printed
     saved = json.loads((saved_run / "eval-val.json").read_text())
     assert saved["images"] == 64 and saved["checkpoint"] == 7
     assert saved["pacc"] == report["pacc"]
@@ -105,15 +105,84 @@ def test_a_damaged_log_does_not_lose_the_numbers(config, saved_run, tmp_path):
 def test_a_part_of_the_images_is_evenly_spaced_and_the_result_says_so(
     config, saved_run, capsys
 ):
-    whole = (saved_run / "eval-val.json").exists()
+    whole = saved_run / "eval-val.json"
+    whole.write_text("not replaced")
     report = run(config, saved_run, fit=False, limit=3)
+    assert whole.read_text() == "not replaced"
+    whole.unlink()
+    assert list((saved_run / "predictions" / "val-limit3").iterdir())
     assert report["images"] == 3 and report["limit"] == {"images": 3, "of": 64}
     assert "only 3 of 64 images, evenly spaced" in capsys.readouterr().out
     saved = json.loads((saved_run / "eval-val-limit3.json").read_text())
     assert saved["limit"] == report["limit"]
-    assert (saved_run / "eval-val.json").exists() == whole
     with pytest.raises(ValueError, match="--limit=0: give a number of images"):
         run(config, saved_run, limit=0)
+
+
+def test_boundaries_of_the_predictions_are_compared_with_the_labels(config, saved_run):
+    report = run(config, saved_run, fit=False, limit=3)
+    split = subset.evenly_spaced(builders.load_split(config, "val"), 3)
+    predictor = tempseg_jax.load(saved_run)
+    total = 0
+    for record in split.examples:
+        example = decoder.decode(record, split=split)
+        total += boundary_iou.count_boundaries(
+            example["label"], predictor(example["image"]), num_classes=8
+        )
+    expected = boundary_iou.boundary_iou(total)
+    np.testing.assert_array_equal([*report["class_boundary_iou"].values()], expected)
+    assert report["boundary_iou"] == np.nanmean(expected)
+
+
+def test_an_evaluation_in_another_folder_leaves_the_workdir_as_it_is(
+    config, saved_run, tmp_path, capsys
+):
+    def files():
+        return {x: x.stat().st_mtime_ns for x in saved_run.rglob("*")}
+
+    before, out = files(), tmp_path / "out"
+    run(config, saved_run, fit=False, limit=2, out=out)
+    assert files() == before
+    assert {x.name for x in out.iterdir()} >= {"eval-val-limit2.json", "predictions"}
+    run(config, saved_run, fit=False, limit=2, out=out)
+    assert "is replaced" not in capsys.readouterr().out
+    flipped = InferenceSettings(window=None, stride=None, scales=(1.0,), flip=True)
+    run(config, saved_run, fit=False, limit=2, out=out, settings=flipped)
+    printed = capsys.readouterr().out
+    assert "eval-val-limit2.json is replaced; it was of another evaluation" in printed
+    assert "'flip': False" in printed and "checkpoint 7" not in printed
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_evaluation(
+    config, saved_run, monkeypatch
+):
+    monkeypatch.delattr(evaluate, "score")
+    monkeypatch.setattr(evaluate.os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="cannot be written; .*--out=DIR"):
+        run(config, saved_run)
+
+
+def test_damaged_scores_are_no_error_for_a_checkpoint_that_is_named(
+    config, saved_run, tmp_path
+):
+    folder = shutil.copytree(saved_run, tmp_path / "copy")
+    (folder / "checkpoints" / "7" / checkpoint_folder.SCORES).write_text("not JSON")
+    for checkpoint in ("latest", "7"):
+        report = run(config, folder, checkpoint=checkpoint, fit=False, limit=2)
+        assert report["checkpoint"] == 7
+
+
+def test_no_temperature_is_fitted_on_a_split_without_labels(
+    config, saved_run, monkeypatch
+):
+    whole = builders.load_split(config, "val")
+    void = codec.encode_label(np.full((128, 128), 255, np.uint8))
+    records = [record | {"label": void} for record in list(whole.examples)[:2]]
+    unlabeled = dataclasses.replace(whole, examples=records)
+    splits = {"test": builders.load_split(config, "test"), "val": unlabeled}
+    monkeypatch.setattr(builders, "load_split", lambda config, name: splits[name])
+    with pytest.raises(ValueError, match="scenes val: no pixel .*--nofit_temperature"):
+        run(config, saved_run, split_name="test", limit=2)
 
 
 def test_what_is_left_out_of_the_split_is_counted_and_printed(
@@ -147,7 +216,7 @@ def test_inference_settings_and_split_are_those_requested(config, saved_run, cap
     settings = InferenceSettings(window=128, stride=None, scales=(1.0,), flip=True)
     report = run(config, saved_run, settings=settings, fit=False)
     assert "windows of 128 pixels every 85" in capsys.readouterr().out
-    assert report["views"]["flip"] is True and "fitted" not in report["calibration"]
+    assert report["inference"]["flip"] is True and "fitted" not in report["calibration"]
     with pytest.raises(ValueError, match="'tset'"):
         run(config, saved_run, split_name="tset")
 

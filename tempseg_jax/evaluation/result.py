@@ -160,6 +160,9 @@ def table(result: Result, split: Split) -> str:
         "  " + "  ".join(f"{name} {100 * value:.2f}" for name, value in scores.items())
     )
     titles = {"one": "", "t_g": " (T_G)", "fitted": " (fitted)"}
+    grid = calibration.TEMPERATURE_GRID
+    if np.isclose(result.temperatures.get("fitted", 1), (grid[0], grid[-1])).any():
+        titles["fitted"] = " (fitted, the end of its range)"
     for name, calibrated in result.calibrations.items():
         at = f"T = {calibrated.temperature:.3g}{titles[name]}"
         ece = 100 * calibrated.ece
@@ -171,14 +174,23 @@ def table(result: Result, split: Split) -> str:
     return "\n".join([f"IoU on {split.dataset} {split.name} (%)", *lines])
 
 
-def save_pictures(result: Result, split: Split, folder: str | Path) -> None:
-    """Write pictures of an evaluation into a workdir.
+def save_pictures(
+    result: Result, split: Split, panels: Path, *, workdir: Path, curves: Path
+) -> None:
+    """Write pictures of an evaluation and, if there is a log, of the training.
 
-    They are `predictions/<split>/<id>.png` and, if there is a log, `curves.png`.
+    Args:
+        result: The result of the evaluation.
+        split: The evaluated split.
+        panels: Folder of `<id>.png`: image, ground truth and prediction.
+        workdir: The workdir, whose log has the curves.
+        curves: Path of the curves.
+
+    Raises:
+        OSError: If a file cannot be written.
+        ValueError: If the log is damaged.
     """
-    panels = Path(folder) / "predictions" / split.name
     for example in result.examples:
         plots.save_panel(example, panels, palette=split.palette)
-    lines = read_metrics(folder)
-    if lines:
-        plots.save_curves(lines, Path(folder) / "curves.png")
+    if lines := read_metrics(workdir):
+        plots.save_curves(lines, curves)

@@ -120,9 +120,11 @@ def _scores(workdir: Path, evaluations: list[dict[str, Any]], *, step: int) -> s
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for x in evaluations:
         limit = f" of {x['limit']['of']}" if "limit" in x else ""
-        views = x["views"]
-        how = f"window {views['window']}" if views["window"] else "default windows"
-        how += f", scales {views['scales']}" + (", flipped" if views["flip"] else "")
+        settings = x["inference"] if "inference" in x else x["views"]  # its older name
+        window = settings["window"]
+        how = f"window {window}" if window else "default windows"
+        how += f", scales {settings['scales']}"
+        how += ", flipped" if settings["flip"] else ""
         lines.append(
             f"| {x['dataset']} {x['split']}, {how} | {x['images']}{limit} |"
             f" {_percent(x['miou'])} | {_percent(x['pacc'])} | {_nats(x['nll'])} |"

@@ -110,6 +110,12 @@ def test_two_processes_evaluate_as_one(command, alone, finished, tmp_path):
     for process in start_two([*command, "--mode=eval"], workdir=folder):
         finish(process)
     report = json.loads((folder / "eval-val.json").read_text())
+    finish(start([*command, "--mode=eval"], workdir=folder))
+    one = json.loads((folder / "eval-val.json").read_text())
+    for name in ("boundary_iou", "nll", "ece", "nll_fitted", "ece_fitted"):
+        assert report[name] == pytest.approx(one[name], rel=1e-5), name
+    for name in ("confusion", "class_boundary_iou", "pixels"):
+        assert report[name] == one[name], name
     expected = alone[-1]
     assert report["checkpoint"] == expected["step"] == STEPS and report["images"] == 64
     assert report["miou"] == pytest.approx(expected["val/miou"], rel=1e-6)

@@ -136,6 +136,19 @@ def test_the_fitted_temperature_minimizes_the_nll(true_temperature):
     assert fitted == pytest.approx(true_temperature, rel=0.15)
 
 
+def test_no_temperature_is_fitted_to_no_pixel_or_to_a_likelihood_that_is_not_finite():
+    log_p = log_softmax(np.tile([1.0, 0.0], (1, 5, 5, 1)), axis=-1)
+    void = np.full((1, 5, 5), IGNORE_LABEL, np.uint8)
+    with pytest.raises(ValueError, match="no pixel is labeled"):
+        calibration.fit_temperature(
+            totals(log_p, void, TEMPERATURE_GRID), TEMPERATURE_GRID
+        )
+    sums = totals(log_p, np.zeros((1, 5, 5), np.uint8), TEMPERATURE_GRID)
+    infinite = sums._replace(nll=np.full_like(sums.nll, np.inf))
+    with pytest.raises(ValueError, match="likelihood is not finite"):
+        calibration.fit_temperature(infinite, TEMPERATURE_GRID)
+
+
 def test_the_fitted_temperature_stays_on_the_grid():
     log_p = log_softmax(np.tile([1.0, 0.0], (1, 5, 5, 1)), axis=-1)
     right = np.zeros((1, 5, 5), np.uint8)

@@ -91,6 +91,20 @@ def test_the_table_lists_each_class_and_names_absent_classes():
     assert lines[-1] == "  1 images in 0.5 s, 2.0 images/s"
 
 
+@pytest.mark.parametrize(
+    "fitted, shown",
+    [
+        (1.5, "T = 1.5 (fitted)"),
+        (0.1, "T = 0.1 (fitted, the end of its range)"),
+    ],
+)
+def test_the_table_says_that_a_fitted_temperature_is_the_end_of_its_range(
+    fitted, shown
+):
+    measured = make_result()._replace(temperatures={"one": 1.0, "fitted": fitted})
+    assert shown in result.table(measured, SPLIT)
+
+
 def test_the_table_of_a_split_with_all_classes_names_no_absent_one():
     complete = make_result(confusion=CONFUSION + 1)
     assert "absent" not in result.table(complete, SPLIT)
@@ -114,9 +128,10 @@ def test_the_bar_counts_images_and_shows_the_miou_so_far(monkeypatch):
     text = terminal.getvalue()
     assert done.sums.images == 3 and "mIoU so far 58.33" in text
     assert "evaluating val" in text and "3/3" in text
-    terminal.truncate(0)
+    untitled = Terminal()
+    monkeypatch.setattr(result, "tqdm", functools.partial(shown, file=untitled))
     score_images(monkeypatch, ids="abc")
-    assert "val" not in terminal.getvalue()
+    assert not untitled.getvalue()
 
 
 def test_the_examples_are_evenly_spaced(monkeypatch):
@@ -136,7 +151,13 @@ def test_pictures_are_panels_and_curves_if_there_is_a_log(tmp_path, trained):
             writer.write(1, {"train/loss_seg": 1.0})
     label = np.array([[0, 1]], np.uint8)
     example = PredictedImage("a", np.zeros((1, 2, 3), np.uint8), label, label)
-    result.save_pictures(make_result(examples=[example]), SPLIT, tmp_path)
-    panel = cv2.imread(str(tmp_path / "predictions" / "val" / "a.png"))
+    result.save_pictures(
+        make_result(examples=[example]),
+        SPLIT,
+        tmp_path / "panels",
+        workdir=tmp_path,
+        curves=tmp_path / "out" / "curves.png",
+    )
+    panel = cv2.imread(str(tmp_path / "panels" / "a.png"))
     np.testing.assert_array_equal(panel[0, -2:, ::-1], SPLIT.palette[:2])
-    assert (tmp_path / "curves.png").exists() == trained
+    assert (tmp_path / "out" / "curves.png").exists() == trained

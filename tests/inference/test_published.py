@@ -22,7 +22,7 @@ EVALUATION = {
     "checkpoint": 7,
     "dataset": "scenes",
     "split": "val",
-    "views": {"window": None, "stride": None, "scales": [1.0], "flip": False},
+    "inference": {"window": None, "stride": None, "scales": [1.0], "flip": False},
     "images": 64,
     "miou": 0.8235,
     "pacc": 0.95,
