@@ -101,7 +101,9 @@ def exit_without_waiting() -> Iterator[None]:
 
 @contextmanager
 def report_lost_process() -> Iterator[None]:
-    """Replace XLA's error about sockets if another process of the run was lost.
+    """Say in XLA's error that another process of the run may have been lost.
+
+    XLA's message then is about a socket. It has no code of its own for this.
 
     Raises:
         ConnectionError: If XLA failed in a run of several processes, and not because a
@@ -114,7 +116,8 @@ def report_lost_process() -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0]
         raise ConnectionError(
-            f"process {jax.process_index()} lost another process of the run "
-            f"({reason}); restart all processes to resume training from the last "
-            "checkpoint"
+            f"process {jax.process_index()} has failed or lost another process of the "
+            f"run ({reason}); restart all processes to resume training from the last "
+            "checkpoint. If it fails again, the output of the other processes or "
+            "--debug tells the cause"
         ) from error
