@@ -17,7 +17,10 @@ MISTAKES = {
     "--config.objctive.alpha=1": "--config.objctive.alpha: the config has no field "
     "'objctive'; did you mean 'objective'?",
     "--config.zzz=1": "--config.zzz: the config has no field 'zzz'; --mode=describe",
-    "--config.data.batch_size=many": "--config.data.batch_size=many: invalid literal",
+    "--config.data.batch_size=many": "data.batch_size=many: give a whole number\n",
+    "--config.objective.alpha=much": "--config.objective.alpha=much: give a number\n",
+    "--config.model=resnet50": "--config.model=resnet50: it is a group of fields; set "
+    "one of them, as by --config.model.FIELD=VALUE\n",
     "--config=configs/fcn_vok.py": "no such file; did you mean configs/fcn_voc.py?",
     "--mode=tran": "--mode=tran: value should be one of <train|eval|describe>",
     "--wokdir=x": "Unknown command line flag 'wokdir'. Did you mean: workdir",

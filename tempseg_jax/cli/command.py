@@ -1,6 +1,7 @@
 """Set-up, one-line error messages and shared arguments of the commands."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -64,7 +65,7 @@ def one_line_errors(*, debug: bool) -> Iterator[None]:
     except (ValueError, OSError) as error:
         if debug:
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_of_system(error) or error}")
     except jax.errors.JaxRuntimeError as error:
         if debug or OUT_OF_MEMORY not in str(error):
             raise
@@ -74,6 +75,28 @@ def one_line_errors(*, debug: bool) -> Iterator[None]:
             "accumulate, or set model.remat=True; to predict or evaluate, choose a "
             "smaller --window"
         )
+
+
+_REMEDIES = {
+    errno.EEXIST: "a file is where a folder is needed; give another path",
+    errno.ENOTDIR: "a part of the path is a file; give another path",
+    errno.EISDIR: "it is a folder; give the path of a file",
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check the permissions, or give another path",
+    errno.EROFS: "give a path that can be written",
+    errno.ENOSPC: "free some space, and start the same command again",
+}
+"""What to do about errors of the system, which name a file but no remedy."""
+
+
+def _of_system(error: Exception) -> str | None:
+    """Return the path, the reason and the remedy of an error of the system."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    path, reason = os.fsdecode(error.filename), error.strerror or "failed"
+    if reason != os.strerror(error.errno or 0):
+        return f"{path}: {reason}"  # of the package, with its own remedy
+    return f"{path}: {reason.lower()}; {_REMEDIES.get(error.errno, 'check the path')}"
 
 
 def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -61,7 +62,7 @@ def parse(
         _stop(message)
     except flags.Error as error:
         if "Error whilst parsing config file" not in str(error):
-            _stop(str(error))
+            _stop(_plain(str(error)))
         if "--debug" in argv:
             raise
         # A TypeError or ValueError of the file, which ml_collections and absl wrapped.
@@ -81,6 +82,21 @@ def _stop(message: str) -> NoReturn:
     )
 
 
+def _plain(message: str) -> str:
+    """Return absl's message of a value of the wrong type in plain words."""
+    found = re.match(r"flag --([\w.]+)=(.*?): (?=invalid lit|could not conv)", message)
+    if found:
+        kind = "a whole number" if "int()" in message else "a number"
+        return f"--{found[1]}={found[2]}: give {kind}"
+    found = re.match(r"flag --([\w.]+)=(.*?): .* as a ConfigDict", message)
+    if found:
+        return (
+            f"--{found[1]}={found[2]}: it is a group of fields; set one of them, as by "
+            f"--{found[1]}.FIELD=VALUE"
+        )
+    return message
+
+
 def _message(error: Exception, argv: list[str]) -> str:
     """Return the flag that caused an error, and what is wrong with it."""
     no_field = isinstance(error, AttributeError | KeyError) and _NO_FIELD.search(
@@ -97,7 +113,8 @@ def _message(error: Exception, argv: list[str]) -> str:
                 "an option that the config does not set is set in the config file: "
                 f"config.data.options.{field} = …"
             )
-        return f"{flag}: the config has no field {field!r}; {hint}"
+        where = _line_of_config(error, argv) if flag == "--config" else ""
+        return f"{flag}: {where}the config has no field {field!r}; {hint}"
     if isinstance(error, OSError) and (path := _missing_file(argv)):
         return f"--config={path}: there is no such file{_similar_config(path)}"
     message = _in_file(error, argv)
@@ -113,7 +130,23 @@ def _message(error: Exception, argv: list[str]) -> str:
 def _in_file(error: Exception, argv: list[str]) -> str:
     """Return an error of the config file, after the flag if it was given."""
     flag = "--config: " if _is_given(argv) else ""
-    return flag + _one_line(error).removeprefix(_DELAYED)
+    message = _one_line(error).removeprefix(_DELAYED)
+    if message == "module 'config_config' has no attribute 'get_config'":
+        return f"{flag}{_path(argv)} does not define the function get_config()"
+    return flag + _line_of_config(error, argv) + message
+
+
+def _line_of_config(error: BaseException | None, argv: list[str]) -> str:
+    """Return `mine.py, line 4: `, or "" if no line of the file raised the error."""
+    path = _path(argv)
+    if Path(path).name == "saved.py":  # its errors are about the workdir
+        return ""
+    while error is not None:
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if path and Path(frame.filename).absolute() == Path(path).absolute():
+                return f"{path}, line {frame.lineno}: "
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _is_given(argv: list[str]) -> bool:
@@ -122,9 +155,14 @@ def _is_given(argv: list[str]) -> bool:
 
 def _missing_file(argv: list[str]) -> str | None:
     """Return the path of `--config` if there is no file at it."""
-    values = [x.partition("=")[2] for x in argv if re.match(r"--?config=", x)]
-    path = values[-1].partition(":")[0] if values else ""
+    path = _path(argv)
     return path if path and not Path(path).exists() else None
+
+
+def _path(argv: list[str]) -> str:
+    """Return the path of `--config`, or "" if it is not given with =."""
+    values = [x.partition("=")[2] for x in argv if re.match(r"--?config=", x)]
+    return values[-1].partition(":")[0] if values else ""
 
 
 def _similar_config(path: str) -> str:

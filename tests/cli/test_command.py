@@ -19,3 +19,18 @@ def test_an_out_of_memory_error_is_printed_as_one_line_with_remedies():
     with pytest.raises(SystemExit, match="out of memory .*raise accumulate"):
         with command.one_line_errors(debug=False):
             jnp.zeros(2**55, jnp.uint8)
+
+
+def test_an_error_of_the_system_has_the_path_and_a_remedy(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    for path, reason in (
+        (file, "file exists; a file is where a folder is needed; give another path"),
+        (file / "x", "not a directory; a part of the path is a file; give another"),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {path}: {reason}"):
+            with command.one_line_errors(debug=False):
+                path.mkdir()
+    with pytest.raises(SystemExit, match="^error: x.bin: too short; delete it$"):
+        with command.one_line_errors(debug=False):
+            raise OSError(28, "too short; delete it", "x.bin")
