@@ -77,8 +77,11 @@ _BASE = flags.DEFINE_enum(
     "base",
     "resnet50_camvid",
     list(folder_config.BASES),
-    "The config that --write_config derives from; demo is small, and trains on a CPU.",
+    "The config that --write_config derives from; resnet50_c4_camvid and demo train on "
+    "a CPU.",
 )
+
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 _FIELDS = {
     "dataset": "data.name",
@@ -278,6 +281,8 @@ def _main(argv: list[str]) -> None:
     try:
         sys.exit(main(argv))
     except (ValueError, OSError) as error:
+        if _DEBUG.value:
+            raise
         for problem in getattr(error, "problems", ()):
             print(_in_flags(problem))
         sys.exit(f"error: {_in_flags(str(error))}")

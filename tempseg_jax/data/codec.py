@@ -67,9 +67,10 @@ def read_mask(data: bytes, *, name: str) -> UInt8[np.ndarray, "h w *c"]:
         mode, mask = mode[:-1], mask[..., :-1]
         mask = mask[..., 0] if mode == "L" else mask
     if mode not in ("L", "P", "1", "RGB"):
+        bits = " (16 bits)" if mode.startswith("I;16") else ""
         raise BadFile(
-            f"{name}: the mask has PIL mode {mode!r}; convert it to 8-bit gray, palette"
-            " or RGB, without an alpha channel"
+            f"{name}: the mask has PIL mode {mode!r}{bits}; convert it to 8-bit gray,"
+            " palette or RGB, without an alpha channel"
         )
     return mask.astype(np.uint8)
 

@@ -41,4 +41,5 @@ def summary(problems: Sequence[str], *, where: str) -> str:
     named = "; ".join(problems[:_MAX_NAMED])
     unnamed = len(problems) - _MAX_NAMED
     rest = f"; and {unnamed} more" if unnamed > 0 else ""
-    return f"{where}: {len(problems)} problem files: {named}{rest}."
+    files = "1 problem file" if len(problems) == 1 else f"{len(problems)} problem files"
+    return f"{where}: {files}: {named}{rest}."

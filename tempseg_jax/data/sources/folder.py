@@ -157,9 +157,12 @@ class Folder:
         masks: dict[str, list[Path]],
     ) -> Record:
         pairs: Pairs = self._pairs[split]
-        only = folder_layouts.only
-        image = only(stem, images, folder=pairs.images, needed_by=pairs.listed_in)
-        path = only(stem, masks, folder=pairs.masks, needed_by=f"image {image.name}")
+        image = folder_layouts.only(
+            stem, images, folder=pairs.images, needed_by=pairs.listed_in
+        )
+        path = folder_layouts.only_mask(
+            stem, masks, folder=pairs.masks, image=image.name
+        )
         read = image_reader.read_bytes
         data, size = codec.to_stored(read(image), name=str(image))
         mask = codec.read_mask(read(path), name=str(path))

@@ -21,6 +21,7 @@ _GPU = _Length(steps=1000, epochs=50, crop_size=352, evaluations=20)
 _BASES = {
     "resnet50_camvid": _GPU,
     "fcn_camvid": _GPU,
+    "resnet50_c4_camvid": _Length(steps=600, epochs=1, crop_size=160, evaluations=6),
     # Minutes on a CPU, to see that the data is read as it should be.
     "demo": _Length(steps=400, epochs=1, crop_size=128, evaluations=4),
 }
@@ -45,18 +46,19 @@ def config_source(
         path: Where it will be written, for the command in its documentation.
         fields: More fields to set, such as `data.on_error`, and their values.
     """
-    more = "".join(f"    config.{name} = {x!r}\n" for name, x in fields.items())
     train = survey.images["train"]
     batch = min(_BATCH, train)
     per_epoch = train // batch
     length = _BASES[base]
     epochs = max(length.epochs, math.ceil(length.steps / per_epoch))
+    if base == "resnet50_c4_camvid":  # it has a number of steps, which replaces epochs
+        fields = {"steps": epochs * per_epoch, **fields}
+    more = "".join(f"    config.{name} = {x!r}\n" for name, x in fields.items())
     short = statistics.median(min(size) for size in survey.sizes.elements())
     crop = max(32, min(length.crop_size, int(short) // 32 * 32))
     lines = "\n".join(f"    {line}" for line in survey.lines())
-    val = "val" if "val" in survey.images else "test"
-    no_val = "" if val in survey.images else "  # no other split was found"
-    val = val if val in survey.images else "train"
+    val = survey.validation_split
+    no_val = "" if val == "val" else "  # there is no split val"
     name = path.stem
     return f'''r"""The images of {survey.root.resolve()}.
 

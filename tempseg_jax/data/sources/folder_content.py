@@ -19,6 +19,7 @@ class Content:
         self.masks = 0
         self._pixels = np.zeros(256, np.int64)  # of each label
         self._values: set[int | tuple[int, ...]] = set()  # or colors, of the masks
+        self._has_void_255 = False  # 255 may be a class: that of a gray level
 
     @property
     def highest(self) -> int:
@@ -33,7 +34,10 @@ class Content:
         self.masks += 1
         self._pixels += np.bincount(label.ravel(), minlength=256)
         if mask.ndim == 2:
-            self._values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
+            values = np.flatnonzero(np.bincount(mask.ravel())).tolist()
+            self._values.update(values)
+            if IGNORE_LABEL in values and not self._has_void_255:
+                self._has_void_255 = IGNORE_LABEL in label[mask == IGNORE_LABEL]
         elif len(self._values) <= _SHOWN:
             # Unique rows take 70 times as long: 1.4 s for a megapixel.
             colors = np.unique(folder_masks.packed(mask))
@@ -82,7 +86,7 @@ class Content:
         )
         shown = ", ".join(map(str, values[:_SHOWN]))
         more = ", …" if len(values) > _SHOWN else ""
-        void = f"; {IGNORE_LABEL} is void" if IGNORE_LABEL in self._values else ""
+        void = f"; {IGNORE_LABEL} is void" if self._has_void_255 else ""
         kind = "colors" if self._is_rgb else "values"
         return f"the masks hold the {kind} {shown}{more}{void}"
 

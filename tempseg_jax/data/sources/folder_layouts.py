@@ -16,10 +16,11 @@ mask's stem may end with one of MASK_SUFFIXES if it is not the stem of another i
 import collections
 import dataclasses
 import zlib
-from collections.abc import Container, Iterator, Set
+from collections.abc import Container, Iterator, Sequence, Set
 from pathlib import Path
 
 from tempseg_jax.data.image_reader import ENDINGS, BadFile
+from tempseg_jax.data.sources.folder_masks import is_jpeg
 from tempseg_jax.io.folder_files import files_in
 from tempseg_jax.io.json_files import read_text
 
@@ -129,8 +130,30 @@ def is_ambiguous(pairs: Pairs) -> bool:
     return not images.keys().isdisjoint(several | shorter)
 
 
+def only_mask(
+    stem: str, masks: dict[str, list[Path]], *, folder: Path, image: str
+) -> Path:
+    """Return the only mask of a stem.
+
+    Raises:
+        BadFile: If there is none, or more than one.
+    """
+    return only(
+        stem,
+        masks,
+        folder=folder,
+        needed_by=f"image {image}",
+        endings=tuple(x for x in ENDINGS if not is_jpeg(Path(f"x{x}"))),
+    )
+
+
 def only(
-    stem: str, paths_by_stem: dict[str, list[Path]], *, folder: Path, needed_by: str
+    stem: str,
+    paths_by_stem: dict[str, list[Path]],
+    *,
+    folder: Path,
+    needed_by: str,
+    endings: Sequence[str] = ENDINGS,
 ) -> Path:
     """Return the only file of a stem.
 
@@ -141,7 +164,7 @@ def only(
     if not paths:
         raise BadFile(
             f"{folder}/{stem}.* does not exist; {needed_by} needs it, with the ending "
-            f"{', '.join(ENDINGS)}"
+            f"{', '.join(endings)}"
         )
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)

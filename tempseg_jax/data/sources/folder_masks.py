@@ -121,7 +121,10 @@ class MaskRules:
         label = table[mask]
         unlisted = np.unique(mask[label < 0])
         if unlisted.size:
-            option = "mask_values" if self.values is not None else "class_colors"
+            option, remedy = "class_colors", ""
+            if self.values is not None:
+                option, remedy = "mask_values", "; give it a class there"
+            remedy += "; if it is void, set data.options.void_index to it"
             jpeg = (
                 "; it looks like a JPEG, which does not keep values: threshold it"
                 if is_jpeg(path) or unlisted.size > _MANY
@@ -129,7 +132,7 @@ class MaskRules:
             )
             raise BadFile(
                 f"{path}: the value {unlisted[0]} is not in data.options.{option}"
-                f" ({', '.join(map(str, sorted(classes)))}){jpeg}"
+                f" ({', '.join(map(str, sorted(classes)))}){jpeg or remedy}"
             )
         return label.astype(np.uint8)
 
@@ -171,9 +174,10 @@ def _checked_values(
     classes = {k for k in values.values() if k != IGNORE_LABEL}
     count = len(class_names) if class_names else MOST_CLASSES
     if not all(0 <= v <= 255 for v in values) or not classes <= {*range(count)}:
+        names = f" (data.options.class_names has {count})" if class_names else ""
         raise ValueError(
             f"data.options.mask_values={mask_values}: each mask value, 0 to 255, must"
-            f" have a class from 0 to {count - 1}, or {IGNORE_LABEL} for void"
+            f" have a class from 0 to {count - 1}{names}, or {IGNORE_LABEL} for void"
         )
     return values
 

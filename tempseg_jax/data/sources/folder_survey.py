@@ -36,6 +36,11 @@ class Survey:
         return any(isinstance(value, tuple) for value in self.pixels)
 
     @property
+    def validation_split(self) -> str:
+        """The split to validate on: `val`, or the best substitute that there is."""
+        return next(x for x in ("val", "test", "train") if x in self.images)
+
+    @property
     def void(self) -> bool:
         """Whether 255 is void: it is there, besides several class indices."""
         return IGNORE_LABEL in self.pixels and self._indices(without=IGNORE_LABEL)
@@ -77,6 +82,16 @@ class Survey:
         if self.absent:
             values = ", ".join(map(str, self.absent))
             lines.append(f"in no mask of train, so that they are not learned: {values}")
+        if self.validation_split != "val":
+            reason = {
+                "test": "the best checkpoint is then chosen on the test images",
+                "train": "its scores are not those of unseen images",
+            }[self.validation_split]
+            lines.append(
+                f"note: there is no split 'val', so validation uses "
+                f"{self.validation_split!r}: {reason}; add val/, or put all images into"
+                " images/ and masks/, of which a tenth becomes val"
+            )
         return lines + [f"note: {note}" for note in self.notes]
 
     def _indices(self, *, without: int) -> bool:
@@ -118,8 +133,8 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
         images[split] = 0
         for stem in stems:
             try:
-                path = folder_layouts.only(
-                    stem, masks, folder=pairs.masks, needed_by=f"image {stem}"
+                path = folder_layouts.only_mask(
+                    stem, masks, folder=pairs.masks, image=stem
                 )
                 if is_jpeg(path):
                     raise BadFile(

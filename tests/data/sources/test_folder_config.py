@@ -166,6 +166,20 @@ def test_a_smoothed_mask_is_skipped_like_one_that_is_broken(tmp_path):
     assert found.images == {"train": 1, "val": 3} and found.classes == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("splits", "chosen", "reason"),
+    [
+        (("train", "test"), "test", "the best checkpoint is then chosen on the test"),
+        (("train",), "train", "its scores are not those of unseen images"),
+    ],
+)
+def test_it_is_said_if_validation_uses_another_split(splits, chosen, reason, tmp_path):
+    write(tmp_path / "own", miniatures.png(miniatures.mask()), splits=splits)
+    lines = " ".join(folder_survey.survey(tmp_path / "own").lines())
+    assert f"no split 'val', so validation uses {chosen!r}: {reason}" in lines
+    assert written_config(tmp_path / "own", tmp_path).data.val_split == chosen
+
+
 def test_a_folder_without_a_train_split_is_refused(tmp_path):
     write(tmp_path, miniatures.png(miniatures.mask()), splits=("val",))
     with pytest.raises(ValueError, match="no split 'train', only val; the folder"):

@@ -82,7 +82,8 @@ def test_mask_values_may_name_void_and_an_unlisted_value_is_named(tmp_path):
     _, values = labels(tmp_path, mask_values={10: 0, 20: 1, 30: 255}, void_index=40)
     assert values.tolist() == [0, 1, 255]
     with pytest.raises(
-        ValueError, match=r"value 40 is not in .*mask_values \(10, 20, "
+        ValueError,
+        match=r"value 40 is not in .*mask_values \(10, 20, 30\); .*void_index",
     ):
         labels(tmp_path, mask_values={10: 0, 20: 1, 30: 255})
 
@@ -112,6 +113,15 @@ def test_rgb_masks_that_are_all_void_are_refused_with_the_remedy(tmp_path):
         )
 
 
+def test_a_class_that_255_is_mapped_to_is_not_called_void(tmp_path):
+    write(tmp_path / "own", miniatures.png(BINARY))
+    names = [*NAMES, "rail"]
+    with pytest.raises(ValueError, match="'rail' occurs in no mask") as caught:
+        labels(tmp_path, class_names=names, mask_values={0: 0, 255: 1})
+    assert "the values 0, 255; " in str(caught.value)
+    assert "is void" not in str(caught.value)
+
+
 def test_void_everywhere_is_refused(tmp_path):
     write(tmp_path / "own", miniatures.png(np.full((20, 30), 255, np.uint8)))
     with pytest.raises(ValueError, match="train: every pixel of every mask is void"):
@@ -127,7 +137,10 @@ def test_void_everywhere_is_refused(tmp_path):
         ),
         ({"void_index": 256}, "void_index: 256 is no value"),
         ({"mask_values": {0: 0, 300: 1}}, "mask_values=.*each mask value, 0 to 255"),
-        ({"mask_values": {0: 2}, "class_names": NAMES}, "a class from 0 to 1"),
+        (
+            {"mask_values": {0: 2}, "class_names": NAMES},
+            r"a class from 0 to 1 \(data.options.class_names has 2\), or 255",
+        ),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused_before_files_are_read(
