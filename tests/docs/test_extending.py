@@ -53,6 +53,7 @@ def restored_tables():
 def test_every_kind_of_extension_has_an_example():
     assert set(EXAMPLES) == {
         "A backbone or segmenter",
+        "A head",
         "A dataset",
         "An adversarial loss of your own",
         "A metric",
