@@ -2,9 +2,9 @@
 
     python scripts/compare_sweeps.py few=runs/images16 more=runs/images64 --split=test
 
-The sweeps need the table 3, and `controls` for T_G without D. The figure, answers.svg,
-has the paired differences over seeds with 95 % confidence intervals; what a sweep has
-not trained is left out.
+The sweeps need the table `controls`, or 3, which has no T_G without D. The figure,
+answers.svg, has the paired differences over seeds with 95 % confidence intervals; what
+a sweep has not trained is left out.
 """
 
 import argparse
@@ -60,6 +60,7 @@ def main() -> None:
             )
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_bytes(figure.svg())
+        print(f"{arguments.out}: written")
 
 
 if __name__ == "__main__":

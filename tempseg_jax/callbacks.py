@@ -20,7 +20,7 @@ from tempseg_jax.evaluation import tensorboard
 from tempseg_jax.evaluation.adversarial_gradient import adversarial_gradient
 from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
 from tempseg_jax.hyperparameters import Hyperparameters
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics
@@ -159,7 +159,7 @@ def _score(
         segmenter=objective.segmenter,
         batch_size=config.eval_batch_size,
         num_workers=config.data.num_workers,
-        settings=WHOLE_IMAGE,
+        settings=DEFAULT_SETTINGS,
         temperatures={"one": 1.0, "t_g": builders.training_temperature(config)},
         num_examples=PANELS,
         progress=f"evaluating {split.name}",

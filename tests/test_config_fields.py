@@ -15,7 +15,7 @@ from tempseg_jax.builders.config_fields import (
     check_fields,
 )
 from tempseg_jax.builders.plan import Plan
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tempseg_jax.sweep.run import run_sweep
 from tempseg_jax.sweep.scope import Scope
 from tests.support import load_config
@@ -234,7 +234,7 @@ def _evaluate(config, folder):
         folder,
         checkpoint="best",
         split_name=None,
-        settings=WHOLE_IMAGE,
+        settings=DEFAULT_SETTINGS,
         fit=False,
     )
 

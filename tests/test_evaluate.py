@@ -15,7 +15,7 @@ from tempseg_jax.data.labels import CITYSCAPES_CLASSES
 from tempseg_jax.evaluation import boundary_iou, calibration, metrics
 from tempseg_jax.evaluation.evaluator import Sums, evaluate_split
 from tempseg_jax.evaluation.result import Result
-from tempseg_jax.inference.settings import WHOLE_IMAGE, InferenceSettings
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS, InferenceSettings
 from tempseg_jax.workdir import checkpoint_folder
 
 
@@ -30,7 +30,7 @@ def run(config, folder, **changes):
     arguments = {
         "checkpoint": "best",
         "split_name": None,
-        "settings": WHOLE_IMAGE,
+        "settings": DEFAULT_SETTINGS,
         "fit": True,
     }
     return evaluate.evaluate(config, folder, **arguments | changes)

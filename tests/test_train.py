@@ -16,7 +16,7 @@ import pytest
 
 from tempseg_jax import builders, callbacks, evaluate, mesh, resume, train
 from tempseg_jax.builders.plan import Plan
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tempseg_jax.workdir import saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.lock import training_lock
@@ -220,7 +220,7 @@ def test_evaluating_a_checkpoint_gives_the_scores_that_training_logged(
         run,
         checkpoint=checkpoint,
         split_name=None,
-        settings=WHOLE_IMAGE,
+        settings=DEFAULT_SETTINGS,
         fit=False,
     )
     logged = {x["step"]: x for x in read_metrics(run) if "val/miou" in x}

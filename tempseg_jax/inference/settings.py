@@ -58,8 +58,13 @@ class InferenceSettings:
         return None
 
 
-WHOLE_IMAGE = InferenceSettings(window=None, stride=None, scales=(1.0,), flip=False)
-"""No test-time augmentation, as in the paper and in the evaluation during training."""
+DEFAULT_SETTINGS = InferenceSettings(
+    window=None, stride=None, scales=(1.0,), flip=False
+)
+"""Whole images, unless they are large, without test-time augmentation.
+
+The paper has no test-time augmentation either. Evaluation during training uses these.
+"""
 
 
 def parse_scales(words: list[str]) -> tuple[float, ...]:

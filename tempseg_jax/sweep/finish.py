@@ -17,7 +17,7 @@ from tempseg_jax.data.decoder import decode
 from tempseg_jax.data.subset import Chosen, evenly_spaced
 from tempseg_jax.evaluation import metrics
 from tempseg_jax.evaluation.evaluator import PredictedImage, evaluate_split
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tempseg_jax.models.flops import count_parameters
 from tempseg_jax.objective.losses import Objective
 from tempseg_jax.sweep import store
@@ -123,7 +123,7 @@ def finish(
             segmenter=objective.segmenter,
             batch_size=config.eval_batch_size,
             num_workers=config.data.num_workers,
-            settings=WHOLE_IMAGE,
+            settings=DEFAULT_SETTINGS,
             temperatures=temperatures,
         )
         measurement, kept = collect(

@@ -151,10 +151,11 @@ class Checkpoints:
             best = checkpoint_folder.best(self.folder)
             number = number if best is None else best
         if number not in available:
+            remedy = "give best, latest or one of these steps"
             raise FileNotFoundError(
                 f"{self.folder}: no checkpoint {which!r} (available: "
                 f"{', '.join(map(str, available)) or 'none'}); "
-                "train with this workdir first, or name another checkpoint"
+                f"{remedy if available else 'train with this workdir first'}"
             )
         return number
 

@@ -17,7 +17,7 @@ from tempseg_jax.evaluation.evaluator import (
     evaluate_batches,
     evaluate_split,
 )
-from tempseg_jax.inference.settings import WHOLE_IMAGE, InferenceSettings
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS, InferenceSettings
 from tempseg_jax.types import IGNORE_LABEL
 
 CLASSES = 21
@@ -77,7 +77,7 @@ def split():
     return make_split()
 
 
-def score_images(split, *, batch_size, process=(0, 1), settings=WHOLE_IMAGE):
+def score_images(split, *, batch_size, process=(0, 1), settings=DEFAULT_SETTINGS):
     """Return the scored images of one process."""
     local = mesh.local_mesh()
     images = evaluate_batches(
@@ -148,7 +148,9 @@ def test_examples_are_the_images_at_their_native_size(split):
 WINDOWS = InferenceSettings(window=32, stride=20, scales=(1.0,), flip=True)
 
 
-@pytest.mark.parametrize("settings", [WHOLE_IMAGE, WINDOWS], ids=["whole", "windows"])
+@pytest.mark.parametrize(
+    "settings", [DEFAULT_SETTINGS, WINDOWS], ids=["whole", "windows"]
+)
 def test_each_image_has_its_own_confusion_matrix_and_tally(split, settings):
     log_sum = np.log(np.exp(3) + CLASSES - 1)
     for example, confusion, tally in score_images(
@@ -179,7 +181,7 @@ def evaluate(split, *, batch_size, settings):
 
 
 def test_a_split_is_scored_like_its_batches(split):
-    images = evaluate(split, batch_size=3, settings=WHOLE_IMAGE)
+    images = evaluate(split, batch_size=3, settings=DEFAULT_SETTINGS)
     expected = score_images(split, batch_size=mesh.round_up(3, mesh.local_mesh()))
     for scored, like in zip(images, expected, strict=True):
         assert scored.predicted.id == like.predicted.id
@@ -230,7 +232,7 @@ def test_the_images_of_a_batch_are_yielded_after_the_next_batch_is_sent(split):
         requested(batches),
         segmenter=RedIsTheClass(),
         num_classes=CLASSES,
-        settings=WHOLE_IMAGE,
+        settings=DEFAULT_SETTINGS,
         temperatures=(1.0,),
         devices=mesh.local_mesh(),
     )
@@ -269,7 +271,9 @@ class FarFromTheTruth(nn.Module):
         return jnp.broadcast_to(logits, (*image.shape[:3], 2))
 
 
-@pytest.mark.parametrize("settings", [WHOLE_IMAGE, WINDOWS], ids=["whole", "windows"])
+@pytest.mark.parametrize(
+    "settings", [DEFAULT_SETTINGS, WINDOWS], ids=["whole", "windows"]
+)
 def test_the_likelihood_is_not_clipped(settings):
     label = np.ones((40, 50), np.uint8)
     record = {
@@ -308,7 +312,7 @@ def test_a_network_with_another_number_of_classes_is_refused(split):
         batches,
         segmenter=TwoClasses(),
         num_classes=CLASSES,
-        settings=WHOLE_IMAGE,
+        settings=DEFAULT_SETTINGS,
         temperatures=(1.0,),
         devices=mesh.local_mesh(),
     )

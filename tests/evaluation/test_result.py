@@ -9,7 +9,7 @@ import pytest
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import calibration, result
 from tempseg_jax.evaluation.evaluator import PredictedImage, ScoredImage, Sums
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tempseg_jax.workdir.metrics_writer import Writer
 from tests.support import make_segmenter
 
@@ -58,7 +58,7 @@ def score_images(monkeypatch, *, ids, num_examples=0, progress=""):
         segmenter=make_segmenter("fcn8s"),
         batch_size=1,
         num_workers=0,
-        settings=WHOLE_IMAGE,
+        settings=DEFAULT_SETTINGS,
         temperatures={"one": 1.0, "t_g": 0.5},
         num_examples=num_examples,
         progress=progress,

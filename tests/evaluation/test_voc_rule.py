@@ -10,7 +10,7 @@ from tempseg_jax.data import codec, pipeline
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.evaluation import metrics
 from tempseg_jax.evaluation.evaluator import Sums, evaluate_batches
-from tempseg_jax.inference.settings import WHOLE_IMAGE, InferenceSettings
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS, InferenceSettings
 from tempseg_jax.types import IGNORE_LABEL
 
 K = 4
@@ -43,7 +43,7 @@ def make_split(shapes, *, seed=0, labels=None):
     return Split("tiny", "val", records, names, palette, sizes=sizes), truth
 
 
-def run(split, settings=WHOLE_IMAGE, temperatures=(1.0, 0.5), batch_size=2):
+def run(split, settings=DEFAULT_SETTINGS, temperatures=(1.0, 0.5), batch_size=2):
     sums = Sums.zeros(num_classes=K, num_temperatures=len(temperatures))
     for scored in evaluate_batches(
         {},
@@ -89,7 +89,9 @@ WINDOWS = InferenceSettings(window=32, stride=20, scales=(1.0,), flip=True)
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("settings", [WHOLE_IMAGE, WINDOWS], ids=["whole", "windows"])
+@pytest.mark.parametrize(
+    "settings", [DEFAULT_SETTINGS, WINDOWS], ids=["whole", "windows"]
+)
 def test_the_confusion_matrix_is_vocs_for_whole_images_and_windows(name, settings):
     split, truth = make_split(**CASES[name])
     sums = run(split, settings)

@@ -19,7 +19,7 @@ import tempseg_jax
 from tempseg_jax.inference import export, standalone
 from tempseg_jax.inference.export import Shape
 from tempseg_jax.inference.predictor import Predictor
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tests.support import ROOT, make_segmenter
 
 RNG = np.random.default_rng(0)
@@ -194,7 +194,7 @@ def test_resnet_is_exported_for_any_size_too():
         "temperature_g": 1.0,
     }
     predictor = Predictor(
-        segmenter, variables, model=model, settings=WHOLE_IMAGE, step=1
+        segmenter, variables, model=model, settings=DEFAULT_SETTINGS, step=1
     )
     program = jax.jit(export.programs(predictor)["labels"])
     any_size = jax.ShapeDtypeStruct(

@@ -10,7 +10,7 @@ from PIL import Image
 from tempseg_jax.data.labels import CITYSCAPES_LABEL_IDS, VOC_CLASSES, voc_palette
 from tempseg_jax.inference import overlays, submission
 from tempseg_jax.inference.predictor import Predictor
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tempseg_jax.inference.submission_rules import RULES
 
 VOC, CITYSCAPES = RULES["voc"], RULES["cityscapes"]
@@ -20,7 +20,7 @@ class RedChannelPredictor(Predictor):
     """Labels are the red channel modulo the number of classes."""
 
     def __init__(self, dataset, num_classes):
-        self.dataset, self.settings = dataset, WHOLE_IMAGE
+        self.dataset, self.settings = dataset, DEFAULT_SETTINGS
         self.num_classes = num_classes
 
     def __call__(self, image):

@@ -16,7 +16,7 @@ from tempseg_jax.evaluation.evaluator import (
     ScoredImage,
     evaluate_split,
 )
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tempseg_jax.models.segmenter import predict
 from tempseg_jax.sweep.measurement import Measurement, collect
 
@@ -47,7 +47,7 @@ def test_a_measurement_agrees_with_a_loop_over_images(demo_config):
         segmenter=objective.segmenter,
         batch_size=2,
         num_workers=0,
-        settings=WHOLE_IMAGE,
+        settings=DEFAULT_SETTINGS,
         temperatures=(1.0, 0.5),
     )
     measurement, kept = collect(images, keep=frozenset(["val_0001"]))

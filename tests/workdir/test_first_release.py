@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 import tempseg_jax
 from configs import fcn_voc
 from tempseg_jax import evaluate, train
-from tempseg_jax.inference.settings import WHOLE_IMAGE
+from tempseg_jax.inference.settings import DEFAULT_SETTINGS
 from tempseg_jax.workdir import formats, saved_config
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tempseg_jax.workdir.metrics_writer import read_metrics
@@ -86,7 +86,7 @@ def test_it_is_evaluated_with_the_same_scores(workdir, config):
         workdir,
         checkpoint="best",
         split_name=None,
-        settings=WHOLE_IMAGE,
+        settings=DEFAULT_SETTINGS,
         fit=False,
     )
     assert report["checkpoint"] == 2

@@ -68,13 +68,21 @@ def advice(sweep: SweepResults) -> list[str]:
     ]
     if not best:
         return []
+    not_compared = [
+        setting.title
+        for setting in SETTINGS
+        if setting not in best and _mean_by_factor(sweep, setting)
+    ]
     text = [
         "To compare settings each at its best learning rate, train them with other "
         f"seeds and the option --rates={','.join(entries)}"
         if entries
-        else "Every setting scored best with the learning rate of the config.",
+        else "Every setting that was compared scored best with the config's learning "
+        "rate.",
         "With few seeds, neighboring factors can hardly be told apart.",
     ]
+    if not_compared:
+        text.append(f"With one learning rate only: {'; '.join(not_compared)}.")
     for setting, factor in best.items():
         left_out = [x for x in RATES if x not in _mean_by_factor(sweep, setting)]
         if left_out:

@@ -69,6 +69,7 @@ def test_a_factor_with_a_missing_or_diverged_run_is_not_the_best(pilots, tmp_pat
     assert "Adversarial (T = 1): not compared: × 2 (a run is missing or" in text
     shown = row(learning_rates.table(sweep), "Adversarial (T = 1)")
     assert shown["× 2"] == "43.50, n = 1" and shown["best"] == "× 1"
+    assert "With one learning rate only: T = 0.5, without D." in text
     assert row(learning_rates.table(sweep), "T = 0.5, without D")["best"] == "–"
 
 
