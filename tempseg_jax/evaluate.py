@@ -311,7 +311,10 @@ def _save(
 
 def _differences(path: Path, report: dict[str, Any]) -> str:
     """Say in what an earlier evaluation differs; "" if only its scores may."""
-    before = read_json(path, remedy="delete it, and evaluate again")
+    try:
+        before = read_json(path, remedy="")
+    except ValueError:  # the scores of hours must not be lost because of it
+        return "it is no JSON"
     return ", ".join(
         f"{name} {before.get(name, 'not recorded')}"
         for name in ("checkpoint", "inference", "precision")

@@ -151,6 +151,10 @@ def test_an_evaluation_in_another_folder_leaves_the_workdir_as_it_is(
     printed = capsys.readouterr().out
     assert "eval-val-limit2.json is replaced; it was of another evaluation" in printed
     assert "'flip': False" in printed and "checkpoint 7" not in printed
+    (out / "eval-val-limit2.json").write_text("damaged")
+    run(config, saved_run, fit=False, limit=2, out=out)
+    assert "another evaluation (it is no JSON)" in capsys.readouterr().out
+    assert json.loads((out / "eval-val-limit2.json").read_text())["images"] == 2
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_evaluation(

@@ -135,7 +135,7 @@ def _scores(workdir: Path, evaluations: list[dict[str, Any]], *, step: int) -> s
     logged = [x for x in read_metrics(workdir) if x["step"] == step and "val/miou" in x]
     for x in logged[-1:]:
         lines.append(
-            f"| validation split during training, whole images | – |"
+            f"| validation split during training, default windows | – |"
             f" {_percent(x['val/miou'])} | {_percent(x['val/pacc'])} |"
             f" {_nats(x['val/nll'])} | {_percent(x['val/ece'])} |"
         )
