@@ -139,7 +139,7 @@ def test_a_missing_checkpoint_is_refused_with_those_that_are_available(save, ste
         checkpoints = Checkpoints(checkpoints.folder.parent)
         message = f"{checkpoints.folder}: no checkpoint {step!r} .available: none"
     else:
-        message = f"no checkpoint {step!r} .available: 1, 2.*train with this workdir"
+        message = f"no checkpoint {step!r} .available: 1, 2.*give best, latest or one"
     with pytest.raises(FileNotFoundError, match=message):
         checkpoints.resolve(step)
 
