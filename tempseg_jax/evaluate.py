@@ -3,15 +3,12 @@
 import contextlib
 import dataclasses
 import functools
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -20,16 +17,10 @@ from tempseg_jax.builders import config_fields
 from tempseg_jax.data.catalog import Split
 from tempseg_jax.data.decoder import has_labels
 from tempseg_jax.data.subset import evenly_spaced
-from tempseg_jax.evaluation import (
-    calibration,
-    cityscapes_iou,
-    diagrams,
-    metrics,
-)
+from tempseg_jax.evaluation import calibration, eval_report
 from tempseg_jax.evaluation.boundary_iou import BoundaryIoU, boundary_iou
-from tempseg_jax.evaluation.result import PANELS, Result, save_pictures, score, table
+from tempseg_jax.evaluation.result import PANELS, Result, score
 from tempseg_jax.inference.settings import InferenceSettings
-from tempseg_jax.io.json_files import read_json, write_json
 from tempseg_jax.workdir.checkpoint import Checkpoints, StepOrName
 
 
@@ -85,7 +76,7 @@ def evaluate(
         )
     restored = _restore(config, folder, split, checkpoint=checkpoint)
     if jax.process_index() == 0:
-        _check_writable(out)
+        eval_report.check_writable(out)
     mesh.check_same(
         {"checkpoint": restored.step, "images": len(split.examples)},
         remedy="use the same data on every host, and give --checkpoint=STEP if training"
@@ -124,20 +115,11 @@ def evaluate(
     report["left_out"] = len(split.left_out)
     report["inference"] = dataclasses.asdict(settings)
     report["precision"] = config.precision
-    report |= _numbers(result, split, iou_of_boundaries)
+    report |= eval_report.numbers(result, split, iou_of_boundaries)
     if jax.process_index() == 0:
-        _print(report, result, split, settings=settings)
-        _save(report, result, split, out=out, workdir=Path(folder))
+        eval_report.show(report, result, split, settings=settings)
+        eval_report.save(report, result, split, out=out, workdir=Path(folder))
     return report
-
-
-def _check_writable(out: Path) -> None:
-    """Check before an evaluation, which takes long, that its files can be written."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not os.access(out, os.W_OK):
-        raise PermissionError(
-            f"{out}: cannot be written; give another folder with --out=DIR"
-        )
 
 
 class _Restored(NamedTuple):
@@ -206,117 +188,3 @@ def _fit_temperature(
             f"no temperature can be fitted on {split.dataset} {split.name}: {error}; "
             "--nofit_temperature evaluates without it"
         ) from None
-
-
-def _numbers(
-    result: Result, split: Split, iou_of_boundaries: np.ndarray
-) -> dict[str, Any]:
-    """Return all measurements, for the JSON file."""
-    confusion = result.sums.confusion
-    iou = metrics.iou_per_class(confusion)
-    numbers = {
-        "images": int(result.sums.images),
-        "pixels": int(confusion.sum()),
-        **result.named(prefix=""),
-        "boundary_iou": metrics.mean_of_present(iou_of_boundaries),
-        "class_iou": dict(zip(split.class_names, iou.tolist(), strict=True)),
-        "class_boundary_iou": dict(
-            zip(split.class_names, iou_of_boundaries.tolist(), strict=True)
-        ),
-        "absent": [
-            name for name, x in zip(split.class_names, iou, strict=True) if np.isnan(x)
-        ],
-        "calibration": {
-            name: {
-                key: value.tolist() if isinstance(value, np.ndarray) else value
-                for key, value in calibrated._asdict().items()
-            }
-            for name, calibrated in result.calibrations.items()
-        },
-        "confusion": confusion.tolist(),
-    }
-    if split.dataset == "cityscapes":
-        full = cityscapes_iou.from_train_ids(confusion)
-        numbers["cityscapes_official_miou"] = cityscapes_iou.official_miou(full)
-    return numbers
-
-
-def _print(
-    report: dict[str, Any], result: Result, split: Split, *, settings: InferenceSettings
-) -> None:
-    print(f"checkpoint: step {report['checkpoint']}, {report['selected']}")
-    print(f"{split.dataset} {split.name}, {_describe(settings)}")
-    if "limit" in report:
-        images, total = report["limit"]["images"], report["limit"]["of"]
-        print(f"only {images} of {total} images, evenly spaced (--limit)")
-    for gap in split.gaps():
-        print(f"note: {gap}")
-    print(table(result, split))
-    for line in _more_lines(report):
-        print(line)
-
-
-def _more_lines(report: dict[str, Any]) -> list[str]:
-    lines = [f"  boundary IoU {100 * report['boundary_iou']:.2f}"]
-    if "cityscapes_official_miou" in report:
-        official = report["cityscapes_official_miou"]
-        lines.append(
-            f"  mIoU by Cityscapes' official script (labelIds) {100 * official:.2f}, "
-            f"from this confusion matrix (trainIds) {100 * report['miou']:.2f}"
-        )
-    return lines
-
-
-def _describe(settings: InferenceSettings) -> str:
-    windows = "whole images (in windows if they are above 2048x1024 pixels)"
-    if settings.window is not None:
-        window, stride = settings.windows(0, 0)
-        windows = f"windows of {window} pixels every {stride}"
-    scales = ", ".join(f"{scale:g}" for scale in settings.scales)
-    return f"{windows}, scales {scales}" + (", flipped" if settings.flip else "")
-
-
-def _save(
-    report: dict[str, Any], result: Result, split: Split, *, out: Path, workdir: Path
-) -> None:
-    name = split.name
-    if "limit" in report:
-        name += f"-limit{report['limit']['images']}"
-    path = out / f"eval-{name}.json"
-    if path.exists() and (was := _differences(path, report)):
-        print(f"note: {path} is replaced; it was of another evaluation ({was})")
-    # First, because pictures may fail: curves.png needs a log that is not damaged.
-    write_json(path, report)
-    titles = {"one": "T = 1", "t_g": "T = T_G = {:.3g}", "fitted": "fitted, T = {:.3g}"}
-    diagrams.save_reliability(
-        {
-            titles[name].format(calibrated.temperature): calibrated
-            for name, calibrated in result.calibrations.items()
-        },
-        out / f"eval-{name}-reliability.png",
-    )
-    diagrams.save_confusion(
-        result.sums.confusion,
-        split.class_names,
-        out / f"eval-{name}-confusion.png",
-    )
-    save_pictures(
-        result,
-        split,
-        out / "predictions" / name,
-        workdir=workdir,
-        curves=out / "curves.png",
-    )
-
-
-def _differences(path: Path, report: dict[str, Any]) -> str:
-    """Say in what an earlier evaluation differs; "" if only its scores may."""
-    try:
-        before = read_json(path, remedy="")
-    except ValueError:  # the scores of hours must not be lost because of it
-        return "it is no JSON"
-    return ", ".join(
-        f"{name} {before.get(name, 'not recorded')}"
-        for name in ("checkpoint", "inference", "precision")
-        if json.loads(json.dumps(report[name])) != before.get(name)
-    )

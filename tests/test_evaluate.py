@@ -11,10 +11,8 @@ import tempseg_jax
 from tempseg_jax import builders, evaluate
 from tempseg_jax.data import codec, decoder, subset
 from tempseg_jax.data.catalog import Split
-from tempseg_jax.data.labels import CITYSCAPES_CLASSES
-from tempseg_jax.evaluation import boundary_iou, calibration, metrics
-from tempseg_jax.evaluation.evaluator import Sums, evaluate_split
-from tempseg_jax.evaluation.result import Result
+from tempseg_jax.evaluation import boundary_iou, eval_report, metrics
+from tempseg_jax.evaluation.evaluator import evaluate_split
 from tempseg_jax.inference.settings import DEFAULT_SETTINGS, InferenceSettings
 from tempseg_jax.workdir import checkpoint_folder
 
@@ -151,17 +149,18 @@ def test_an_evaluation_in_another_folder_leaves_the_workdir_as_it_is(
     printed = capsys.readouterr().out
     assert "eval-val-limit2.json is replaced; it was of another evaluation" in printed
     assert "'flip': False" in printed and "checkpoint 7" not in printed
-    (out / "eval-val-limit2.json").write_text("damaged")
-    run(config, saved_run, fit=False, limit=2, out=out)
-    assert "another evaluation (it is no JSON)" in capsys.readouterr().out
-    assert json.loads((out / "eval-val-limit2.json").read_text())["images"] == 2
+    for damaged, reason in (("damaged", "not JSON"), ("[1]", "not a JSON object")):
+        (out / "eval-val-limit2.json").write_text(damaged)
+        run(config, saved_run, fit=False, limit=2, out=out)
+        assert f"another evaluation (it is {reason})" in capsys.readouterr().out
+        assert json.loads((out / "eval-val-limit2.json").read_text())["images"] == 2
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_evaluation(
     config, saved_run, monkeypatch
 ):
     monkeypatch.delattr(evaluate, "score")
-    monkeypatch.setattr(evaluate.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(eval_report.os, "access", lambda path, mode: False)
     with pytest.raises(PermissionError, match="cannot be written; .*--out=DIR"):
         run(config, saved_run)
 
@@ -262,22 +261,3 @@ def test_evaluation_and_prediction_give_an_image_the_same_labels(saved_run, wind
     predictions = {example.id: example.prediction for example, _, _ in scored}
     for name, image in images.items():
         np.testing.assert_array_equal(predictions[name], predictor(image))
-
-
-def test_for_cityscapes_both_mean_ious_are_printed_with_their_names():
-    confusion = np.random.default_rng(0).integers(1, 9, (19, 19))
-    bins = (1, calibration.BINS)
-    tally = calibration.Tally(
-        *np.zeros((2, 1)), *np.zeros((2, *bins), np.int64), np.zeros(bins)
-    )
-    result = Result(Sums(1, confusion, tally), {"one": 1.0}, [], 1.0)
-    split = Split(
-        "cityscapes", "val", [], CITYSCAPES_CLASSES, np.zeros((19, 3), np.uint8)
-    )
-    numbers = evaluate._numbers(result, split, np.full(19, np.nan))
-    assert numbers["cityscapes_official_miou"] == pytest.approx(numbers["miou"])
-    assert np.isnan(numbers["boundary_iou"])
-    (_, line) = evaluate._more_lines(numbers)
-    assert (
-        "official script (labelIds)" in line and "confusion matrix (trainIds)" in line
-    )

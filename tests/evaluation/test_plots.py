@@ -93,8 +93,8 @@ def test_a_curve_of_one_value_is_a_point(tmp_path):
     assert colors[0] > colors[1] + 5  # pixels in the first color of a figure
 
 
-def drawn(monkeypatch, runs, path):
-    """Draw a comparison; return each panel's title and its curves' labels."""
+def panels(monkeypatch, runs, path):
+    """Draw a comparison; return the axes of its panels."""
     figures = []
     monkeypatch.setattr(
         plots,
@@ -102,9 +102,14 @@ def drawn(monkeypatch, runs, path):
         lambda **options: figures.append(Figure(**options)) or figures[0],
     )
     plots.save_comparison(runs, path)
+    return figures[0].axes
+
+
+def drawn(monkeypatch, runs, path):
+    """Draw a comparison; return each panel's title and its curves' labels."""
     return {
         axes.get_title(): [line.get_label() for line in axes.lines]
-        for axes in figures[0].axes
+        for axes in panels(monkeypatch, runs, path)
     }
 
 
@@ -125,20 +130,14 @@ def test_a_run_has_the_same_color_in_both_panels_and_each_run_is_in_the_legend(
 ):
     loss, score = {"step": 1, "train/loss_seg": 2.0}, {"step": 1, "val/miou": 0.5}
     runs = {"a": [loss, score], "b": [loss], "_c": [loss, score]}
-    figures = []
-    monkeypatch.setattr(
-        plots,
-        "Figure",
-        lambda **options: figures.append(Figure(**options)) or figures[0],
-    )
-    plots.save_comparison(runs, tmp_path / "x.png")
+    shown = panels(monkeypatch, runs, tmp_path / "x.png")
     left, right = (
         {line.get_label().strip(): line.get_color() for line in axes.lines}
-        for axes in figures[0].axes
+        for axes in shown
     )
     assert len(set(left.values())) == 3
     assert right == {"a": left["a"], "_c": left["_c"]}
-    legend = figures[0].axes[0].get_legend()
+    legend = shown[0].get_legend()
     assert [x.get_text().strip() for x in legend.get_texts()] == ["a", "b", "_c"]
 
 

@@ -51,8 +51,6 @@ def config_source(
     per_epoch = train // batch
     length = _BASES[base]
     epochs = max(length.epochs, math.ceil(length.steps / per_epoch))
-    if base == "resnet50_c4_camvid":  # it has a number of steps, which replaces epochs
-        fields = {"steps": epochs * per_epoch, **fields}
     more = "".join(f"    config.{name} = {x!r}\n" for name, x in fields.items())
     short = statistics.median(min(size) for size in survey.sizes.elements())
     crop = max(32, min(length.crop_size, int(short) // 32 * 32))
@@ -90,6 +88,7 @@ def get_config() -> ConfigDict:
     config.data.crop_size = {crop}  # pixels; shorter sides have a median of {short:g}
     config.data.cache_bytes = 2**30
     # {epochs * per_epoch} steps, of which a tenth is warm-up
+    config.steps = None  # the number of epochs counts
     config.epochs = {epochs}
     config.optimizer.warmup_epochs = {epochs / 10:g}
     config.evaluate_every_epochs = {epochs / length.evaluations:g}
