@@ -159,3 +159,12 @@ def test_only_the_leftovers_of_one_file_are_deleted(tmp_path):
     atomic.delete_leftovers(tmp_path / "config.json")
     left = sorted(path.name.split(".")[1] for path in tmp_path.glob(".*"))
     assert left == ["scores"] and (tmp_path / "config.json").exists()
+
+
+def test_an_error_of_opening_names_the_file_and_not_the_temporary_one(tmp_path):
+    path = tmp_path / "file.json"
+    with pytest.raises(OSError) as caught:
+        with atomic.replacing(path) as partial:
+            partial.mkdir()
+            partial.open("w")
+    assert caught.value.filename == str(path)

@@ -186,11 +186,15 @@ def test_a_folder_without_a_train_split_is_refused(tmp_path):
         folder_survey.survey(tmp_path)
 
 
-@pytest.mark.parametrize(("base", "steps"), [("demo", 400), ("fcn_camvid", 1000)])
+@pytest.mark.parametrize(
+    ("base", "steps"),
+    [("demo", 400), ("fcn_camvid", 1000), ("resnet50_c4_camvid", 600)],
+)
 def test_lengths_fit_the_number_and_the_size_of_the_images(base, steps, tmp_path):
     write(tmp_path / "own", miniatures.png(miniatures.mask()), splits=("train",))
     config = written_config(tmp_path / "own", tmp_path, base=base)
     assert config.data.batch_size == 3 and config.epochs == steps  # of one step
+    assert config.steps is None  # or it would replace the epochs
     assert config.data.crop_size == 32 and config.data.val_split == "train"
     assert config.optimizer.warmup_epochs == steps / 10
 
