@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -55,14 +56,18 @@ def one_line_errors(*, debug: bool) -> Iterator[None]:
     These are ValueError, OSError, and a device that runs out of memory. The package
     raises the first two with a message that names the file or the field, its value, and
     the remedy. With `debug` they are raised with their traceback. Ctrl-C exits with
-    code 130, as is usual for an interrupted command.
+    code 130, as is usual for an interrupted command, and a pipe that is closed, as by
+    `| head`, with 141 and without a message.
     """
     try:
         yield
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
+            sys.exit(128 + signal.SIGPIPE)
         if debug:
             raise
         sys.exit(f"error: {_of_system(error) or error}")
@@ -75,6 +80,17 @@ def one_line_errors(*, debug: bool) -> Iterator[None]:
             "accumulate, or set model.remat=True; to predict or evaluate, choose a "
             "smaller --window"
         )
+
+
+def _nobody_reads_stdout() -> bool:
+    """Whether stdout is a closed pipe; if so, discard what is still to be written."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # Otherwise Python reports the same error again when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 _REMEDIES = {

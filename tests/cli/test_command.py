@@ -1,5 +1,8 @@
 """Errors of the commands, printed as one line."""
 
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import pytest
 
@@ -34,3 +37,30 @@ def test_an_error_of_the_system_has_the_path_and_a_remedy(tmp_path):
     with pytest.raises(SystemExit, match="^error: x.bin: too short; delete it$"):
         with command.one_line_errors(debug=False):
             raise OSError(28, "too short; delete it", "x.bin")
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_closed_pipe_ends_the_command_without_a_message(flush):
+    program = f"""
+from tempseg_jax.cli import command
+with command.one_line_errors(debug=False):
+    input()
+    for number in range(20):
+        print(number, flush={flush})
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    process.stdout = None
+    _, stderr = process.communicate(b"\n")
+    assert (process.returncode, stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_an_error():
+    with pytest.raises(SystemExit, match="^error: worker"):
+        with command.one_line_errors(debug=False):
+            raise BrokenPipeError("worker 3 ended; start again")
