@@ -17,8 +17,8 @@ READING = (
     ),
     (
         "Scores",
-        "Percent, over whole images at native resolution, as mean ± sample standard "
-        "deviation over seeds.",
+        "Percent, over all labeled pixels of a split at native resolution, as mean ± "
+        "sample standard deviation over seeds.",
     ),
     (
         "Δ (seeds)",
