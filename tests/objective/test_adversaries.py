@@ -17,6 +17,7 @@ from tempseg_jax.models.discriminators import (
 )
 from tempseg_jax.objective import adversaries, losses
 from tempseg_jax.objective.adversaries import ADVERSARIES
+from tempseg_jax.precision import COMPUTE_DTYPES
 from tempseg_jax.types import IGNORE_LABEL
 from tempseg_jax.workdir.checkpoint import Checkpoints
 from tests.support import (
@@ -180,6 +181,53 @@ def test_the_penalty_is_taken_between_x_and_p_and_these_stay_distributions():
     assert np.all((share > 0) & (share < 1))
     assert len(np.unique(share[:, 0, 0])) == 6  # one for each image
     np.testing.assert_allclose(share, share[:, :1, :1] * np.ones((1, 2, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5, 3.0])
+def test_the_gradient_penalty_is_that_of_the_pixels_that_are_not_void(slope):
+    """A linear critic with a gradient of this norm there; one image is all void."""
+    rng = np.random.default_rng(0)
+    visible = rng.random((2, 4, 5, 1)) < 0.4
+    visible[1] = False
+    direction = rng.normal(size=(1, 4, 5, CLASSES))
+    inside = np.sum(np.square(direction * visible[:1])) / (4 * 5)
+    direction = jnp.array(direction * slope / np.sqrt(inside), jnp.float32)
+    maps = jnp.broadcast_to(visible / CLASSES, (2, 4, 5, CLASSES))
+    penalty = adversaries.gradient_penalty(
+        lambda x: jnp.sum(x * direction, axis=-1, keepdims=True),
+        maps,
+        maps,
+        key=jax.random.key(0),
+    )
+    np.testing.assert_allclose(penalty, 10 * (slope - 1) ** 2 / 2, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("network", sorted(set(DISCRIMINATORS) - {"dcgan"}))
+def test_the_gradient_penalty_of_an_image_that_is_all_void_has_no_gradient(
+    network, precision
+):
+    """GroupNorm's slope at a map of zeros is 1e9, and infinite in float16."""
+    discriminator = DISCRIMINATORS[network](COMPUTE_DTYPES[precision])
+    void = jnp.zeros((1, 64, 64, CLASSES))
+    variables = discriminator.init(jax.random.key(0), void, train=False)
+    leaves, structure = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    random = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+
+    def penalty(params):
+        return adversaries.gradient_penalty(
+            lambda x: discriminator.apply(
+                variables | {"params": params}, x, train=False
+            ),
+            void,
+            void,
+            key=jax.random.key(2),
+        )
+
+    value, gradient = jax.value_and_grad(penalty)(structure.unflatten(random))
+    assert value == 0
+    assert all(np.all(x == 0) for x in jax.tree.leaves(gradient))
 
 
 class Pixelwise(nn.Module):
