@@ -31,13 +31,13 @@ def accumulated_step(
     are drawn for each micro-batch.
 
     Raises:
-        ValueError: If the batch has unlabeled images: L_semi is a mean over the
-            pixels that D trusts, whose number differs between micro-batches.
+        ValueError: If the objective needs the whole batch at once.
     """
-    if "unlabeled_image" in batch:
+    if objective.needs_whole_batch:
         raise ValueError(
-            f"accumulate: {micro_batches} micro-batches of a batch with unlabeled "
-            "images do not give the gradients of the whole batch; set it to 1"
+            f"accumulate: {micro_batches} micro-batches do not give the gradients of "
+            "the whole batch with several critic steps, class weights, hard pixels or "
+            "unlabeled images; set it to 1"
         )
     hyper = at_step(state, hyper, objective)
     parts = jax.tree.map(lambda x: _split(x, micro_batches), batch)
@@ -79,12 +79,20 @@ def _no_gradients(player: Player | None) -> Gradients | None:
 
 
 def _plus(total: Gradients | None, new: Gradients | None) -> Gradients | None:
-    """Add gradients; the statistics and the loss scale are those of `new`."""
+    """Add gradients; the statistics are those of `new`.
+
+    All micro-batches start from the step's loss scale, so that the one after the step
+    is that after the first of them that overflowed, or that after any of them.
+    """
     if total is None:
         return None
     grads = jax.tree.map(jnp.add, total.grads, new.grads)
-    finite = None if total.finite is None else total.finite & new.finite
-    return Gradients(grads, new.batch_stats, new.loss_scale, finite)
+    if total.finite is None:
+        return Gradients(grads, new.batch_stats, None, None)
+    loss_scale = jax.tree.map(
+        lambda old, x: jnp.where(total.finite, x, old), total.loss_scale, new.loss_scale
+    )
+    return Gradients(grads, new.batch_stats, loss_scale, total.finite & new.finite)
 
 
 def _divided(total: Gradients | None, number: int) -> Gradients | None:
@@ -96,10 +104,10 @@ def _divided(total: Gradients | None, number: int) -> Gradients | None:
 def _with_statistics(
     state: TrainState, totals: tuple[Gradients, Gradients | None]
 ) -> TrainState:
-    """Return the state with the statistics and loss scales after a micro-batch."""
+    """Return the state with the statistics after a micro-batch."""
     players = (state.segmenter, state.discriminator)
     updated = (
-        player and player.replace(batch_stats=g.batch_stats, loss_scale=g.loss_scale)
+        player and player.replace(batch_stats=g.batch_stats)
         for player, g in zip(players, totals, strict=True)
     )
     return TrainState(state.step, *updated)

@@ -129,7 +129,7 @@ def update_segmenter(
     weight decay. A temperature in L_seg is such a factor: training with the
     temperatures T in L_seg, T' in L_adv and T_D in L_D is the same as with 1, T' / T,
     T_D / T and 1 / T² as `head_rate`, because the score layers start at 0 (the proof is
-    in docs/results.md).
+    in docs/results.md). This does not hold with `l1`.
 
     With `l1`, the penalty l1 · Σ |W| of the kernels is part of the loss. Its step
     (`_l1_step`) follows that of SGD. As with weight decay, `head_rate` is not a factor

@@ -1,4 +1,4 @@
-"""G's half of a training step: the terms of L_G (eqs. 1, 2 and 5) and its gradient.
+"""G's half of a training step: L_G (eq. 5) with its terms, and its gradient.
 
 All functions are pure.
 """

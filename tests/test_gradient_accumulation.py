@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tempseg_jax import gradient_accumulation, steps
+from tempseg_jax import builders, gradient_accumulation, steps
+from tempseg_jax.builders.field_combinations import NEEDS_WHOLE_BATCH
 from tempseg_jax.gradient_accumulation import accumulated_step
 from tempseg_jax.optim import Gradients
 from tempseg_jax.types import IGNORE_LABEL
@@ -32,15 +33,6 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, probabilities, *, train):
         return nn.Conv(1, (4, 4), strides=4)(probabilities)
-
-
-class BatchNormDiscriminator(nn.Module):
-    """A discriminator whose running variance shows how often it was updated."""
-
-    @nn.compact
-    def __call__(self, probabilities, *, train):
-        x = nn.Conv(2, (4, 4), strides=4)(probabilities)
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
 
 
 def hyper():
@@ -96,14 +88,99 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(
     )
 
 
+class Counter(nn.Module):
+    """A discriminator that adds 1 to a running statistic for X, and 100 for p."""
+
+    @nn.compact
+    def __call__(self, probabilities, *, train):
+        is_real = jnp.all((probabilities == 0) | (probabilities == 1))
+        sums = self.variable("batch_stats", "sums", lambda: jnp.zeros(()))
+        if train:
+            sums.value += jnp.where(is_real, 1.0, 100.0)
+        return nn.Conv(1, (4, 4), strides=4)(probabilities)
+
+
 def test_running_statistics_are_updated_once_per_micro_batch(batch):
-    state = initial_state(BatchNormDiscriminator())
-    accumulated, _ = jitted(
-        accumulated_step, BatchNormDiscriminator(), micro_batches=4
-    )(state, batch, hyper())
-    variance = accumulated.discriminator.batch_stats["BatchNorm_0"]["var"]
-    # Real, then fake maps in each of 4 micro-batches: 8 updates of the initial 1.
-    assert np.all(variance < 1 - 0.5 * (1 - 0.9**8))
+    without_void = batch | {"label": jnp.zeros_like(batch["label"])}
+    accumulated, _ = jitted(accumulated_step, Counter(), micro_batches=4)(
+        initial_state(Counter()), without_void, hyper()
+    )
+    assert accumulated.discriminator.batch_stats["sums"] == 4 * 1 + 4 * 100
+
+
+class ManyOutputs(nn.Module):
+    """A segmenter with features and auxiliary scores, for the terms that use them."""
+
+    channels: int = 4
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        x = nn.relu(nn.Conv(self.channels, (3, 3))(image.astype(jnp.float32) / 255))
+        self.sow("intermediates", "features", x)
+        self.sow("intermediates", "auxiliary_logits", nn.Conv(CLASSES, (1, 1))(x))
+        return nn.Conv(CLASSES, (1, 1))(x)
+
+
+def test_every_term_that_may_be_accumulated_has_the_gradients_of_the_whole_batch(
+    batch,
+):
+    teacher = ManyOutputs(channels=5)
+    variables = teacher.init(jax.random.key(9), batch["image"], train=False)
+    objective = make_objective(
+        ManyOutputs(),
+        Discriminator(),
+        teacher=teacher,
+        pairwise=True,
+        auxiliary=True,
+        smooth_labels=True,
+        real="matched",
+    )
+    numbers = hyper()._replace(
+        teacher={"params": variables["params"]},
+        distill_weight=2.0,
+        distill_temperature=3.0,
+        pairwise_weight=4.0,
+        auxiliary_weight=0.4,
+        label_smoothing=0.1,
+    )
+    state = make_state(ManyOutputs(), Discriminator(), size=8, num_classes=CLASSES)
+    whole, expected = jax.jit(functools.partial(steps.train_step, objective=objective))(
+        state, batch, numbers
+    )
+    accumulated, metrics = jax.jit(
+        functools.partial(accumulated_step, micro_batches=4, objective=objective)
+    )(state, batch, numbers)
+    assert expected["loss_aux"] > 0 and expected["loss_distill"] > 0
+    assert expected["loss_pairwise"] > 0
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4),
+        (whole, expected),
+        (accumulated, metrics),
+    )
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 8])
+def test_the_loss_scale_changes_once_in_a_step(batch, micro_batches):
+    """It is halved once if gradients overflow, and doubled after 2000 finite steps."""
+    state = initial_state(Discriminator(), scale=2.0**126)
+    numbers = hyper()._replace(alpha=1e6)  # the segmenter's gradients overflow
+    finite_steps = state.discriminator.loss_scale.replace(
+        scale=jnp.float32(2.0**10), fin_steps=jnp.int32(1999)
+    )
+    state = state.replace(
+        discriminator=state.discriminator.replace(loss_scale=finite_steps)
+    )
+    step, options = steps.train_step, {}
+    if micro_batches > 1:
+        step, options = accumulated_step, {"micro_batches": micro_batches}
+    step = jitted(step, Discriminator(), **options)
+    first, metrics = step(state, batch, numbers)
+    assert metrics["skipped_g"] == 1 and metrics["skipped_d"] == 0
+    assert first.segmenter.loss_scale.scale == 2.0**125
+    assert first.discriminator.loss_scale.scale == 2.0**10
+    second, _ = step(first, batch, numbers)
+    assert second.segmenter.loss_scale.scale == 2.0**124
+    assert second.discriminator.loss_scale.scale == 2.0**11
 
 
 def test_an_overflow_in_a_micro_batch_skips_the_update_of_that_player_only(batch):
@@ -139,9 +216,19 @@ def test_a_sum_is_finite_only_if_the_gradients_of_every_micro_batch_are(first, s
     np.testing.assert_array_equal(total.grads["w"], 2)
 
 
-def test_a_batch_with_unlabeled_images_is_refused(batch):
-    more = batch | {"unlabeled_image": batch["image"]}
-    state = initial_state(Discriminator())
-    accumulated = jitted(accumulated_step, Discriminator(), micro_batches=2)
-    with pytest.raises(ValueError, match="accumulate: 2 micro-batches.*unlabeled"):
-        accumulated(state, more, hyper())
+@pytest.mark.parametrize("field", NEEDS_WHOLE_BATCH)
+def test_a_term_that_needs_the_whole_batch_is_refused(batch, field, demo_config):
+    """By the step itself, for every field that the check of the config refuses."""
+    section, name = field.split(".")
+    values = {"critic_steps": 2, "class_weights": "inverse", "hard_pixels": 0.5}
+    demo_config[section][name] = values.get(name, 0.1)
+    demo_config.model.discriminator = "fcn"
+    objective = builders.build_objective(demo_config, num_classes=CLASSES)
+    with pytest.raises(ValueError, match="accumulate: 2 micro-batches.*set it to 1"):
+        accumulated_step(
+            initial_state(Discriminator()),
+            batch,
+            hyper(),
+            micro_batches=2,
+            objective=objective,
+        )

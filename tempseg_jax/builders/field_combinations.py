@@ -13,10 +13,9 @@ NEEDS_WHOLE_BATCH = {
     "semi.alpha": 0.0,
     "semi.weight": 0.0,
 }
-"""The values with which gradient accumulation gives the gradients of the whole batch.
+"""The values with which an objective does not need the whole batch at once.
 
-D is updated several times against the logits of the whole batch, and the other terms
-are means over pixels whose number, or total weight, differs between micro-batches.
+The reasons are those of `Objective.needs_whole_batch`.
 """
 
 

@@ -1,4 +1,4 @@
-"""Equations 1 to 5 of the paper in float32, and the objective."""
+"""The class maps that D sees, L_seg (eq. 1), and the objective, in float32."""
 
 import dataclasses
 
@@ -201,3 +201,18 @@ class Objective:
     def uses_unlabeled(self) -> bool:
         """Whether a term of L_G is about unlabeled images."""
         return self.unlabeled_adversarial or self.self_training
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Whether gradients summed over micro-batches are not those of the batch.
+
+        D is updated several times against the logits of the whole batch, and the other
+        terms are means over pixels whose number, or total weight, differs between
+        micro-batches.
+        """
+        return (
+            (self.discriminator is not None and self.critic_steps > 1)
+            or self.class_weights
+            or self.hard_pixels < 1
+            or self.uses_unlabeled
+        )
