@@ -35,7 +35,7 @@ ADVERSARIAL_GRADIENT = jax.jit(
 
 
 class Diverged(ValueError):
-    """Training stopped, because a loss or a parameter is not finite."""
+    """Training stopped, because a loss, a gradient or a parameter is not finite."""
 
 
 @dataclasses.dataclass
@@ -69,7 +69,9 @@ class RunCallbacks:
             evaluates_after=self.plan.evaluates_after,
             save=self.save,
             save_every=self.config.save_every_steps,
-            diverged=functools.partial(_diverged, self.checkpoints),
+            diverged=functools.partial(
+                _diverged, self.checkpoints, self.config.precision
+            ),
         )
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -166,15 +168,18 @@ def _score(
     )
 
 
-def _diverged(checkpoints: Checkpoints, number: int, reason: str) -> Diverged:
+def _diverged(
+    checkpoints: Checkpoints, precision: str, number: int, player: str, reason: str
+) -> Diverged:
     """Return the error for a step that is not finite; it names the last checkpoint."""
     checkpoints.wait()
     good = checkpoints.steps()
+    in_float32 = "" if precision == "float32" else " or use precision=float32,"
     return Diverged(
-        f"step {number}: {reason}; the last good checkpoint is "
-        f"{'step ' + str(good[-1]) if good else 'none'}; lower "
-        "optimizer.learning_rate_g, or use precision=float32, and resume with "
-        "--allow_config_change"
+        f"step {number}: {player}: {reason}; the last good checkpoint is "
+        f"{f'step {good[-1]}' if good else 'none'}; lower optimizer.learning_rate_"
+        f"{loop.PLAYERS[player]},{in_float32} and {'resume' if good else 'start again'}"
+        " with --allow_config_change"
     )
 
 

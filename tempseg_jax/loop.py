@@ -15,11 +15,20 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Bool
 
-from tempseg_jax.train_state import TrainState
+from tempseg_jax.train_state import Player, TrainState
 from tempseg_jax.types import Batch, Metrics
 
 IN_FLIGHT = 3
 """Number of steps that may be queued on the device before a loss is read."""
+
+MIN_LOSS_SCALE = 2.0**-14
+"""A loss scale below it ends a float16 run: gradients of 1e-3 would underflow.
+
+It is reached from 2¹⁵ by 30 steps in a row whose gradients overflow.
+"""
+
+PLAYERS = {"segmenter": "g", "discriminator": "d"}
+"""The players, and the ends of the names of their metrics."""
 
 
 class Callbacks(NamedTuple):
@@ -31,7 +40,7 @@ class Callbacks(NamedTuple):
     evaluates_after: Callable[[int], bool]  # whether a step is followed by it
     save: Callable[[TrainState], None]
     save_every: int
-    diverged: Callable[[int, str], Exception]  # step, reason
+    diverged: Callable[[int, str, str], Exception]  # step, player, reason
 
 
 def train(
@@ -58,16 +67,15 @@ def train(
 
     Raises:
         Exception: The result of `callbacks.diverged`, if a loss or the state is not
-            finite.
+            finite, or a loss scale is below `MIN_LOSS_SCALE`.
     """
     meter, queue = _Meter(), deque()
 
     def read_losses(leave: int) -> None:
         while len(queue) > leave:
             number, metrics = queue.popleft()
-            if not math.isfinite(float(metrics["loss"])):
-                values = _floats(metrics)
-                raise callbacks.diverged(number, f"the loss is not finite ({values})")
+            if found := _divergence(metrics):
+                raise callbacks.diverged(number, *found)
             meter.add(metrics)
             if number % callbacks.log_every == 0:
                 callbacks.log(number, meter.means())
@@ -88,9 +96,10 @@ def train(
                 read_losses(leave=0)
                 if number % callbacks.log_every:
                     callbacks.log(number, meter.means())
-                if not _all_finite(state):
-                    reason = "the loss was finite, but the updated state is not"
-                    raise callbacks.diverged(number, reason)
+                for player in PLAYERS:
+                    if not _all_finite(getattr(state, player)):
+                        reason = "the loss was finite, but the updated state is not"
+                        raise callbacks.diverged(number, player, reason)
                 callbacks.save(state)  # first: an evaluation may take long
                 if evaluate:
                     callbacks.evaluate(state)
@@ -100,10 +109,26 @@ def train(
         return state, interruption.requested  # possibly during the last evaluation
 
 
+def _divergence(metrics: Metrics) -> tuple[str, str] | None:
+    """Return the player that has diverged in a step, and why; None if none has."""
+    losses = {"segmenter": "loss", "discriminator": "loss_d"}
+    scales = {player: f"loss_scale_{end}" for player, end in PLAYERS.items()}
+    names = {*losses.values(), *scales.values()} & metrics.keys()
+    values = jax.device_get({name: metrics[name] for name in names})
+    for player in PLAYERS:
+        if not math.isfinite(values.get(losses[player], 0)):
+            return player, f"the loss is not finite ({_floats(metrics)})"
+        if values.get(scales[player], 1) < MIN_LOSS_SCALE:
+            reason = "its gradients overflow in float16 with every loss scale"
+            return player, f"{reason} ({_floats(metrics)})"
+    return None
+
+
 @jax.jit
-def _all_finite(state: TrainState) -> Bool[Array, ""]:
-    """Return whether the state is finite; a finite loss may have infinite gradients."""
-    return jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state)]).all()
+def _all_finite(player: Player | None) -> Bool[Array, ""]:
+    """Return whether a player is finite; a finite loss may have infinite gradients."""
+    leaves = jax.tree.leaves(player)
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves], bool))
 
 
 class _Interruption:

@@ -29,6 +29,7 @@ class Run:
         self.events, self.logged, self.first_batch = [], [], None
         self.loss_of = lambda number: 1.0
         self.parameter_of = float
+        self.more_metrics = lambda number: {}
         self.during_step = lambda number: None
         every = dict(log_every=100, save_every=100) | callbacks
         self.evaluate_every = evaluate_every
@@ -36,7 +37,9 @@ class Run:
             log=lambda number, means: self.logged.append((number, means)),
             evaluate=lambda state: self.events.append(("evaluate", int(state.step))),
             save=lambda state: self.events.append(("save", int(state.step))),
-            diverged=lambda number, reason: Diverged(f"step {number}: {reason}"),
+            diverged=lambda number, *found: Diverged(
+                f"step {number}: {': '.join(found)}"
+            ),
             evaluates_after=self.evaluates_after,
             **every,
         )
@@ -50,7 +53,8 @@ class Run:
         self.first_batch = self.first_batch or int(batch["image"][0, 0, 0, 0])
         self.during_step(number)
         updated = make_state(number, self.parameter_of(number))
-        return updated, {"loss": jnp.float32(self.loss_of(number)), "x": number}
+        metrics = {"loss": jnp.float32(self.loss_of(number)), "x": number}
+        return updated, metrics | self.more_metrics(number)
 
     def train(self, *, start_step=0, last_step):
         self.last_step = last_step
@@ -157,10 +161,31 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_its_step(number, val
     run.loss_of = lambda n: value if n >= number else 1.0
     started = []
     run.during_step = started.append
-    with pytest.raises(Diverged, match=f"step {number}: the loss is not finite.*loss"):
+    with pytest.raises(
+        Diverged, match=f"^step {number}: segmenter: the loss is not finite.*loss"
+    ):
         run.train(last_step=10)
     assert all(step < number for _, step in run.events)
     assert started[-1] <= number + loop.IN_FLIGHT
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("loss_d", float("inf"), "discriminator: the loss is not finite"),
+        ("loss_scale_g", 2.0**-15, "segmenter: its gradients overflow in float16"),
+        ("loss_scale_d", 2.0**-15, "discriminator: its gradients overflow in float16"),
+    ],
+)
+def test_a_player_that_diverges_while_l_g_is_finite_stops_training(
+    name, value, message
+):
+    """float16 skips such updates, so that the state would stay finite forever."""
+    run = Run(save_every=2)
+    run.more_metrics = lambda n: {name: jnp.float32(value if n > 4 else 2.0**-14)}
+    with pytest.raises(Diverged, match=f"^step 5: {message}"):
+        run.train(last_step=10)
+    assert run.events == [("save", 2), ("save", 4)]
 
 
 @pytest.mark.parametrize("every", ["save_every", "evaluate_every"])
@@ -168,7 +193,7 @@ def test_parameters_that_are_not_finite_are_never_saved(every):
     # The loss of step 3 is computed with the parameters before the update.
     run = Run(**{every: 3})
     run.parameter_of = lambda n: float("nan") if n == 3 else 1.0
-    with pytest.raises(Diverged, match="step 3: the loss was finite"):
+    with pytest.raises(Diverged, match="^step 3: segmenter: the loss was finite"):
         run.train(last_step=10)
     assert run.events == []
 

@@ -402,7 +402,10 @@ def test_a_run_that_diverges_names_its_step_and_the_last_good_checkpoint(copy, c
     other = changed(config, optimizer__learning_rate_g=1e38, save_every_steps=1)
     with pytest.raises(callbacks.Diverged) as caught:
         train.train(other, copy, allow_change=True)
-    pattern = r"step (\d): .*last good checkpoint is step (\d); lower optimizer"
+    pattern = (
+        r"step (\d): segmenter: .*last good checkpoint is step (\d); lower "
+        r"optimizer.learning_rate_g, and resume with --allow_config_change$"
+    )
     step, good = map(int, re.search(pattern, str(caught.value)).groups())
     assert good == Checkpoints(copy).resolve("latest") < step + 1
     assert good >= 1
