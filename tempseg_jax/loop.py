@@ -96,10 +96,8 @@ def train(
                 read_losses(leave=0)
                 if number % callbacks.log_every:
                     callbacks.log(number, meter.means())
-                for player in PLAYERS:
-                    if not _all_finite(getattr(state, player)):
-                        reason = "the loss was finite, but the updated state is not"
-                        raise callbacks.diverged(number, player, reason)
+                if found := _divergence_of_state(state):
+                    raise callbacks.diverged(number, *found)
                 callbacks.save(state)  # first: an evaluation may take long
                 if evaluate:
                     callbacks.evaluate(state)
@@ -124,9 +122,16 @@ def _divergence(metrics: Metrics) -> tuple[str, str] | None:
     return None
 
 
+def _divergence_of_state(state: TrainState) -> tuple[str, str] | None:
+    """Return the same of a state; a finite loss may have infinite gradients."""
+    for player in PLAYERS:
+        if not _all_finite(getattr(state, player)):
+            return player, "the loss was finite, but the updated state is not"
+    return None
+
+
 @jax.jit
 def _all_finite(player: Player | None) -> Bool[Array, ""]:
-    """Return whether a player is finite; a finite loss may have infinite gradients."""
     leaves = jax.tree.leaves(player)
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves], bool))
 

@@ -38,7 +38,7 @@ class Run:
             evaluate=lambda state: self.events.append(("evaluate", int(state.step))),
             save=lambda state: self.events.append(("save", int(state.step))),
             diverged=lambda number, *found: Diverged(
-                f"step {number}: {': '.join(found)}"
+                ": ".join([f"step {number}", *found])
             ),
             evaluates_after=self.evaluates_after,
             **every,
@@ -161,9 +161,8 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_its_step(number, val
     run.loss_of = lambda n: value if n >= number else 1.0
     started = []
     run.during_step = started.append
-    with pytest.raises(
-        Diverged, match=f"^step {number}: segmenter: the loss is not finite.*loss"
-    ):
+    message = f"^step {number}: segmenter: the loss is not finite.*loss"
+    with pytest.raises(Diverged, match=message):
         run.train(last_step=10)
     assert all(step < number for _, step in run.events)
     assert started[-1] <= number + loop.IN_FLIGHT

@@ -136,12 +136,10 @@ def key_of(device_name: str) -> str | None:
     """Return the key in `CARDS` of a GPU by the name that its driver gives it.
 
     None if no card has this name: others of the same chip have other speeds. The driver
-    does not always name the memory ("NVIDIA H200").
+    does not name the memory of an H200.
     """
-    for key, card in CARDS.items():
-        if device_name and f"{card.description} ".startswith(f"{device_name} "):
-            return key
-    return None
+    names = {card.description: key for key, card in CARDS.items()}
+    return (names | {"NVIDIA H200": "h200"}).get(device_name)
 
 
 def target_config(card: Card) -> str:

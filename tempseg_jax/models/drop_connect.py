@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from tempseg_jax.models.ops import add_bias
+from tempseg_jax.models.ops import add_bias, relu
 from tempseg_jax.models.ops.convolution import same_conv
 
 
@@ -47,7 +47,7 @@ class DropConnectConv(nn.Module):
         if not self.activate:
             return mean
         if train:
-            return nn.relu(mean)
+            return relu(mean)
         spread = self.rate / (1 - self.rate)
         # In float32: in float16 the square of a feature above 255 is infinite.
         squares = jnp.square(x.astype(jnp.float32)), jnp.square(kernel)

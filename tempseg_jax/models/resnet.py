@@ -121,7 +121,7 @@ class ResNet(nn.Module):
         """Return {stage: features}, from stage 2."""
         channels = round(64 * self.width)
         if self.variant_d:
-            half = round(32 * self.width)
+            half = max(1, round(32 * self.width))
             x = self._stem(x, "1a", half, 3, stride=2, train=train)
             x = self._stem(x, "1b", half, 3, train=train)
             x = self._stem(x, "1", channels, 3, train=train)

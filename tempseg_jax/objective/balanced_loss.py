@@ -18,7 +18,9 @@ def balanced_cross_entropy(
 ) -> Float[Array, ""]:
     """Σ w_y l / Σ w_y over pixels of class y and loss l, as PyTorch defines the mean.
 
-    With weights of 1 and all pixels it is `losses.smoothed_cross_entropy`.
+    With weights of 1 and all pixels it is `losses.smoothed_cross_entropy`. With other
+    weights and ε > 0 it is not PyTorch's loss, where each class of the uniform part of
+    the target has its own weight: here w_y is the weight of the pixel.
 
     Args:
         logits: Output of the segmenter, not divided by a temperature.

@@ -103,6 +103,23 @@ def test_kernels_are_sorted_by_what_they_are_for(kind, names, by_name):
     assert {name for name, k in by_name.items() if k.kind is kind} == names
 
 
+@pytest.mark.parametrize(
+    ("innermost", "kind"),
+    [
+        ("tempseg_jax/objective/adversaries.py", Kind.LOSS),
+        ("tempseg_jax/models/discriminators.py", Kind.ELEMENTWISE),
+    ],
+)
+def test_a_network_that_a_loss_calls_is_not_part_of_the_loss(
+    innermost, kind, program, by_name, monkeypatch
+):
+    frames = ("flax/linen/x.py", innermost, "tempseg_jax/objective/adversaries.py")
+    stack = tuple(hlo.Frame(file=x, function="f", line=1) for x in frames)
+    monkeypatch.setattr(hlo.Program, "stack", lambda self, instruction: stack)
+    instruction = by_name["cross_entropy"].instruction
+    assert kernels._kind(program, instruction, flops=0) is kind
+
+
 def test_the_form_of_a_convolution_is_known(by_name):
     forms = {name: convolution_of(k.instruction) for name, k in by_name.items()}
     assert {name: form for name, form in forms.items() if form} == {

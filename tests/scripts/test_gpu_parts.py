@@ -123,6 +123,8 @@ def test_the_listed_packages_are_those_that_the_modules_import(part, names, modu
         ("NVIDIA A100-SXM4-80GB", "a100-80"),
         ("NVIDIA GeForce RTX 4090", "rtx4090"),
         ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 2070", None),  # there is a Card of the 2070 SUPER
+        ("NVIDIA", None),
         ("", None),
     ],
 )
