@@ -206,6 +206,13 @@ def test_a_value_that_would_have_no_effect_is_refused(field, value):
         check_fields(config)
 
 
+def test_frozen_statistics_without_pretrained_weights_are_refused():
+    config = change("model.freeze_batch_norm", "all")
+    config.model.pretrained = ""
+    with pytest.raises(ValueError, match="model.freeze_batch_norm: 'all' keeps the st"):
+        check_fields(config)
+
+
 @pytest.mark.parametrize("field", ["steps", "data.unlabeled_batch_size"])
 def test_a_count_is_a_whole_number(field):
     # As --config.steps=1e3 is with configs/saved.py, where None has no type.

@@ -192,6 +192,7 @@ def test_images_of_a_folder_are_trained_on_without_labels(config, tmp_path):
         ({"model.discriminator": "dcgan"}, "'dcgan' has no score for each.*choose fcn"),
         ({"objective.adversary": "hinge"}, "'hinge' are not prob.*lsgan, dcgan, minim"),
         ({"objective.adversary": "wgan_gp"}, "'wgan_gp' are not probabilities"),
+        ({"semi.start": 1.0}, "semi.start: 1.0 is after the last step.*below 1"),
     ],
 )
 def test_what_a_term_needs_is_said_in_one_line(config, fields, message):
@@ -206,10 +207,24 @@ def test_a_fraction_that_leaves_no_image_without_labels_is_refused(config):
     own = changed(config, {"data.labeled_fraction": 0.96})
     with pytest.raises(ValueError, match="data.labeled_fraction: 0.96 of 10 images"):
         divide_by_labels(own, images)
-    labeled, others = divide_by_labels(
-        changed(config, {"data.labeled_fraction": 0.9}), images
-    )
+    fields = {"data.labeled_fraction": 0.9, "data.unlabeled_batch_size": 1}
+    labeled, others = divide_by_labels(changed(config, fields), images)
     assert (len(labeled.examples), len(others.examples)) == (9, 1)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "message"),
+    [
+        (0.2, "data.batch_size: 3 is more than the 2 labeled images to train on"),
+        (0.9, "data.unlabeled_batch_size: 3 is more than the 1 unlabeled images"),
+    ],
+)
+def test_a_batch_with_more_images_than_there_are_is_refused(config, fraction, message):
+    examples = [{"id": str(i)} for i in range(10)]
+    images = Split("a", "train", examples, ("x",), np.zeros((1, 3), np.uint8))
+    fields = {"data.labeled_fraction": fraction, "data.batch_size": 3}
+    with pytest.raises(ValueError, match=message):
+        divide_by_labels(changed(config, fields), images)
 
 
 def test_l_adv_alone_needs_neither_scores_per_pixel_nor_probabilities(config):

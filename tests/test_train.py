@@ -373,7 +373,12 @@ def test_another_network_is_refused_even_if_changes_are_allowed(
     "changes, error, message",
     [
         ({"model.name": "resnet50", "model.head": "aspp"}, ValueError, "output stride"),
-        ({"model.freeze_batch_norm": "all"}, ValueError, "model.freeze_batch_norm"),
+        (
+            {"model.freeze_batch_norm": "all", "model.pretrained": "vgg16.tv_in1k"},
+            ValueError,
+            "model.freeze_batch_norm: 'all' is not supported",
+        ),
+        ({"model.freeze_batch_norm": "all"}, ValueError, "model.pretrained is empty"),
         ({"model.pretrained": "missing.h5"}, ValueError, "nor the path of a file"),
         ({"model.pretrained": "{folder}"}, FileNotFoundError, "no checkpoint"),
         ({"model.pretrained": "keras_resnet50"}, ValueError, "fits model.name="),

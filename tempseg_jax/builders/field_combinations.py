@@ -31,6 +31,7 @@ def check_combinations(config: ConfigDict) -> None:
     _check_class_weights(config)
     _check_teacher(config)
     _check_temperature_schedule(config)
+    _check_frozen_batch_norm(config)
     if config.objective.alpha:
         _check_penalty(config)
     if uses_unlabeled(config):
@@ -101,6 +102,16 @@ def _check_temperature_schedule(config: ConfigDict) -> None:
         )
 
 
+def _check_frozen_batch_norm(config: ConfigDict) -> None:
+    freeze = config.model.freeze_batch_norm
+    if freeze != "none" and not config.model.pretrained:
+        raise ValueError(
+            f"model.freeze_batch_norm: {freeze!r} keeps the statistics of pretrained "
+            "weights, but model.pretrained is empty, and without weights they normalize"
+            " nothing; set model.pretrained, or this to 'none'"
+        )
+
+
 def _check_penalty(config: ConfigDict) -> None:
     adversary, network = config.objective.adversary, config.model.discriminator
     if ADVERSARIES[adversary].penalty is not None and network == "dcgan":
@@ -128,6 +139,11 @@ def _check_unlabeled(config: ConfigDict) -> None:
 
 def _check_confidence(config: ConfigDict) -> None:
     network, adversary = config.model.discriminator, config.objective.adversary
+    if config.semi.start == 1:
+        raise ValueError(
+            "semi.start: 1.0 is after the last step, so that semi.weight has no effect;"
+            " set it below 1, or semi.weight to 0"
+        )
     if network not in PIXELWISE_DISCRIMINATORS:
         raise ValueError(
             f"model.discriminator: {network!r} has no score for each pixel, which "

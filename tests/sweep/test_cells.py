@@ -155,7 +155,9 @@ def test_a_setting_can_have_a_learning_rate_of_its_own(demo_config):
 def test_a_network_that_a_cell_does_not_fit_is_refused_before_training(
     demo_config, tmp_path, monkeypatch
 ):
-    override = {"model.freeze_batch_norm": "all"}  # FCN-8s has no BatchNorm
+    # FCN-8s has no BatchNorm.
+    weights = {"model.pretrained": "vgg16.tv_in1k"}
+    override = {"model.freeze_batch_norm": "all"} | weights
     cell = cells.CELLS["ohem"]._replace(overrides=override)
     monkeypatch.setitem(cells.CELLS, "ohem", cell)
     with pytest.raises(ValueError, match="model.freeze_batch_norm: 'all' is not supp"):
