@@ -128,6 +128,11 @@ def train(
             )
             if gaps := data.gaps():
                 writer.message("\n".join(gaps))
+            if config.data.unlabeled_dir and data.unlabeled is None:
+                writer.message(
+                    f"data.unlabeled_dir: {config.data.unlabeled_dir} is not used; to "
+                    "train on its images, set semi.alpha or semi.weight above 0"
+                )
             run = RunCallbacks(
                 config,
                 plan,

@@ -418,6 +418,15 @@ def test_a_run_that_diverges_names_its_step_and_the_last_good_checkpoint(copy, c
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
+def test_a_folder_of_unlabeled_images_that_no_term_uses_is_named(
+    config, tmp_path, capsys
+):
+    own = changed(config, steps=1, data__unlabeled_dir="/frames")
+    train.train(own, tmp_path / "run", allow_change=False)
+    message = "data.unlabeled_dir: /frames is not used; to train on its images, set"
+    assert message in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("logged", [False, True])
 def test_a_run_that_was_killed_while_it_evaluated_evaluates_again(
     run, config, tmp_path, logged
