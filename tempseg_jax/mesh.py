@@ -28,18 +28,29 @@ def data_mesh(*, batch_size: int, unlabeled_batch_size: int = 0) -> Mesh:
         ValueError: If a batch size is not a multiple of the number of devices.
     """
     mesh = global_mesh()
-    if batch_size % mesh.size:
+    check_divisible(batch_size, unlabeled_batch_size, devices=mesh.size)
+    return mesh
+
+
+def check_divisible(
+    batch_size: int, unlabeled_batch_size: int, *, devices: int
+) -> None:
+    """Check that every device gets as many images as the others.
+
+    Raises:
+        ValueError: If a batch size is not a multiple of the number of devices.
+    """
+    if batch_size % devices:
         raise ValueError(
             f"data.batch_size / accumulate: {batch_size} images do not divide evenly "
-            f"among {mesh.size} devices; choose a data.batch_size that is a multiple "
-            f"of {mesh.size} times accumulate"
+            f"among {devices} devices; choose a data.batch_size that is a multiple "
+            f"of {devices} times accumulate"
         )
-    if unlabeled_batch_size % mesh.size:
+    if unlabeled_batch_size % devices:
         raise ValueError(
             f"data.unlabeled_batch_size: {unlabeled_batch_size} images do not divide "
-            f"evenly among {mesh.size} devices; choose a multiple of {mesh.size}"
+            f"evenly among {devices} devices; choose a multiple of {devices}"
         )
-    return mesh
 
 
 def global_mesh() -> Mesh:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from tempseg_jax import mesh
@@ -89,5 +90,7 @@ def test_two_devices_give_the_results_of_one():
     assert process.stdout == "equal\n"
 
 
-def test_batch_sizes_are_rounded_up_to_a_multiple_of_the_devices():
-    assert mesh.round_up(3, mesh.local_mesh()) % mesh.local_mesh().size == 0
+def test_batch_sizes_are_rounded_up_to_a_multiple_of_the_devices(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: jax.local_devices()[:1] * 4)
+    devices = mesh.global_mesh()
+    assert [mesh.round_up(x, devices) for x in (1, 4, 5)] == [4, 4, 8]

@@ -57,11 +57,9 @@ def compile_step(
             in the precision of the config, or the batch does not divide evenly.
     """
     card.check_precision(config.precision)
-    if micro_batch_size(config) % num_devices:
-        raise ValueError(
-            f"data.batch_size / accumulate: {micro_batch_size(config)} images do not "
-            f"divide evenly among {num_devices} devices"
-        )
+    mesh.check_divisible(
+        micro_batch_size(config), unlabeled_batch_size(config), devices=num_devices
+    )
     start = time.perf_counter()
     lowered = _lower(config, num_classes=num_classes, devices=_mesh(card, num_devices))
     try:

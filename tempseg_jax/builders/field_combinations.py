@@ -3,7 +3,11 @@
 from ml_collections import ConfigDict
 
 from tempseg_jax.builders.plan import uses_unlabeled
-from tempseg_jax.models import PIXELWISE_DISCRIMINATORS
+from tempseg_jax.models import (
+    BATCH_NORM_DISCRIMINATORS,
+    DISCRIMINATORS,
+    PIXELWISE_DISCRIMINATORS,
+)
 from tempseg_jax.objective.adversaries import ADVERSARIES
 
 NEEDS_WHOLE_BATCH = {
@@ -114,12 +118,15 @@ def _check_frozen_batch_norm(config: ConfigDict) -> None:
 
 def _check_penalty(config: ConfigDict) -> None:
     adversary, network = config.objective.adversary, config.model.discriminator
-    if ADVERSARIES[adversary].penalty is not None and network == "dcgan":
+    if ADVERSARIES[adversary].penalty is None:
+        return
+    if network in BATCH_NORM_DISCRIMINATORS:
+        others = sorted(set(DISCRIMINATORS) - set(BATCH_NORM_DISCRIMINATORS))
         raise ValueError(
             f"model.discriminator: {network!r} has BatchNorm, through which the score "
             "of an image depends on the other images; the penalty of "
-            f"objective.adversary={adversary!r} needs a discriminator without it, such "
-            "as dcgan_ln or fcn"
+            f"objective.adversary={adversary!r} needs a discriminator without it: "
+            f"{', '.join(others)}"
         )
 
 

@@ -20,6 +20,7 @@ from tempseg_jax.models.segmenter import BackboneAndHead
 from tempseg_jax.models.vgg import VGG16
 
 __all__ = [
+    "BATCH_NORM_DISCRIMINATORS",
     "DISCRIMINATORS",
     "PIXELWISE_DISCRIMINATORS",
     "SEGMENTERS",
@@ -127,3 +128,6 @@ DISCRIMINATORS = {
 
 PIXELWISE_DISCRIMINATORS = ("fcn",)
 """Those with a score for each pixel."""
+
+BATCH_NORM_DISCRIMINATORS = ("dcgan",)
+"""Those in which the score of an image depends on the other images of the batch."""

@@ -9,7 +9,11 @@ import pytest
 from tempseg_jax import builders, mesh, optim, steps, train_state
 from tempseg_jax.builders.config_fields import check_fields
 from tempseg_jax.discriminator_step import update_discriminator
-from tempseg_jax.models import DISCRIMINATORS, discriminators
+from tempseg_jax.models import (
+    BATCH_NORM_DISCRIMINATORS,
+    DISCRIMINATORS,
+    discriminators,
+)
 from tempseg_jax.models.discriminators import (
     FullyConvolutionalDiscriminator,
     LayerNormDiscriminator,
@@ -504,6 +508,17 @@ def test_without_batch_norm_a_score_does_not_depend_on_the_other_images(network)
     both, one = (d.apply(variables, x[:n], train=False) for n in (2, 1))
     assert np.all(one != 0)
     np.testing.assert_allclose(both[:1], one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_the_discriminators_with_batch_norm_are_those_with_its_statistics(name):
+    maps = jnp.zeros((1, 64, 64, CLASSES))
+    discriminator = DISCRIMINATORS[name](jnp.float32)
+    shapes = jax.eval_shape(
+        lambda: discriminator.init(jax.random.key(0), maps, train=False)
+    )
+    names = {str(path[-1].key) for path, _ in jax.tree.leaves_with_path(shapes)}
+    assert ("var" in names) == (name in BATCH_NORM_DISCRIMINATORS)
 
 
 def test_a_penalty_on_a_discriminator_with_batch_norm_is_refused(demo_config):
