@@ -44,6 +44,7 @@ def main() -> None:
                     "run"
                 )
         plots.save_comparison(runs, arguments.out)
+        print(f"{arguments.out}: written")
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:

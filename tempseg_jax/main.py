@@ -76,6 +76,9 @@ _LIMIT = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string(
     "out", None, "Folder that --mode=eval writes to; default: --workdir."
 )
+_OF_EVALUATION = (
+    *(_CHECKPOINT, _SPLIT, _WINDOW, _STRIDE, _SCALES, _FLIP, _FIT, _LIMIT, _OUT),
+)
 _ALLOW_CHANGE = flags.DEFINE_bool(
     "allow_config_change",
     False,
@@ -124,6 +127,8 @@ def main(argv: list[str]) -> None:
         return
     if _WORKDIR.value is None:
         raise ValueError("--workdir: missing; for example --workdir=runs/demo")
+    if _MODE.value == "train":
+        _check_flags_of_training()
     if _MODE.value == "eval":
         evaluate.evaluate(
             config,
@@ -147,6 +152,16 @@ def main(argv: list[str]) -> None:
             allow_change=_ALLOW_CHANGE.value,
             fallback=_FALLBACK.value,
         )
+
+
+def _check_flags_of_training() -> None:
+    """Refuse the flags of an evaluation, which training would ignore."""
+    for flag in _OF_EVALUATION:
+        if flags.FLAGS[flag.name].present:
+            raise ValueError(
+                f"--{flag.name}: only with --mode=eval; training resumes from the "
+                "latest checkpoint and evaluates data.val_split"
+            )
 
 
 def _main(argv: list[str]) -> None:

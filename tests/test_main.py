@@ -38,6 +38,16 @@ MISTAKES = {
     "'began' is not one of dcgan, hinge, lsgan, minimax, wgan, wgan_gp",
     "--workdir={workdir} --config.data.batch_size=513": "data.batch_size: 513 is more "
     "than the 512 images of data.train_split 'train'; choose a smaller batch",
+    "--workdir={workdir} --scales=1,2": "--scales: only with --mode=eval; training "
+    "resumes from the latest checkpoint and evaluates data.val_split",
+    "--workdir={workdir} --nofit_temperature": "--fit_temperature: only with --mode",
+    "--workdir={workdir} --config.data.manual_dir=own": "data.manual_dir: own is not "
+    "read, because data.name='scenes' generates its images; for your own images write "
+    "a config by scripts/prepare.py --dataset=folder --manual_dir=own",
+    "--workdir={workdir} --distributed": "--distributed: no job of SLURM, Kubernetes, "
+    "Open MPI or a TPU pod was detected",
+    "--config=configs": "--config=configs: it is a folder; give the path of a file",
+    "--config.steps=3 --config=configs/demo.py": "--config.steps: give it after --c",
     "--workdir={workdir} --config.steps=0": "steps: 0 is not allowed; give a "
     "whole number of at least 1",
     "--workdir={workdir} --config.save_every_steps=0": "save_every_steps: 0 is not "

@@ -180,7 +180,8 @@ def check_fields(config: ConfigDict) -> None:
         value = values[field]
         if not isinstance(value, str) or value not in choices:
             raise ValueError(
-                f"{field}: {value!r} is not one of {', '.join(sorted(choices))}"
+                f"{field}: {value!r} is not one of {', '.join(sorted(choices))}; if a "
+                "config file adds it, give that file by --config"
             )
     check_combinations(config)
 

@@ -84,7 +84,8 @@ def divide_by_labels(
         fraction=config.data.labeled_fraction,
         seed=config.data.labeled_seed,
     )
-    _check_count("data.batch_size", config.data.batch_size, labeled, "labeled")
+    if len(labeled.examples) < len(images.examples):
+        _check_count("data.batch_size", config.data.batch_size, labeled, "labeled")
     if not uses_unlabeled(config):
         return labeled, None
     unlabeled = load_unlabeled_dir(config) or unlabeled

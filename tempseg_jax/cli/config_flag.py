@@ -83,7 +83,12 @@ def _stop(message: str) -> NoReturn:
 
 
 def _plain(message: str) -> str:
-    """Return absl's message of a value of the wrong type in plain words."""
+    """Return absl's message of a wrong value, or a wrong order, in plain words."""
+    found = re.match(
+        r"Found (--[\w.]+)=.* in argv before a value for --config", message
+    )
+    if found:
+        return f"{found[1]}: give it after --config"
     found = re.match(r"flag --([\w.]+)=(.*?): (?=invalid lit|could not conv)", message)
     if found:
         kind = "a whole number" if "int()" in message else "a number"
@@ -111,10 +116,13 @@ def _message(error: Exception, argv: list[str]) -> str:
         if not similar and ".data.options." in flag:
             hint = (
                 "an option that the config does not set is set in the config file: "
-                f"config.data.options.{field} = …"
+                f"config.data.options.{field} = …, or all of them together: "
+                f"--config.data.options=\"{{'{field}': …}}\""
             )
         where = _line_of_config(error, argv) if flag == "--config" else ""
         return f"{flag}: {where}the config has no field {field!r}; {hint}"
+    if isinstance(error, OSError) and Path(folder := _path(argv)).is_dir():
+        return f"--config={folder}: it is a folder; give the path of a file"
     if isinstance(error, OSError) and (path := _missing_file(argv)):
         return f"--config={path}: there is no such file{_similar_config(path)}"
     message = _in_file(error, argv)

@@ -48,7 +48,7 @@ def join(
 
     Raises:
         ValueError: If only some of the last three arguments are given, and `automatic`
-            is False.
+            is False, or if it is True and nothing is detected.
     """
     given = (coordinator_address, num_processes, process_id)
     if given == (None, None, None) and not automatic:
@@ -61,13 +61,22 @@ def join(
         )
     jax.config.update("jax_enable_preemption_service", trains)
     before = signal.getsignal(signal.SIGTERM)
-    jax.distributed.initialize(
-        coordinator_address=coordinator_address,
-        num_processes=num_processes,
-        process_id=process_id,
-        initialization_timeout=INITIALIZATION_TIMEOUT,
-        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
-    )
+    try:
+        jax.distributed.initialize(
+            coordinator_address=coordinator_address,
+            num_processes=num_processes,
+            process_id=process_id,
+            initialization_timeout=INITIALIZATION_TIMEOUT,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+        )
+    except ValueError as error:
+        if not automatic:
+            raise
+        raise ValueError(
+            "--distributed: no job of SLURM, Kubernetes, Open MPI or a TPU pod was "
+            f"detected ({error}); on one machine leave it out, for all devices of it, "
+            "or give --coordinator_address, --num_processes and --process_id"
+        ) from error
     if jax.process_count() == 1:
         # JAX's preemption service has replaced the handler. The loop does not ask it
         # in one process, so that training would go on until SIGKILL.

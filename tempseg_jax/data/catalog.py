@@ -184,7 +184,14 @@ def _folder(
 def _scenes(*, manual_dir: str | None, data_dir: str | None) -> Source:
     from tempseg_jax.data.sources.scenes import Scenes
 
-    del manual_dir, data_dir
+    del data_dir
+    if manual_dir:
+        raise ValueError(
+            f"data.manual_dir: {manual_dir} is not read, because data.name='scenes' "
+            "generates its images; for your own images write a config by "
+            f"scripts/prepare.py --dataset=folder --manual_dir={manual_dir} "
+            "--write_config=configs/mine.py"
+        )
     return Scenes()
 
 

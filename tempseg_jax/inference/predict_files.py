@@ -35,7 +35,8 @@ class Outcome(NamedTuple):
         if self.done > 1:
             later = (self.done - 1) / max(self.seconds_after_first, 1e-9)
             rate += f", {rate_text(later)} after the first"
-        return f"{self.done} images in {self.seconds:.1f} s: {rate}"
+        images = "1 image" if self.done == 1 else f"{self.done} images"
+        return f"{images} in {self.seconds:.1f} s: {rate}"
 
 
 def predict_files(

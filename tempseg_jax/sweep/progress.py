@@ -59,7 +59,8 @@ def view(sweep: Path, runs: Sequence[Run], *, mine: Sequence[Run], steps: int) -
     if seconds is not None:
         # "": all of `mine` are finished.
         when = f"; about {hours(seconds)} left for one process" if seconds else ""
-    rows.append(f"{len(runs)} runs: {', '.join([*shown, f'{left} to do'])}{when}")
+    of_them = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    rows.append(f"{of_them}: {', '.join([*shown, f'{left} to do'])}{when}")
     return "\n".join(rows)
 
 

@@ -60,6 +60,15 @@ class Scope(NamedTuple):
                 )
 
 
+def _as_flag(field: str, value: Any) -> str:
+    """Return `with --rates=tg0.5:0.5`, or `without --rates` for an empty value."""
+    if isinstance(value, Mapping):
+        value = ",".join(f"{cell}:{factor:g}" for cell, factor in value.items())
+    if value in ("", None):
+        return f"without --{field}"
+    return f"with --{field}={value}"
+
+
 def read_scope(folder: str | Path) -> tuple[Scope, dict]:
     """Return the scope of a sweep, and the other fields of its `sweep.json`.
 
@@ -165,8 +174,9 @@ def _merged(scope: Scope, about: Mapping[str, Any], path: Path) -> Scope:
         saved_value, value = getattr(before, field), getattr(scope, field)
         if saved_value != value:
             raise ValueError(
-                f"{path}: this sweep was started with --{field}={saved_value!r}, "
-                f"not {value!r}; give the same value, or choose another folder"
+                f"{path}: this sweep was started {_as_flag(field, saved_value)}, not "
+                f"{_as_flag(field, value)}; give the same value, or choose another "
+                "folder"
             )
     for field in ("steps", "dataset", "class_names"):
         if about_before[field] != about[field]:

@@ -139,9 +139,12 @@ def test_seeds_and_rates_of_a_sweep_are_its_own(config, tmp_path, monkeypatch):
         for seed in (7, 8)
     }
     assert read_scope(tmp_path)[0] == scope
-    for other in ({"first_seed": 0}, {"rates": {}}):
-        with pytest.raises(ValueError, match=f"started with --{next(iter(other))}="):
-            run(config, tmp_path, scope=scope._replace(**other))
+    for field, value, message in (
+        ("first_seed", 0, "started with --first_seed=7, not with --first_seed=0; give"),
+        ("rates", {}, "started with --rates=baseline:2, not without --rates; give"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(config, tmp_path, scope=scope._replace(**{field: value}))
 
 
 def test_a_rate_is_written_cell_and_factor():
@@ -253,7 +256,7 @@ def test_runs_of_a_cell_that_had_other_values_get_no_further_seeds(config, copy)
 
 def test_other_settings_are_refused_in_the_folder_of_a_sweep(config, copy):
     before = (copy / "sweep.json").read_text()
-    with pytest.raises(ValueError, match="train_images=3, not 4"):
+    with pytest.raises(ValueError, match="train_images=3, not with --train_images=4"):
         run(config, copy, scope=SCOPE._replace(train_images=4))
     with pytest.raises(ValueError, match="another .*choose another --workdir$"):
         run(changed(config, optimizer__learning_rate_g=1.0), copy)

@@ -73,7 +73,8 @@ def find(root: Path) -> dict[str, Pairs]:
             f"data.manual_dir={root} contains no images in a layout that is read; put"
             f" images ({', '.join(ENDINGS)}) and their masks into train/ and"
             " trainannot/, into train/images/ and train/masks/, or into images/ and"
-            f" masks/ (docs/data.md lists all layouts); there is: {_content(root)}"
+            f" masks/ (docs/data.md lists all layouts, whose names are case-sensitive);"
+            f" there is: {_content(root)}"
         )
     return splits
 
@@ -138,22 +139,18 @@ def only_mask(
     Raises:
         BadFile: If there is none, or more than one.
     """
-    return only(
-        stem,
-        masks,
-        folder=folder,
-        needed_by=f"image {image}",
-        endings=tuple(x for x in ENDINGS if not is_jpeg(Path(f"x{x}"))),
-    )
+    if not masks.get(stem):
+        endings = ", ".join(x for x in ENDINGS if not is_jpeg(Path(f"x{x}")))
+        raise BadFile(
+            f"{folder}/{stem}.* does not exist, the mask of image {image}; a mask has "
+            f"the name of its image, or that name and one of {', '.join(MASK_SUFFIXES)}"
+            f", with the ending {endings}"
+        )
+    return only(stem, masks, folder=folder, needed_by=f"image {image}")
 
 
 def only(
-    stem: str,
-    paths_by_stem: dict[str, list[Path]],
-    *,
-    folder: Path,
-    needed_by: str,
-    endings: Sequence[str] = ENDINGS,
+    stem: str, paths_by_stem: dict[str, list[Path]], *, folder: Path, needed_by: str
 ) -> Path:
     """Return the only file of a stem.
 
@@ -164,7 +161,7 @@ def only(
     if not paths:
         raise BadFile(
             f"{folder}/{stem}.* does not exist; {needed_by} needs it, with the ending "
-            f"{', '.join(endings)}"
+            f"{', '.join(ENDINGS)}"
         )
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)

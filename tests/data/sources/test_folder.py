@@ -162,7 +162,8 @@ def first_problem(dataset):
 def test_an_image_without_mask_is_named(tmp_path):
     write(tmp_path, "train/a.jpg", "train/b.jpg", "trainannot/a.png")
     problem = first_problem(source(tmp_path))
-    assert "trainannot/b.* does not exist; image b.jpg needs it, with the" in problem
+    assert "trainannot/b.* does not exist, the mask of image b.jpg; a mask" in problem
+    assert "has the name of its image, or that name and one of _mask, " in problem
     assert problem.endswith("ending .png, .bmp, .tif, .tiff, .webp")
 
 
@@ -184,7 +185,7 @@ def test_the_mask_of_one_image_is_not_that_of_another_with_a_shorter_name(tmp_pa
     write(tmp_path, "train/road.jpg", "train/road_L.jpg")
     write(tmp_path, "trainannot/road_L.png", mask=red)
     problem = first_problem(source(tmp_path))
-    assert "trainannot/road.* does not exist; image road.jpg needs it" in problem
+    assert "trainannot/road.* does not exist, the mask of image road.jpg;" in problem
     write(tmp_path, "trainannot/road_mask.png", mask=blue)
     labels = {
         entry.id: codec.decode_label(entry.load()["label"], name="label")
