@@ -53,7 +53,7 @@ class Campaign:
         names = ("survived", "refused", "finding")
         total = collections.Counter()
         rows = [
-            "| scenario | injected | survived | refused in words | findings |",
+            "| scenario | injected | survived | refused with a message | findings |",
             "| --- | ---: | ---: | ---: | ---: |",
         ]
         for scenario, counts in sorted(self.counts.items()):

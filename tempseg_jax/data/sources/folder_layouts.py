@@ -16,7 +16,7 @@ mask's stem may end with one of MASK_SUFFIXES if it is not the stem of another i
 import collections
 import dataclasses
 import zlib
-from collections.abc import Container, Iterator, Sequence, Set
+from collections.abc import Container, Iterator, Set
 from pathlib import Path
 
 from tempseg_jax.data.image_reader import ENDINGS, BadFile

@@ -55,8 +55,8 @@ class MaskRules:
         if void_index is not None and void_index not in range(256):
             raise ValueError(
                 f"data.options.void_index: {void_index!r} is no value of an 8-bit mask;"
-                " give a number from 0 to 255. For RGB masks any of them makes the colors"
-                " void that are not in data.options.class_colors"
+                " give a number from 0 to 255. With RGB masks, any of them makes all"
+                " colors void that are not in data.options.class_colors"
             )
         self.void_index = void_index
         self.colors = checked_colors(class_colors, class_names=self.names)

@@ -159,8 +159,8 @@ def survey(root: str | Path, *, on_error: str = "raise") -> Survey:
         raise ValueError(f"{root}: no mask of train can be read; repair some")
     if len(pixels) < 2:
         raise ValueError(
-            f"{root}: all masks hold the value {next(iter(pixels))} only; training needs"
-            " at least two classes, so check the masks"
+            f"{root}: all masks hold the value {next(iter(pixels))} only; there must be"
+            " two classes, so check the masks"
         )
     if len({isinstance(value, tuple) for value in pixels}) > 1:
         if gray is not None:
