@@ -22,10 +22,10 @@ LEAST_PIXELS = 1 / 10_000
 
 ANSWERS = (
     ("D and T_G = 0.5", "tg0.5", "baseline"),
-    ("T_G = 0.5 on L_seg, without D", "seg_only", "baseline"),
-    ("D, at T_G = 0.5", "tg0.5", "seg_only"),
-    ("D, at T = 1", "adversarial", "baseline"),
-    ("D that learns, at T = 1", "learning_d", "baseline"),
+    ("T_G = 0.5 alone", "seg_only", "baseline"),
+    ("D, added to T_G = 0.5", "tg0.5", "seg_only"),
+    ("D alone", "adversarial", "baseline"),
+    ("D alone, learning rate 1e-4", "learning_d", "baseline"),
 )
 """What is added, and the cells with and without it."""
 
