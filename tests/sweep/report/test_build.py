@@ -201,7 +201,7 @@ def test_the_first_section_shows_what_d_and_the_temperature_add(full, monkeypatc
     monkeypatch.setattr(drawing, "new_axes", new_axes_recorded)
     figures.answers({"": full}, "test")
     rows = [text.get_text() for text in drawn[0].get_yticklabels()]
-    assert len(rows) == 5 and rows[3] == "D, at T = 1"
+    assert len(rows) == 5 and rows[3] == "D alone"
     middles = [x.get_xdata()[0] for x in drawn[0].lines if x.get_marker() == "o"]
     expected = [
         tables.paired_difference(full, cell, against, "test", "miou").difference
