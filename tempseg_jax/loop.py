@@ -108,15 +108,19 @@ def train(
 
 
 def _divergence(metrics: Metrics) -> tuple[str, str] | None:
-    """Return the player that has diverged in a step, and why; None if none has."""
-    losses = {"segmenter": "loss", "discriminator": "loss_d"}
-    scales = {player: f"loss_scale_{end}" for player, end in PLAYERS.items()}
-    names = {*losses.values(), *scales.values()} & metrics.keys()
+    """Return the player that has diverged in a step, and why; None if none has.
+
+    If L_seg is finite and L_D is not, L_G has L_adv of a discriminator that diverged.
+    """
+    losses = {"loss_seg": "segmenter", "loss_d": "discriminator", "loss": "segmenter"}
+    scales = {f"loss_scale_{end}": player for player, end in PLAYERS.items()}
+    names = (losses | scales).keys() & metrics.keys()
     values = jax.device_get({name: metrics[name] for name in names})
-    for player in PLAYERS:
-        if not math.isfinite(values.get(losses[player], 0)):
+    for name, player in losses.items():
+        if not math.isfinite(values.get(name, 0)):
             return player, f"the loss is not finite ({_floats(metrics)})"
-        if values.get(scales[player], 1) < MIN_LOSS_SCALE:
+    for name, player in scales.items():
+        if values.get(name, 1) < MIN_LOSS_SCALE:
             reason = "its gradients overflow in float16 with every loss scale"
             return player, f"{reason} ({_floats(metrics)})"
     return None

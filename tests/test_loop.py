@@ -187,6 +187,19 @@ def test_a_player_that_diverges_while_l_g_is_finite_stops_training(
     assert run.events == [("save", 2), ("save", 4)]
 
 
+def test_of_a_loss_with_an_infinite_l_adv_the_discriminator_is_named():
+    run = Run()
+    run.loss_of = lambda n: float("inf")
+    run.more_metrics = lambda n: {
+        "loss_seg": jnp.float32(1.0),
+        "loss_d": jnp.float32(jnp.inf),
+    }
+    with pytest.raises(
+        Diverged, match="^step 1: discriminator: the loss is not finite"
+    ):
+        run.train(last_step=3)
+
+
 @pytest.mark.parametrize("every", ["save_every", "evaluate_every"])
 def test_parameters_that_are_not_finite_are_never_saved(every):
     # The loss of step 3 is computed with the parameters before the update.
