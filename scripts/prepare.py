@@ -33,7 +33,7 @@ from tempseg_jax.builders import config_fields
 from tempseg_jax.cli import config_flag
 from tempseg_jax.data import class_pixels, inspection, pipeline, tile_preparation
 from tempseg_jax.data.catalog import DATASETS, Split, load_split
-from tempseg_jax.data.problem_files import ON_ERROR
+from tempseg_jax.data.problem_files import MAX_NAMED, ON_ERROR
 from tempseg_jax.data.sources import folder_config, folder_survey
 from tempseg_jax.data.tiles import Tiles, stored_bytes
 from tempseg_jax.io import atomic
@@ -283,8 +283,9 @@ def _main(argv: list[str]) -> None:
     except (ValueError, OSError) as error:
         if _DEBUG.value:
             raise
-        for problem in getattr(error, "problems", ()):
-            print(_in_flags(problem))
+        problems = getattr(error, "problems", ())
+        if len(problems) > MAX_NAMED:  # otherwise the message names all
+            print("\n".join(map(_in_flags, problems)))
         sys.exit(f"error: {_in_flags(str(error))}")
 
 

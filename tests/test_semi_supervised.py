@@ -207,24 +207,24 @@ def test_a_fraction_that_leaves_no_image_without_labels_is_refused(config):
     own = changed(config, {"data.labeled_fraction": 0.96})
     with pytest.raises(ValueError, match="data.labeled_fraction: 0.96 of 10 images"):
         divide_by_labels(own, images)
-    fields = {"data.labeled_fraction": 0.9, "data.unlabeled_batch_size": 1}
-    labeled, others = divide_by_labels(changed(config, fields), images)
+    labeled, others = divide_by_labels(
+        changed(config, {"data.labeled_fraction": 0.9}), images
+    )
     assert (len(labeled.examples), len(others.examples)) == (9, 1)
 
 
 @pytest.mark.parametrize(
-    ("fraction", "message"),
+    ("labeled", "message"),
     [
-        (0.2, "data.batch_size: 3 is more than the 2 labeled images to train on"),
-        (0.9, "data.unlabeled_batch_size: 3 is more than the 1 unlabeled images"),
+        (2, "data.batch_size: 4 is more than the 2 labeled images to train on"),
+        (511, "data.unlabeled_batch_size: 4 is more than the 1 unlabeled images"),
     ],
 )
-def test_a_batch_with_more_images_than_there_are_is_refused(config, fraction, message):
-    examples = [{"id": str(i)} for i in range(10)]
-    images = Split("a", "train", examples, ("x",), np.zeros((1, 3), np.uint8))
-    fields = {"data.labeled_fraction": fraction, "data.batch_size": 3}
+def test_a_batch_with_more_images_than_there_are_is_refused(config, labeled, message):
+    own = changed(config, {"data.labeled_fraction": labeled / 512})
+    assert own.data.batch_size == 4
     with pytest.raises(ValueError, match=message):
-        divide_by_labels(changed(config, fields), images)
+        builders.load_run_data(own)
 
 
 def test_l_adv_alone_needs_neither_scores_per_pixel_nor_probabilities(config):

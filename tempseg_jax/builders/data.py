@@ -75,8 +75,8 @@ def divide_by_labels(
         images: The images of `data.train_split` to train on.
 
     Raises:
-        ValueError: If `data.unlabeled_dir` has problem files, no image is left
-            unlabeled, or there are fewer images of a kind than in a batch.
+        ValueError: If `data.unlabeled_dir` has problem files, or no image is left
+            unlabeled.
         FileNotFoundError: If it does not exist or has no images.
     """
     labeled, unlabeled = subset.divide(
@@ -84,8 +84,6 @@ def divide_by_labels(
         fraction=config.data.labeled_fraction,
         seed=config.data.labeled_seed,
     )
-    if len(labeled.examples) < len(images.examples):
-        _check_count("data.batch_size", config.data.batch_size, labeled, "labeled")
     if not uses_unlabeled(config):
         return labeled, None
     unlabeled = load_unlabeled_dir(config) or unlabeled
@@ -95,18 +93,7 @@ def divide_by_labels(
             f"{len(images.examples)} images, rounded, leaves none unlabeled; set it "
             "lower, or set data.unlabeled_dir"
         )
-    size = unlabeled_batch_size(config)
-    _check_count("data.unlabeled_batch_size", size, unlabeled, "unlabeled")
     return labeled, unlabeled
-
-
-def _check_count(field: str, size: int, images: catalog.Split, kind: str) -> None:
-    """Check that no image is in a batch twice."""
-    if size > len(images.examples):
-        raise ValueError(
-            f"{field}: {size} is more than the {len(images.examples)} {kind} images to "
-            "train on; choose a smaller batch, or change data.labeled_fraction"
-        )
 
 
 def load_unlabeled_dir(config: ConfigDict) -> catalog.Split | None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from tempseg_jax.builders import data
+from tempseg_jax.builders.plan import unlabeled_batch_size
 from tempseg_jax.data import catalog
 from tempseg_jax.data.subset import evenly_spaced
 from tempseg_jax.data.tiles import Tiles
@@ -81,16 +82,30 @@ def _pixels(split: catalog.Split) -> int:
     return sum(h * w * count for (h, w), count in split.sizes.items())
 
 
+def _check_count(field: str, size: int, images: catalog.Split, kind: str) -> None:
+    """Check that no image is in a batch twice."""
+    if size > len(images.examples):
+        raise ValueError(
+            f"{field}: {size} is more than the {len(images.examples)} {kind} images to "
+            "train on; choose a smaller batch, or change data.labeled_fraction"
+        )
+
+
 def load_run_data(config: ConfigDict) -> RunData:
     """Return the images of a run, preparing the dataset and its tiles on first use.
 
     Raises:
         FileNotFoundError: If files of a dataset are missing.
-        ValueError: If files of a dataset cannot be used, or L_G uses unlabeled
-            images and there are none.
+        ValueError: If files of a dataset cannot be used, L_G uses unlabeled images and
+            there are none, or there are fewer of a kind than in a batch.
     """
     train = data.load_training_images(config)
     labeled, unlabeled = data.divide_by_labels(config, train)
+    if len(labeled.examples) < len(train.examples):  # Plan checks the number of all
+        _check_count("data.batch_size", config.data.batch_size, labeled, "labeled")
+    if unlabeled is not None:
+        size = unlabeled_batch_size(config)
+        _check_count("data.unlabeled_batch_size", size, unlabeled, "unlabeled")
     val = data.load_split(config, config.data.val_split)
     return RunData(
         train=train,

@@ -11,7 +11,8 @@ SKIP = (
 )
 """A remedy, for messages."""
 
-_MAX_NAMED = 10
+MAX_NAMED = 10
+"""Problem files that a message names."""
 
 
 class ProblemFiles(ValueError):
@@ -38,8 +39,8 @@ def check_on_error(on_error: str) -> None:
 
 def summary(problems: Sequence[str], *, where: str) -> str:
     """Return one sentence with the number of problem files and the first ten."""
-    named = "; ".join(problems[:_MAX_NAMED])
-    unnamed = len(problems) - _MAX_NAMED
+    named = "; ".join(problems[:MAX_NAMED])
+    unnamed = len(problems) - MAX_NAMED
     rest = f"; and {unnamed} more" if unnamed > 0 else ""
     files = "1 problem file" if len(problems) == 1 else f"{len(problems)} problem files"
     return f"{where}: {files}: {named}{rest}."
