@@ -5,6 +5,8 @@ static argument of `jax.jit`; all numbers are traced. Experiments with equal obj
 therefore share one compiled step, even with other learning rates and temperatures.
 """
 
+from typing import NamedTuple
+
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -29,6 +31,13 @@ from tempseg_jax.train_state import TrainState
 from tempseg_jax.types import Batch, Metrics, Scalar
 
 
+class LabeledLogits(NamedTuple):
+    """Logits of the labeled images of a batch."""
+
+    segmenter: Float[Array, "b h w k"]
+    teacher: Float[Array, "b h w k"] | None
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -51,16 +60,13 @@ def train_step(
     )
     metrics |= update_metrics
     if objective.discriminator is not None and objective.critic_steps > 1:
-        teacher = None
-        if objective.real == "teacher":
-            teacher = run_teacher(batch["image"], hyper.teacher, objective).logits
         _, rate_d = learning_rates(state, hyper)
         discriminator, critic_metrics = further_critic_steps(
             new_state.discriminator,
             batch,
-            logits,
+            logits.segmenter,
             temperature=hyper.temperature_d,
-            teacher=teacher,
+            teacher=logits.teacher,
             learning_rate=rate_d,
             key=key,
             objective=objective,
@@ -80,7 +86,7 @@ def compute_gradients(
     key: PRNGKeyArray,
     seg_weight: Scalar,
     objective: Objective,
-) -> tuple[tuple[Gradients, Gradients | None], Float[Array, "b h w k"], Metrics]:
+) -> tuple[tuple[Gradients, Gradients | None], LabeledLogits, Metrics]:
     """Return both players' gradients (eqs. 1 to 5) from one forward pass of G.
 
     Args:
@@ -94,7 +100,7 @@ def compute_gradients(
         objective: The networks and the terms of their losses.
 
     Returns:
-        The gradients of G and of D (None without a discriminator), G's logits of the
+        The gradients of G and of D (None without a discriminator), the logits of the
         labeled images, and the losses.
     """
     joined = semi_supervised.join(batch)
@@ -109,13 +115,14 @@ def compute_gradients(
         seg_weight=seg_weight,
         objective=objective,
     )
-    if objective.discriminator is None:
-        return (gradients_g, None), logits, metrics
-    labeled_teacher = None  # the teacher's logits of the images that D is trained on
+    labeled_teacher = None
     if teacher is not None:
         labeled_teacher, _ = semi_supervised.separate(
             teacher.logits, labeled=len(batch["image"])
         )
+    labeled = LabeledLogits(logits, labeled_teacher)
+    if objective.discriminator is None:
+        return (gradients_g, None), labeled, metrics
     gradients_d, metrics_d = discriminator_gradients(
         state.discriminator,
         batch,
@@ -125,7 +132,7 @@ def compute_gradients(
         key=jax.random.fold_in(key, 0),
         objective=objective,
     )
-    return (gradients_g, gradients_d), logits, metrics | metrics_d
+    return (gradients_g, gradients_d), labeled, metrics | metrics_d
 
 
 def apply_updates(

@@ -163,6 +163,41 @@ def test_a_step_adds_both_terms_and_leaves_the_teacher_as_it_is(batch):
     assert all(jax.tree.leaves(changed))
 
 
+def test_the_teacher_runs_once_in_a_step_and_d_sees_it_in_every_critic_step(batch):
+    shapes = []
+
+    class Recorded(Pixelwise):
+        @nn.compact
+        def __call__(self, image, *, train):
+            shapes.append(image.shape)
+            return super().__call__(image, train=train)
+
+    more = batch | {
+        "unlabeled_image": batch["image"],
+        "unlabeled_visible": jnp.ones(batch["label"].shape, bool),
+    }
+    teacher = Recorded(5)
+    variables = teacher.init(jax.random.key(9), batch["image"], train=False)
+    hyper = HYPER._replace(teacher={"params": variables["params"]})
+    objective = make_objective(
+        Pixelwise(),
+        Scores(),
+        teacher=teacher,
+        real="teacher",
+        critic_steps=3,
+        unlabeled_adversarial=True,
+    )
+    state = make_state(Pixelwise(), Scores(), size=8, num_classes=CLASSES)
+    shapes.clear()
+    _, metrics = STEP(state, more, hyper, objective=objective)
+    assert shapes == [(4, 8, 8, 3)]  # labeled and unlabeled images
+    plain = dataclasses.replace(objective, critic_steps=1, unlabeled_adversarial=False)
+    _, once = STEP(state, batch, hyper, objective=plain)
+    # D(X) has another gain of D in the last critic step, and the same maps.
+    gain = metrics["d_real"] / once["d_real"]
+    np.testing.assert_allclose(metrics["d_fake"] / once["d_fake"], gain, rtol=1e-5)
+
+
 def test_a_student_learns_the_teachers_predictions_without_labels(batch):
     unlabeled = batch | {
         "label": jnp.full_like(batch["label"], IGNORE_LABEL),
