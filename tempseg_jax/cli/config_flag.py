@@ -121,10 +121,11 @@ def _message(error: Exception, argv: list[str]) -> str:
             )
         where = _line_of_config(error, argv) if flag == "--config" else ""
         return f"{flag}: {where}the config has no field {field!r}; {hint}"
-    if isinstance(error, OSError) and Path(folder := _path(argv)).is_dir():
-        return f"--config={folder}: it is a folder; give the path of a file"
-    if isinstance(error, OSError) and (path := _missing_file(argv)):
-        return f"--config={path}: there is no such file{_similar_config(path)}"
+    if isinstance(error, OSError) and (path := _path(argv)):
+        if Path(path).is_dir():
+            return f"--config={path}: it is a folder; give the path of a file"
+        if not Path(path).exists():
+            return f"--config={path}: there is no such file{_similar_config(path)}"
     message = _in_file(error, argv)
     module = error.name if isinstance(error, ImportError) else None
     if str(module).split(".")[0] == "configs" and _are_configs_hidden():
@@ -159,12 +160,6 @@ def _line_of_config(error: BaseException | None, argv: list[str]) -> str:
 
 def _is_given(argv: list[str]) -> bool:
     return any(re.match(r"--?config(=|$)", word) for word in argv)
-
-
-def _missing_file(argv: list[str]) -> str | None:
-    """Return the path of `--config` if there is no file at it."""
-    path = _path(argv)
-    return path if path and not Path(path).exists() else None
 
 
 def _path(argv: list[str]) -> str:
