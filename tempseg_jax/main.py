@@ -127,8 +127,6 @@ def main(argv: list[str]) -> None:
         return
     if _WORKDIR.value is None:
         raise ValueError("--workdir: missing; for example --workdir=runs/demo")
-    if _MODE.value == "train":
-        _check_flags_of_training()
     if _MODE.value == "eval":
         evaluate.evaluate(
             config,
@@ -146,6 +144,7 @@ def main(argv: list[str]) -> None:
             out=_OUT.value,
         )
     else:
+        _check_flags_of_training()
         train.train(
             config,
             _WORKDIR.value,

@@ -126,13 +126,8 @@ def train(
                 f"{plan.steps}: {data.counted()}, "
                 f"{jax.device_count()} {jax.devices()[0].platform} device(s)"
             )
-            if gaps := data.gaps():
+            if gaps := data.gaps(config):
                 writer.message("\n".join(gaps))
-            if config.data.unlabeled_dir and data.unlabeled is None:
-                writer.message(
-                    f"data.unlabeled_dir: {config.data.unlabeled_dir} is not used; to "
-                    "train on its images, set semi.alpha or semi.weight above 0"
-                )
             run = RunCallbacks(
                 config,
                 plan,

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.training.dynamic_scale import DynamicScale
 
 from tempseg_jax import builders, gradient_accumulation, steps
 from tempseg_jax.builders.field_combinations import NEEDS_WHOLE_BATCH
@@ -209,10 +210,12 @@ def test_an_overflow_in_a_micro_batch_skips_the_update_of_that_player_only(batch
 @pytest.mark.parametrize("second", [True, False])
 def test_a_sum_is_finite_only_if_the_gradients_of_every_micro_batch_are(first, second):
     def gradients(finite):
-        return Gradients({"w": jnp.ones(2)}, {}, None, jnp.array(finite))
+        scale = DynamicScale(scale=jnp.float32(1.0 if finite else 0.5))
+        return Gradients({"w": jnp.ones(2)}, {}, scale, jnp.array(finite))
 
     total = gradient_accumulation._plus(gradients(first), gradients(second))
     assert total.finite == (first and second)
+    assert total.loss_scale.scale == (1.0 if first and second else 0.5)
     np.testing.assert_array_equal(total.grads["w"], 2)
 
 

@@ -28,6 +28,7 @@ class Card:
     shared_memory_per_core: int  # bytes
     shared_memory_per_block: int  # bytes, after opting in
     tflops: Mapping[str, float]  # dense products with float32 sums, by dtype
+    driver_name: str = ""  # if it is not the description
 
     def check_precision(self, precision: str) -> None:
         """Refuse a compute dtype that the card cannot compute.
@@ -127,6 +128,7 @@ CARDS["a100-80"] = dataclasses.replace(
 CARDS["h200"] = dataclasses.replace(
     CARDS["h100"],
     description="NVIDIA H200 141GB HBM3e",
+    driver_name="NVIDIA H200",
     memory=143_771 * _MIB,
     bandwidth=4800e9,
 )
@@ -135,11 +137,10 @@ CARDS["h200"] = dataclasses.replace(
 def key_of(device_name: str) -> str | None:
     """Return the key in `CARDS` of a GPU by the name that its driver gives it.
 
-    None if no card has this name: others of the same chip have other speeds. The driver
-    does not name the memory of an H200.
+    None if no card has this name: others of the same chip have other speeds.
     """
-    names = {card.description: key for key, card in CARDS.items()}
-    return (names | {"NVIDIA H200": "h200"}).get(device_name)
+    names = {card.driver_name or card.description: key for key, card in CARDS.items()}
+    return names.get(device_name)
 
 
 def target_config(card: Card) -> str:

@@ -41,7 +41,7 @@ def check_combinations(config: ConfigDict) -> None:
     if uses_unlabeled(config):
         _check_unlabeled(config)
     if config.semi.weight > 0:
-        _check_confidence(config)
+        _check_self_training(config)
 
 
 def _check_scales(config: ConfigDict) -> None:
@@ -144,7 +144,7 @@ def _check_unlabeled(config: ConfigDict) -> None:
         )
 
 
-def _check_confidence(config: ConfigDict) -> None:
+def _check_self_training(config: ConfigDict) -> None:
     network, adversary = config.model.discriminator, config.objective.adversary
     if config.semi.start == 1:
         raise ValueError(

@@ -31,12 +31,18 @@ class RunData(NamedTuple):
         unlabeled = len(self.unlabeled.split.examples)
         return f"{labeled} labeled and {unlabeled} unlabeled images"
 
-    def gaps(self) -> list[str]:
-        """Return sentences on images that are missing or that no split uses."""
+    def gaps(self, config: ConfigDict) -> list[str]:
+        """Return sentences on images that are missing, or that the run does not use."""
         splits = [self.train, self.val]
         if self.unlabeled is not None:
             splits.append(self.unlabeled.split)
-        return list(dict.fromkeys(x for split in splits for x in split.gaps()))
+        gaps = list(dict.fromkeys(x for split in splits for x in split.gaps()))
+        if config.data.unlabeled_dir and self.unlabeled is None:
+            gaps.append(
+                f"data.unlabeled_dir: {config.data.unlabeled_dir} is not used; to train"
+                " on its images, set semi.alpha or semi.weight above 0"
+            )
+        return gaps
 
     def numbers(self) -> dict[str, int]:
         """Return numbers that change if images are added, removed or resized.
